@@ -1,0 +1,11 @@
+//! The words of the HTTP contract as types: what the server writes and the client reads. No behaviour.
+
+mod problem;
+mod publish;
+mod read;
+mod stats;
+
+pub use problem::{Code, EventError, EventFault, PROBLEM_JSON, Problem};
+pub use publish::{EventInput, EventResult, PublishAnswer};
+pub use read::{Event, Found, Key, Page, TopicPage, TopicStats};
+pub use stats::{Stats, Totals};

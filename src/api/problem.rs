@@ -1,0 +1,206 @@
+//! Errors as RFC 9457 problem documents, and the one table from code to status.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::Fault;
+
+/// The media type of problem documents (RFC 9457, section 3).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Why a request was not answered as asked. Names are stable and listed in docs/API.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The body is not JSON.
+    NotJson,
+    /// The body does not decompress, or the connection broke while it was read.
+    BadEncoding,
+    /// No such path.
+    NotFound,
+    /// No such event.
+    EventNotFound,
+    /// No such topic.
+    TopicNotFound,
+    /// The path does not know the method.
+    MethodNotAllowed,
+    /// No format that the caller accepts.
+    NotAcceptable,
+    /// The body took longer than `server.body_timeout`.
+    BodyTimeout,
+    /// The body is over `limits.body` after decompression.
+    BodyTooLarge,
+    /// More events than `limits.batch_events`.
+    BatchTooLarge,
+    /// An event over `limits.event`.
+    EventTooLarge,
+    /// A content type that is none of ours.
+    UnsupportedType,
+    /// A content encoding that is none of ours.
+    UnsupportedEncoding,
+    /// Events that break a rule.
+    InvalidEvents,
+    /// A parameter, or a body that is no list of events, breaks a rule.
+    InvalidParameter,
+    /// Stored data is damaged.
+    StoreDamaged,
+    /// A fault of ours.
+    Internal,
+    /// More in flight than `limits.in_flight_*`.
+    Overloaded,
+    /// The server is stopping.
+    ShuttingDown,
+    /// The store cannot write, or could not say whether it did.
+    StoreUnavailable,
+}
+
+impl Code {
+    /// Every code, for documents and tests.
+    pub const ALL: [Self; 20] = [
+        Self::NotJson,
+        Self::BadEncoding,
+        Self::NotFound,
+        Self::EventNotFound,
+        Self::TopicNotFound,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::BodyTimeout,
+        Self::BodyTooLarge,
+        Self::BatchTooLarge,
+        Self::EventTooLarge,
+        Self::UnsupportedType,
+        Self::UnsupportedEncoding,
+        Self::InvalidEvents,
+        Self::InvalidParameter,
+        Self::StoreDamaged,
+        Self::Internal,
+        Self::Overloaded,
+        Self::ShuttingDown,
+        Self::StoreUnavailable,
+    ];
+
+    /// The HTTP status, the stable name and the title: the one table of docs/API.md.
+    #[must_use]
+    pub fn row(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::NotJson => (400, "not_json", "The body is not JSON"),
+            Self::BadEncoding => (400, "bad_encoding", "The body cannot be read"),
+            Self::NotFound => (404, "not_found", "No such path"),
+            Self::EventNotFound => (404, "event_not_found", "No such event"),
+            Self::TopicNotFound => (404, "topic_not_found", "No such topic"),
+            Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
+            Self::NotAcceptable => (406, "not_acceptable", "No acceptable format"),
+            Self::BodyTimeout => (408, "body_timeout", "The body came too slowly"),
+            Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
+            Self::BatchTooLarge => (413, "batch_too_large", "Too many events in one request"),
+            Self::EventTooLarge => (413, "event_too_large", "An event is too large"),
+            Self::UnsupportedType => (415, "unsupported_type", "Content type not known"),
+            Self::UnsupportedEncoding => (415, "unsupported_encoding", "Content encoding not known"),
+            Self::InvalidEvents => (422, "invalid_events", "Invalid events"),
+            Self::InvalidParameter => (422, "invalid_parameter", "Invalid parameter"),
+            Self::StoreDamaged => (500, "store_damaged", "Stored data is damaged"),
+            Self::Internal => (500, "internal", "Internal error"),
+            Self::Overloaded => (503, "overloaded", "Overloaded"),
+            Self::ShuttingDown => (503, "shutting_down", "Shutting down"),
+            Self::StoreUnavailable => (503, "store_unavailable", "The store cannot write"),
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The stable name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.row().1
+    }
+}
+
+/// An error answer (RFC 9457, `application/problem+json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A name of the problem as a URI: `urn:sekali:problem:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The problem in a few words, the same for every occurrence.
+    pub title: String,
+    /// The HTTP status, repeated.
+    pub status: u16,
+    /// The stable code, listed in docs/API.md.
+    pub code: String,
+    /// What happened this time.
+    pub detail: String,
+    /// Every rule that every bad event breaks, where events are at fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<EventError>,
+}
+
+impl Problem {
+    /// The document of this code.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>, errors: Vec<EventError>) -> Self {
+        let (status, name, title) = code.row();
+        Self {
+            kind: format!("urn:sekali:problem:{name}"),
+            title: title.to_owned(),
+            status,
+            code: name.to_owned(),
+            detail: detail.into(),
+            errors,
+        }
+    }
+}
+
+/// One rule that one event of a request breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventError {
+    /// Which event of the request, from 0; in NDJSON, lines that are not empty are counted.
+    pub index: usize,
+    /// The rule.
+    #[serde(flatten)]
+    pub fault: EventFault,
+}
+
+/// A rule that an event breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventFault {
+    /// The field at fault; null where the event as a whole is.
+    pub field: Option<String>,
+    /// The stable code of the rule, listed in docs/API.md.
+    pub code: String,
+    /// One sentence for a person.
+    pub detail: String,
+}
+
+impl From<&Fault> for EventFault {
+    fn from(fault: &Fault) -> Self {
+        Self {
+            field: fault.field.as_ref().map(ToString::to_string),
+            code: fault.code.as_str().to_owned(),
+            detail: fault.detail.clone(),
+        }
+    }
+}
+
+impl EventError {
+    /// The fault of the event at `index`.
+    #[must_use]
+    pub fn new(index: usize, fault: &Fault) -> Self {
+        Self { index, fault: EventFault::from(fault) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_names_of_their_own() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+}

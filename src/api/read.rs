@@ -1,0 +1,104 @@
+//! What reading gives: events, topics, lookups.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+/// A stored event.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Event<'a> {
+    /// Its position in its topic: 1, 2, 3, ... in commit order, without gaps.
+    pub seq: u64,
+    /// The stream that it belongs to.
+    #[serde(borrow)]
+    pub topic: Cow<'a, str>,
+    /// Its id, unique within the topic.
+    #[serde(borrow)]
+    pub event_id: Cow<'a, str>,
+    /// When it happened, as it was sent.
+    #[serde(borrow)]
+    pub timestamp: Cow<'a, str>,
+    /// Who produced it.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+    /// The payload, byte for byte as it was sent.
+    #[serde(borrow)]
+    #[schema(value_type = Object)]
+    pub payload: &'a RawValue,
+    /// When the log stored it: RFC 3339, UTC, microseconds.
+    #[serde(borrow)]
+    pub received_at: Cow<'a, str>,
+}
+
+/// Events of one topic in one order.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Page<'a> {
+    /// The topic that was asked for.
+    #[serde(borrow)]
+    pub topic: Cow<'a, str>,
+    /// How many events follow.
+    pub count: u64,
+    /// The events.
+    #[serde(borrow)]
+    pub events: Vec<Event<'a>>,
+    /// The last seq given, or the given `after` where no event was (ascending).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<u64>,
+    /// The last seq given, or the given `before` where no event was (descending).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_before: Option<u64>,
+}
+
+/// What makes an event the same event: its topic and its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Path)]
+pub struct Key {
+    /// The topic: 1 to 255 bytes of UTF-8, no control characters.
+    #[schema(min_length = 1, max_length = 255)]
+    pub topic: String,
+    /// The id within the topic: 1 to 255 bytes of UTF-8, no control characters.
+    #[schema(min_length = 1, max_length = 255)]
+    pub event_id: String,
+}
+
+/// Where and when a key was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Found {
+    /// The position of the event in its topic.
+    pub seq: u64,
+    /// When the log stored it: RFC 3339, UTC, microseconds.
+    pub received_at: String,
+}
+
+/// One topic and what was counted in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TopicStats {
+    /// Its name.
+    pub topic: String,
+    /// How many consumer actors it is split into, by the configuration.
+    pub lanes: usize,
+    /// Events stored since the store was made.
+    pub accepted: u64,
+    /// Events that repeated a stored key.
+    pub duplicates: u64,
+    /// Duplicates with another payload than the stored one.
+    pub conflicts: u64,
+    /// The first seq that can be read.
+    pub first_seq: u64,
+    /// The last seq given.
+    pub last_seq: u64,
+    /// When the last event was stored: RFC 3339, UTC, microseconds.
+    pub last_received_at: String,
+}
+
+/// A page of topics, in the order of their names' bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TopicPage {
+    /// The topics.
+    pub topics: Vec<TopicStats>,
+    /// The last name given, or the given `after` where no topic was; null where neither is.
+    pub next_after: Option<String>,
+}

@@ -1,0 +1,169 @@
+//! Validated settings. What each key means and its default stand in config/default.toml.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be configured, every value within its bounds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `[server]`
+    pub server: Server,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[router]`
+    pub router: Router,
+    /// `[cache]`
+    pub cache: Cache,
+    /// `[store]`
+    pub store: Store,
+    /// `[topics."NAME"]`
+    pub topics: BTreeMap<String, TopicSettings>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The address to listen on, `HOST:PORT`; port 0 takes a free one.
+    pub bind: String,
+    /// HTTP worker threads, at least 1.
+    pub workers: usize,
+    /// The longest wait for the answer to a publish.
+    pub request_timeout: Duration,
+    /// The longest time for a body to arrive.
+    pub body_timeout: Duration,
+    /// The longest time for a stop to answer what is in flight.
+    pub shutdown_timeout: Duration,
+}
+
+/// Bounds of what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a body, after decompression.
+    pub body: usize,
+    /// Events of a request.
+    pub batch_events: usize,
+    /// Bytes of an event as JSON.
+    pub event: usize,
+    /// Levels of JSON in an event; the event itself is level 1.
+    pub depth: usize,
+    /// Events between their parsing and their commit, of all requests together.
+    pub in_flight_events: usize,
+    /// Bytes of bodies between their arrival and their commit, of all requests together.
+    pub in_flight_bytes: usize,
+    /// Topics in the store; `None` is no limit.
+    pub topics: Option<u64>,
+}
+
+/// The router and its consumer actors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Router {
+    /// Threads that run consumer actors, at least 1.
+    pub shards: usize,
+    /// Consumer actors of a topic that has no number of its own.
+    pub lanes: usize,
+    /// A consumer without events for this long is retired.
+    pub idle: Duration,
+    /// Consumer actors alive at once.
+    pub consumers: usize,
+}
+
+/// The hot caches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// Keys in all caches together; 0 switches them off.
+    pub keys: usize,
+    /// Keys of a topic that has no number of its own, over all its lanes.
+    pub keys_per_topic: usize,
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Which store.
+    pub url: StoreUrl,
+    /// When an acknowledged event is on disk.
+    pub durability: Durability,
+    /// Events of one group commit.
+    pub commit_events: usize,
+    /// Bytes of one group commit.
+    pub commit_bytes: usize,
+    /// Reads at once.
+    pub readers: usize,
+    /// How long a commit waits for a store that something else has locked.
+    pub lock_timeout: Duration,
+    /// Past this size of the write-ahead log, commits wait for a checkpoint.
+    pub wal_bytes: u64,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `sqlite:PATH`: an embedded file.
+    Sqlite(PathBuf),
+}
+
+/// When an acknowledged event is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Synced before the answer.
+    Full,
+    /// Synced at least once a second; a power cut may take the last second.
+    Relaxed,
+}
+
+/// What is different for one topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Consumer actors, in place of `router.lanes`.
+    pub lanes: Option<usize>,
+    /// Cached keys, in place of `cache.keys_per_topic`.
+    pub keys_per_topic: Option<usize>,
+}
+
+/// The program's own log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A `tracing` filter, such as `info` or `sekali=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON else.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Settings {
+    /// The lanes of this topic.
+    #[must_use]
+    pub fn lanes(&self, topic: &str) -> usize {
+        self.topics.get(topic).and_then(|own| own.lanes).unwrap_or(self.router.lanes)
+    }
+
+    /// The cached keys of this topic, over all its lanes.
+    #[must_use]
+    pub fn keys_per_topic(&self, topic: &str) -> usize {
+        self.topics.get(topic).and_then(|own| own.keys_per_topic).unwrap_or(self.cache.keys_per_topic)
+    }
+}
+
+impl Durability {
+    /// The word in the configuration, in `/stats` and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Relaxed => "relaxed",
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What an event is, and what may be said about it: no clock, no disk, no network, no actor.
+//!
+//! Everything here is a plain value or a pure function. The rules are those of docs/API.md.
+
+mod decimal;
+mod event;
+mod name;
+mod payload;
+mod timestamp;
+mod verdict;
+
+pub use event::{Event, Field, Parts, StoredEvent};
+pub use name::{NAME_MAX_BYTES, Topic, check_name};
+pub use payload::{check_payload, same_value};
+pub use timestamp::check_timestamp;
+pub use verdict::{Counts, Fault, FaultCode, Refusal, Verdict};

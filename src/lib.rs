@@ -1,0 +1,27 @@
+//! sekali ("once" in Indonesian): an idempotent event log.
+//!
+//! Producers that retry send events over HTTP; each `(topic, event_id)` is stored exactly once, durably, before
+//! it is acknowledged; the answer tells the fate of every event; consumers read each topic in one stable order.
+//!
+//! A map of the crate, from the inside out (who may import whom is kept by `tests/tidy.rs`):
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`domain`] | what an event is, and when two payloads are the same |
+//! | [`config`] | the settings and where they come from |
+//! | [`metrics`] | what the process counts about itself |
+//! | [`store`] | the events, their keys, their counters: SQLite, or memory for tests |
+//! | [`pipeline`] | the actors between a request and the store |
+//! | [`api`] | the words of the HTTP contract |
+//! | [`intake`] | bodies to events |
+//! | [`http`] | the server |
+//! | [`client`] | the other end of the contract, for the command line |
+//! | [`app`] | wires everything; owns the order of start and stop |
+//! | [`cli`] | arguments and exit codes |
+
+pub mod api;
+pub mod config;
+pub mod domain;
+pub mod metrics;
+pub mod pipeline;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The `sekali` program.
+
+fn main() {}

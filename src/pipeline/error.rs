@@ -1,0 +1,23 @@
+//! Why a publish has no verdicts. The caller may always send the same events again.
+
+use thiserror::Error;
+
+/// Why a publish has no verdicts. Some of its events may be stored all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PublishError {
+    /// More is in flight than the limits allow.
+    #[error("more events are in flight than limits.in_flight_bytes and limits.in_flight_events allow")]
+    Overloaded,
+    /// The log is stopping.
+    #[error("the log is stopping")]
+    Stopping,
+    /// The store did not write the events, or could not say whether it did.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What is stored under a key of the request does not read back.
+    #[error("{0}")]
+    Damaged(String),
+    /// An actor that held the request failed; it is started again.
+    #[error("an actor failed while it held the request")]
+    ActorFailed,
+}

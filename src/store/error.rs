@@ -1,0 +1,49 @@
+//! What can go wrong with a store, and what is known afterwards.
+
+use thiserror::Error;
+
+/// Why a store did not do what it was asked to.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The file belongs to another running process.
+    #[error("{path} is in use by another sekali process (it holds the lock on {path}.lock)")]
+    Owned {
+        /// The store's file.
+        path: String,
+    },
+    /// The file was written by a newer version of sekali.
+    #[error(
+        "the store has schema version {found}, and this sekali knows versions up to {known}: use a newer sekali"
+    )]
+    Newer {
+        /// The version of the file.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// The file is no store of sekali's.
+    #[error("{path} is not a sekali store: {reason}")]
+    Foreign {
+        /// The store's file.
+        path: String,
+        /// What it is instead.
+        reason: String,
+    },
+    /// What is stored does not read back.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+    /// The disk is full, the file is locked or read-only, or input and output failed; trying again may help.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+}
+
+/// Why a group was not appended.
+#[derive(Debug, Error)]
+pub enum AppendError {
+    /// Nothing of the group is stored, and nothing of it ever will be.
+    #[error("nothing was stored: {0}")]
+    Failed(#[source] StoreError),
+    /// All of the group is stored or nothing of it; only opening the store again can tell.
+    #[error("it is not known whether the events were stored: {0}")]
+    Unknown(#[source] StoreError),
+}

@@ -1,0 +1,160 @@
+//! The face of the store: append a group with a verdict for each event, read, look up, count.
+//!
+//! An [`Engine`] gives out any number of [`Reader`]s and one [`Writer`] at a time. What is behind this face,
+//! which index finds a key, how durability is reached, is the engine's own business. The face suits an
+//! engine over a network as well as a file: reads are async, the writer owns a thread and may block, and
+//! an error of the writer says whether the group is known to have failed.
+
+mod error;
+mod tally;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+pub use error::{AppendError, StoreError};
+pub use tally::Tally;
+
+use crate::domain::{Counts, Event, StoredEvent, Topic, Verdict};
+
+/// A store: where events, their keys and their counters live.
+pub trait Engine: Send + Sync {
+    /// A handle for reading; cheap, any number of them.
+    fn reader(&self) -> Arc<dyn Reader>;
+
+    /// Opens the writer and rebuilds all that it holds in memory from the store. Blocks. The caller drops
+    /// the writer before it opens another one.
+    ///
+    /// # Errors
+    /// When the store cannot be opened for writing now; it may be tried again.
+    fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError>;
+
+    /// Where duplicates that the hot caches answered, and rejected events, are counted until the writer
+    /// stores them.
+    fn tally(&self) -> Arc<Tally>;
+
+    /// When an acknowledged event is on disk: `full` or `relaxed`.
+    fn durability(&self) -> &'static str;
+}
+
+/// Events of one topic, in the order in which they get their seqs.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The topic of every event here.
+    pub topic: Topic,
+    /// The events; never none.
+    pub events: Vec<Event>,
+}
+
+/// The one writer of a store. It owns a thread and may block.
+pub trait Writer: Send {
+    /// Appends a group of batches in one transaction, together with their counters and with everything in
+    /// the [`Tally`], and returns when it is durable. Gives a verdict for each event of each batch, in their
+    /// order; a key that is twice in the group is accepted once. An empty group stores the tally alone.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`]: nothing of the group is stored, and this writer can go on.
+    /// [`AppendError::Unknown`]: all or nothing of it is stored; drop this writer and open another one.
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError>;
+
+    /// Tidies up before a clean stop, so that the next start has nothing to recover.
+    ///
+    /// # Errors
+    /// When that did not succeed; nothing is lost, the next start does it.
+    fn close(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// Reads of a store. All of them see every event that was acknowledged before they were called.
+#[async_trait]
+pub trait Reader: Send + Sync {
+    /// A page of one topic; empty for an unknown topic. It ends before `query.limit` where the events' texts
+    /// pass [`PAGE_BYTES`] together, but holds at least one event if there is any.
+    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError>;
+
+    /// The event with this key.
+    async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError>;
+
+    /// Where and when each of these keys was stored, in the same order.
+    async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError>;
+
+    /// What was counted in one topic.
+    async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError>;
+
+    /// Topics whose names are greater than `after`, in the order of their bytes.
+    async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError>;
+
+    /// What was counted since the store was made.
+    async fn totals(&self) -> Result<Totals, StoreError>;
+}
+
+/// The most bytes of event texts in one page, unless a single event has more. It bounds what one slow
+/// reader holds in memory.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Which events of a topic to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageQuery {
+    /// The topic.
+    pub topic: Topic,
+    /// The first seq wanted.
+    pub first: u64,
+    /// The last seq wanted; nothing where it is less than `first`.
+    pub last: u64,
+    /// The most events.
+    pub limit: usize,
+    /// From which end.
+    pub order: Order,
+}
+
+/// The order of seqs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// From the smallest seq.
+    #[default]
+    Ascending,
+    /// From the greatest seq.
+    Descending,
+}
+
+/// What makes an event the same event. The id is any text: one that breaks the rules is simply not stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The topic.
+    pub topic: Topic,
+    /// The id within the topic.
+    pub event_id: String,
+}
+
+/// Where and when a key was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The position of the event in its topic.
+    pub seq: u64,
+    /// When the log stored it.
+    pub received_at: Timestamp,
+}
+
+/// What was counted in one topic. Its events have the seqs from `first_seq` to `last_seq`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicCounts {
+    /// The topic.
+    pub topic: Topic,
+    /// Events by verdict; rejected events have no topic and are not counted here.
+    pub counts: Counts,
+    /// The first seq that can be read.
+    pub first_seq: u64,
+    /// The last seq given.
+    pub last_seq: u64,
+    /// When the last event was stored.
+    pub last_received_at: Timestamp,
+}
+
+/// What was counted since the store was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events by verdict.
+    pub counts: Counts,
+    /// Topics that hold an event.
+    pub topics: u64,
+}
