@@ -5,7 +5,11 @@
 //! engine over a network as well as a file: reads are async, the writer owns a thread and may block, and
 //! an error of the writer says whether the group is known to have failed.
 
+#[cfg(test)]
+mod contract;
 mod error;
+mod memory;
+mod sqlite;
 mod tally;
 
 use std::sync::Arc;
@@ -14,6 +18,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use error::{AppendError, StoreError};
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
 pub use tally::Tally;
 
 use crate::domain::{Counts, Event, StoredEvent, Topic, Verdict};

@@ -1,5 +1,222 @@
-//! Counts that wait in memory for the next commit.
+//! Counts that wait in memory for the next commit: duplicates that a hot cache answered, rejected events.
+//!
+//! They are counted before the answer and stored within a second, yet a reader must count each exactly once,
+//! whether it is still here, on its way, or stored. So each lot that the writer takes has an epoch, stored in
+//! the same transaction, and a reader looks here first and into the store after that: the store's epoch
+//! tells which of the lots it saw here are in the store already.
 
-/// Counts that wait in memory for the next commit.
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::{Counts, Topic};
+
+/// Counts that wait in memory for the next commit. Bounded by the hot caches: only a cached key gets here.
 #[derive(Debug, Default)]
-pub struct Tally {}
+pub struct Tally {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: Lot,
+    /// What the writer took and did not yet report on.
+    taken: Option<Arc<Lot>>,
+    /// The epoch of the lot that was taken last.
+    epoch: u64,
+}
+
+/// Counts by topic, and those of no topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Lot {
+    pub(super) topics: HashMap<Topic, Counts>,
+    pub(super) rejected: u64,
+}
+
+/// What was not stored yet at one moment, to be read against a store's epoch.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pending: Lot,
+    taken: Option<Arc<Lot>>,
+    epoch: u64,
+}
+
+impl Tally {
+    /// Counts duplicates of a topic that were decided without the store.
+    pub fn count(&self, topic: &Topic, counts: Counts) {
+        debug_assert_eq!((counts.accepted, counts.rejected), (0, 0), "only duplicates need no store");
+        let mut state = self.lock();
+        match state.pending.topics.get_mut(topic) {
+            Some(sum) => *sum += counts,
+            None => drop(state.pending.topics.insert(topic.clone(), counts)),
+        }
+    }
+
+    /// Counts events that were not valid.
+    pub fn reject(&self, events: u64) {
+        self.lock().pending.rejected += events;
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().pending == Lot::default()
+    }
+
+    /// Begins to count for a store whose last stored epoch is this one: what the last writer took is settled.
+    pub(super) fn resume(&self, stored: u64) {
+        let mut state = self.lock();
+        if let Some(taken) = state.taken.take()
+            && state.epoch > stored
+        {
+            state.pending.add(&taken);
+        }
+        state.epoch = state.epoch.max(stored);
+    }
+
+    /// Takes all that is pending for a transaction, with the epoch to store with it; `None` if nothing is.
+    pub(super) fn take(&self) -> Option<(u64, Arc<Lot>)> {
+        let mut state = self.lock();
+        debug_assert!(state.taken.is_none(), "the writer settles one lot before it takes the next");
+        if state.pending == Lot::default() {
+            return None;
+        }
+        let lot = Arc::new(mem::take(&mut state.pending));
+        state.epoch += 1;
+        state.taken = Some(Arc::clone(&lot));
+        Some((state.epoch, lot))
+    }
+
+    /// The lot that was taken is stored.
+    pub(super) fn stored(&self) {
+        self.lock().taken = None;
+    }
+
+    /// The lot that was taken is known not to be stored. Its epoch is not used again, because a reader may
+    /// have seen it.
+    pub(super) fn put_back(&self) {
+        let mut state = self.lock();
+        if let Some(taken) = state.taken.take() {
+            state.pending.add(&taken);
+        }
+    }
+
+    /// What is not stored now. Take it before the read transaction begins.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        Snapshot { pending: state.pending.clone(), taken: state.taken.clone(), epoch: state.epoch }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is whole, also where its thread panics afterwards.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshot {
+    /// What a store with this epoch does not contain of it.
+    pub(super) fn missing_from(self, stored: u64) -> Lot {
+        let mut lot = if stored > self.epoch { Lot::default() } else { self.pending };
+        if let Some(taken) = self.taken
+            && stored < self.epoch
+        {
+            lot.add(&taken);
+        }
+        lot
+    }
+}
+
+impl Lot {
+    /// The counts of one topic.
+    pub(super) fn of(&self, topic: &Topic) -> Counts {
+        self.topics.get(topic).copied().unwrap_or_default()
+    }
+
+    /// The counts of everything together.
+    pub(super) fn sum(&self) -> Counts {
+        let mut sum = Counts { rejected: self.rejected, ..Counts::default() };
+        for counts in self.topics.values() {
+            sum += *counts;
+        }
+        sum
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.rejected += other.rejected;
+        for (topic, counts) in &other.topics {
+            *self.topics.entry(topic.clone()).or_default() += *counts;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Reject,
+        Take,
+        Stored,
+        PutBack,
+        Lost { stored: bool },
+        Look,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Reject),
+            Just(Step::Take),
+            Just(Step::Stored),
+            Just(Step::PutBack),
+            any::<bool>().prop_map(|stored| Step::Lost { stored }),
+            Just(Step::Look),
+        ]
+    }
+
+    /// A store of one number and its epoch, as a transaction would leave it.
+    #[derive(Default, Clone, Copy)]
+    struct Stored {
+        rejected: u64,
+        epoch: u64,
+    }
+
+    proptest! {
+        /// Whatever happens between a look into the tally and a look into the store, the sum never counts an
+        /// event twice and never misses one that was counted before the look.
+        #[test]
+        fn a_reader_counts_everything_exactly_once(steps in prop::collection::vec(step(), 1..60)) {
+            let tally = Tally::default();
+            let (mut store, mut counted) = (Stored::default(), 0);
+            let mut in_transaction: Option<Stored> = None;
+            let mut looks: Vec<(Snapshot, u64)> = Vec::new();
+            for step in steps {
+                match (step, in_transaction) {
+                    (Step::Reject, _) => { tally.reject(1); counted += 1; }
+                    (Step::Take, None) => in_transaction = tally.take().map(|(epoch, lot)|
+                        Stored { rejected: store.rejected + lot.rejected, epoch }),
+                    (Step::Stored, Some(after)) => { store = after; tally.stored(); in_transaction = None; }
+                    (Step::PutBack, Some(_)) => { tally.put_back(); in_transaction = None; }
+                    (Step::Lost { stored }, Some(after)) => {
+                        if stored { store = after; }
+                        tally.resume(store.epoch);
+                        in_transaction = None;
+                    }
+                    (Step::Look, _) => looks.push((tally.snapshot(), counted)),
+                    _ => {}
+                }
+                // A commit is visible in the store a moment before the tally knows of it.
+                let visible = in_transaction.unwrap_or(store);
+                for seen in [store, visible] {
+                    let sum = seen.rejected + tally.snapshot().missing_from(seen.epoch).rejected;
+                    prop_assert_eq!(sum, counted);
+                }
+            }
+            for (snapshot, counted_then) in looks {
+                let sum = store.rejected + snapshot.missing_from(store.epoch).rejected;
+                prop_assert!((counted_then..=counted).contains(&sum), "{} not in {}..={}", sum, counted_then, counted);
+            }
+        }
+    }
+}

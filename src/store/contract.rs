@@ -1,0 +1,245 @@
+//! What every engine must do, as tests that run on each of them.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Batch, Engine, Key, MemoryStore, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Writer};
+use crate::domain::{Counts, Event, Parts, Refusal, StoredEvent, Topic, Verdict};
+
+/// A case of the contract: a sentence and its test, given a way to make an empty store with a topic limit.
+type Case = (&'static str, fn(&dyn Fn(Option<u64>) -> Arc<dyn Engine>));
+
+/// The contract.
+pub(super) const CASES: [Case; 9] = [
+    ("a new event is accepted with the next seq of its topic", accepts_in_order),
+    ("a key is accepted once, in one group and over many", accepts_once),
+    ("another value under the same key is a conflict, and the first stays", reports_conflicts),
+    ("the same id in two topics is two events", keeps_topics_apart),
+    ("texts come back byte for byte", returns_bytes),
+    ("pages follow seq from either end, within their bounds", pages),
+    ("keys are looked up in their order", looks_up),
+    ("counters count what was decided, also without the store", counts),
+    ("a topic past the limit is refused and nothing of it is stored", limits_topics),
+];
+
+/// Runs the whole contract on an engine.
+pub(super) fn check(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    for (sentence, case) in CASES {
+        println!("{sentence}");
+        case(make);
+    }
+}
+
+#[test]
+fn the_memory_engine_keeps_the_contract() {
+    check(&|topic_limit| Arc::new(MemoryStore::new(topic_limit)));
+}
+
+/// Runs a read to its end.
+pub(super) fn wait<T>(read: impl Future<Output = Result<T, StoreError>>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(read).unwrap()
+}
+
+pub(super) fn topic(name: &str) -> Topic {
+    Topic::parse(name).unwrap()
+}
+
+pub(super) fn event(topic: &str, event_id: &str, payload: &str) -> Event {
+    Event::pack(Parts { topic, event_id, timestamp: "2026-01-01 00:00:00", source: "test", payload })
+}
+
+pub(super) fn batch(name: &str, events: &[(&str, &str)]) -> Batch {
+    let events = events.iter().map(|(event_id, payload)| event(name, event_id, payload)).collect();
+    Batch { topic: topic(name), events }
+}
+
+/// Appends one batch in a group of its own.
+pub(super) fn append(writer: &mut dyn Writer, batch: &Batch) -> Vec<Verdict> {
+    writer.append(&[batch], at(1)).unwrap().concat()
+}
+
+/// All of a topic, in ascending order.
+pub(super) fn read_all(reader: &dyn Reader, name: &str) -> Vec<StoredEvent> {
+    let mut events: Vec<StoredEvent> = Vec::new();
+    loop {
+        let first = events.last().map_or(1, |last| last.seq + 1);
+        let page = wait(reader.page(query(name, first, u64::MAX, 1_000, Order::Ascending)));
+        if page.is_empty() {
+            return events;
+        }
+        events.extend(page);
+    }
+}
+
+fn query(name: &str, first: u64, last: u64, limit: usize, order: Order) -> PageQuery {
+    PageQuery { topic: topic(name), first, last, limit, order }
+}
+
+fn key(name: &str, event_id: &str) -> Key {
+    Key { topic: topic(name), event_id: event_id.to_owned() }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn accepted(seq: u64) -> Verdict {
+    Verdict::Accepted { seq }
+}
+
+fn duplicate(seq: u64) -> Verdict {
+    Verdict::Duplicate { seq, conflict: false }
+}
+
+fn conflict(seq: u64) -> Verdict {
+    Verdict::Duplicate { seq, conflict: true }
+}
+
+fn seqs(page: &[StoredEvent]) -> Vec<u64> {
+    page.iter().map(|stored| stored.seq).collect()
+}
+
+fn accepts_in_order(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    assert_eq!(append(&mut *writer, &batch("a", &[("1", "{}"), ("2", "{}")])), [accepted(1), accepted(2)]);
+    let (a, b) = (batch("a", &[("3", "{}")]), batch("b", &[("3", "{}")]));
+    let verdicts = writer.append(&[&a, &b, &batch("a", &[("4", "{}")])], at(2)).unwrap();
+    assert_eq!(verdicts, [vec![accepted(3)], vec![accepted(1)], vec![accepted(4)]]);
+    assert_eq!(seqs(&read_all(&*engine.reader(), "a")), [1, 2, 3, 4]);
+}
+
+fn accepts_once(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    let twice = batch("a", &[("x", "{}"), ("y", "{}"), ("x", "{}")]);
+    assert_eq!(append(&mut *writer, &twice), [accepted(1), accepted(2), duplicate(1)]);
+    let verdicts = writer.append(&[&batch("a", &[("z", "{}")]), &batch("a", &[("z", "{}")])], at(2)).unwrap();
+    assert_eq!(verdicts, [vec![accepted(3)], vec![duplicate(3)]]);
+    drop(writer);
+    let mut writer = engine.open_writer().unwrap();
+    assert_eq!(append(&mut *writer, &twice), [duplicate(1), duplicate(2), duplicate(1)]);
+    assert_eq!(append(&mut *writer, &batch("a", &[("w", "{}")])), [accepted(4)], "no seq is left out");
+}
+
+fn reports_conflicts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("x", r#"{"n":1,"m":2}"#)]));
+    let repeats = batch("a", &[("x", r#"{"n":2}"#), ("x", r#"{ "m":2.0, "n":1e0 }"#), ("x", r#"{"n":2}"#)]);
+    assert_eq!(append(&mut *writer, &repeats), [conflict(1), duplicate(1), conflict(1)]);
+    let stored = wait(engine.reader().event(key("a", "x"))).unwrap();
+    assert_eq!(stored.event.payload(), r#"{"n":1,"m":2}"#);
+}
+
+fn keeps_topics_apart(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    assert_eq!(append(&mut *writer, &batch("a", &[("x", "{}")])), [accepted(1)]);
+    assert_eq!(append(&mut *writer, &batch("A", &[("x", "{}"), ("X", "{}")])), [accepted(1), accepted(2)]);
+    assert_eq!(wait(engine.reader().event(key("b", "x"))), None);
+}
+
+fn returns_bytes(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    let payload = "{ \"b\":1e400,\n\"a\": 123456789012345678901234567890.10, \"☃\":\"\\u0041\\u0000\" }";
+    let sent = Event::pack(Parts {
+        topic: "größe",
+        event_id: "id'\"; --",
+        timestamp: "2026-01-01t00:00:00.123456789123Z",
+        source: "söurce",
+        payload,
+    });
+    append(&mut *writer, &Batch { topic: topic("größe"), events: vec![sent.clone()] });
+    let stored = wait(engine.reader().event(key("größe", "id'\"; --"))).unwrap();
+    assert_eq!(stored, StoredEvent { seq: 1, received_at: at(1), event: sent });
+}
+
+fn pages(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    for number in 0..10 {
+        append(&mut *writer, &batch("a", &[(&number.to_string(), "{}")]));
+        append(&mut *writer, &batch("b", &[(&number.to_string(), "{}")]));
+    }
+    let reader = engine.reader();
+    let page = |first, last, limit, order| seqs(&wait(reader.page(query("a", first, last, limit, order))));
+    assert_eq!(page(1, u64::MAX, 3, Order::Ascending), [1, 2, 3]);
+    assert_eq!(page(1, u64::MAX, 3, Order::Descending), [10, 9, 8]);
+    assert_eq!(page(4, 6, 100, Order::Ascending), [4, 5, 6]);
+    assert_eq!(page(0, 2, 100, Order::Descending), [2, 1]);
+    assert_eq!(page(6, 4, 100, Order::Ascending), [0; 0]);
+    assert_eq!(page(11, u64::MAX, 100, Order::Ascending), [0; 0]);
+    assert_eq!(page(1, 10, 0, Order::Ascending), [0; 0]);
+    assert_eq!(seqs(&read_all(&*reader, "unknown")), [0; 0]);
+
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(PAGE_BYTES / 2));
+    append(&mut *writer, &batch("large", &[("1", &large), ("2", &large), ("3", &large)]));
+    let sizes = wait(reader.page(query("large", 1, u64::MAX, 100, Order::Ascending)));
+    assert_eq!(seqs(&sizes), [1], "a page is bounded by bytes, and holds an event all the same");
+    assert_eq!(seqs(&read_all(&*reader, "large")), [1, 2, 3]);
+}
+
+fn looks_up(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}"), ("2", "{}")]));
+    let keys = vec![key("a", "2"), key("a", "3"), key("b", "1"), key("a", "1"), key("a", "\n")];
+    let found = wait(engine.reader().lookup(keys));
+    let seqs: Vec<_> = found.iter().map(|found| found.map(|found| found.seq)).collect();
+    assert_eq!(seqs, [Some(2), None, None, Some(1), None]);
+    assert_eq!(found[0].unwrap().received_at, at(1));
+}
+
+fn counts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let reader = engine.reader();
+    let mut writer = engine.open_writer().unwrap();
+    assert_eq!(wait(reader.totals()), super::Totals::default());
+    append(&mut *writer, &batch("b", &[("1", "{}"), ("2", "{}"), ("1", r#"{"a":1}"#), ("2", "{}")]));
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    let answered = Counts { duplicates: 2, conflicts: 1, ..Counts::default() };
+    engine.tally().count(&topic("a"), answered);
+    engine.tally().reject(5);
+    let check = |moment| {
+        let totals = wait(reader.totals());
+        let expected = Counts { accepted: 3, duplicates: 4, conflicts: 2, rejected: 5 };
+        assert_eq!((totals.counts, totals.topics), (expected, 2), "{moment}");
+        let a = wait(reader.topic(topic("a"))).unwrap();
+        assert_eq!(a.counts, Counts { accepted: 1, ..answered }, "{moment}");
+        let listed = wait(reader.topics(None, 10));
+        assert_eq!(listed[0], a, "{moment}");
+        assert_eq!((listed[1].first_seq, listed[1].last_seq), (1, 2), "{moment}");
+        assert_eq!(listed[1].last_received_at, at(1), "{moment}");
+    };
+    check("before the counts are stored");
+    writer.append(&[], at(9)).unwrap();
+    check("after they were stored");
+    drop(writer);
+    let _writer = engine.open_writer().unwrap();
+    check("after the writer was opened again");
+    let names = |after: Option<&str>, limit| -> Vec<String> {
+        let page = wait(reader.topics(after.map(str::to_owned), limit));
+        page.iter().map(|found| found.topic.to_string()).collect()
+    };
+    assert_eq!(names(None, 1), ["a"]);
+    assert_eq!(names(Some("a"), 10), ["b"]);
+    assert_eq!(names(Some("b"), 10), [""; 0]);
+    assert_eq!(wait(reader.topic(topic("c"))), None);
+}
+
+fn limits_topics(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(Some(1));
+    let mut writer = engine.open_writer().unwrap();
+    let refused = Verdict::Refused(Refusal::TopicLimit);
+    let (a, b) = (batch("a", &[("1", "{}")]), batch("b", &[("1", "{}"), ("2", "{}")]));
+    assert_eq!(writer.append(&[&a, &b], at(1)).unwrap(), [vec![accepted(1)], vec![refused, refused]]);
+    assert_eq!(append(&mut *writer, &b), [refused, refused]);
+    assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}")])), [accepted(2)]);
+    assert_eq!(wait(engine.reader().topic(topic("b"))), None);
+    assert_eq!(wait(engine.reader().totals()).topics, 1);
+}

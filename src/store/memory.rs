@@ -1,0 +1,198 @@
+//! A store in memory: the simplest thing that keeps the contract, and so the oracle of the tests. It forgets
+//! everything when it is dropped; nothing offers it to users.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{
+    AppendError, Batch, Engine, Found, Key, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Tally,
+    TopicCounts, Totals, Writer,
+};
+use crate::domain::{Counts, Event, Refusal, StoredEvent, Topic, Verdict, same_value};
+
+/// A store in memory.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    log: Arc<Mutex<Log>>,
+    tally: Arc<Tally>,
+    topic_limit: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    topics: BTreeMap<Topic, TopicLog>,
+    rejected: u64,
+    epoch: u64,
+}
+
+#[derive(Debug, Default)]
+struct TopicLog {
+    /// The event with seq n at n - 1.
+    events: Vec<StoredEvent>,
+    /// The seq of each id.
+    seqs: HashMap<String, u64>,
+    /// Duplicates and conflicts; what is accepted is in `events`.
+    repeats: Counts,
+}
+
+impl MemoryStore {
+    /// An empty store that takes at most so many topics.
+    #[must_use]
+    pub fn new(topic_limit: Option<u64>) -> Self {
+        Self { log: Arc::default(), tally: Arc::default(), topic_limit }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine for MemoryStore {
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(self.clone())
+    }
+
+    fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        self.tally.resume(self.lock().epoch);
+        Ok(Box::new(self.clone()))
+    }
+
+    fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    fn durability(&self) -> &'static str {
+        "memory"
+    }
+}
+
+impl Writer for MemoryStore {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        let mut log = self.lock();
+        if let Some((epoch, lot)) = self.tally.take() {
+            log.epoch = epoch;
+            log.rejected += lot.rejected;
+            for (topic, counts) in &lot.topics {
+                log.topics.entry(topic.clone()).or_default().repeats += *counts;
+            }
+            self.tally.stored();
+        }
+        Ok(group.iter().map(|batch| log.append(batch, now, self.topic_limit)).collect())
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn append(&mut self, batch: &Batch, now: Timestamp, topic_limit: Option<u64>) -> Vec<Verdict> {
+        let full = topic_limit.is_some_and(|limit| self.topics.len() as u64 >= limit);
+        if full && !self.topics.contains_key(&batch.topic) {
+            return vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()];
+        }
+        let topic = self.topics.entry(batch.topic.clone()).or_default();
+        batch.events.iter().map(|event| topic.append(event, now)).collect()
+    }
+}
+
+impl TopicLog {
+    fn append(&mut self, event: &Event, received_at: Timestamp) -> Verdict {
+        let verdict = match self.find(event.event_id()) {
+            Some(first) => Verdict::Duplicate {
+                seq: first.seq,
+                conflict: !same_value(first.event.payload(), event.payload()),
+            },
+            None => Verdict::Accepted { seq: self.events.len() as u64 + 1 },
+        };
+        if let Verdict::Accepted { seq } = verdict {
+            self.seqs.insert(event.event_id().to_owned(), seq);
+            self.events.push(StoredEvent { seq, received_at, event: event.clone() });
+        } else {
+            self.repeats.count(verdict);
+        }
+        verdict
+    }
+
+    fn find(&self, event_id: &str) -> Option<&StoredEvent> {
+        let seq = *self.seqs.get(event_id)?;
+        self.events.get(usize::try_from(seq - 1).ok()?)
+    }
+
+    fn counts(&self, name: &Topic, missing: Counts) -> Option<TopicCounts> {
+        let last = self.events.last()?;
+        let mut counts = Counts { accepted: last.seq, ..self.repeats };
+        counts += missing;
+        Some(TopicCounts {
+            topic: name.clone(),
+            counts,
+            first_seq: 1,
+            last_seq: last.seq,
+            last_received_at: last.received_at,
+        })
+    }
+}
+
+#[async_trait]
+impl Reader for MemoryStore {
+    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
+        let log = self.lock();
+        let Some(topic) = log.topics.get(&query.topic) else { return Ok(Vec::new()) };
+        let wanted = topic.events.iter().filter(|stored| (query.first..=query.last).contains(&stored.seq));
+        let ordered: Vec<_> = match query.order {
+            Order::Ascending => wanted.collect(),
+            Order::Descending => wanted.rev().collect(),
+        };
+        let mut bytes = 0;
+        let fits = ordered.into_iter().take(query.limit).take_while(|stored| {
+            let first = bytes == 0;
+            bytes += stored.event.bytes();
+            first || bytes <= PAGE_BYTES
+        });
+        Ok(fits.cloned().collect())
+    }
+
+    async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {
+        let log = self.lock();
+        Ok(log.topics.get(&key.topic).and_then(|topic| topic.find(&key.event_id)).cloned())
+    }
+
+    async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {
+        let log = self.lock();
+        let find = |key: &Key| log.topics.get(&key.topic)?.find(&key.event_id);
+        let found = |stored: &StoredEvent| Found { seq: stored.seq, received_at: stored.received_at };
+        Ok(keys.iter().map(|key| find(key).map(found)).collect())
+    }
+
+    async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
+        let missing = self.tally.snapshot();
+        let log = self.lock();
+        let missing = missing.missing_from(log.epoch).of(&topic);
+        Ok(log.topics.get(&topic).and_then(|found| found.counts(&topic, missing)))
+    }
+
+    async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
+        let missing = self.tally.snapshot();
+        let log = self.lock();
+        let missing = missing.missing_from(log.epoch);
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let later = log.topics.range::<str, _>((start, Bound::Unbounded));
+        Ok(later.filter_map(|(name, topic)| topic.counts(name, missing.of(name))).take(limit).collect())
+    }
+
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        let missing = self.tally.snapshot();
+        let log = self.lock();
+        let mut counts = Counts { rejected: log.rejected, ..Counts::default() };
+        counts += missing.missing_from(log.epoch).sum();
+        for topic in log.topics.values() {
+            counts += topic.repeats;
+            counts.accepted += topic.events.len() as u64;
+        }
+        Ok(Totals { counts, topics: log.topics.len() as u64 })
+    }
+}

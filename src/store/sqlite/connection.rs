@@ -1,0 +1,91 @@
+//! Opening connections, and what SQLite's errors mean here.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::store::StoreError;
+
+/// The page size of new stores, in bytes: SQLite's default, which matches most disks' blocks.
+const PAGE_SIZE: u32 = 4096;
+
+/// Memory for pages of one connection, in KiB. Enough for the upper levels of the indexes.
+const CACHE_KIB: i32 = 16 * 1024;
+
+/// Where the database is and how long to wait for it.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    pub(super) path: PathBuf,
+    pub(super) lock_timeout: Duration,
+}
+
+impl Database {
+    /// Opens a connection that writes. It never checkpoints by itself: see `checkpoint`.
+    pub(super) fn open_to_write(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = self.open(flags)?;
+        connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Ok(connection)
+    }
+
+    /// Opens a connection that only reads.
+    pub(super) fn open_to_read(&self) -> rusqlite::Result<Connection> {
+        self.open(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    }
+
+    fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(self.lock_timeout)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.set_prepared_statement_cache_capacity(32);
+        Ok(connection)
+    }
+}
+
+/// Says so where the last process left work behind: SQLite takes it over when the file is opened.
+pub(super) fn report_recovery(path: &Path) {
+    let mut wal: OsString = path.into();
+    wal.push("-wal");
+    if let Ok(left) = fs::metadata(wal)
+        && left.len() > 0
+    {
+        tracing::info!(
+            store = %path.display(),
+            wal_bytes = left.len(),
+            "the store was not closed cleanly; recovering it from its write-ahead log"
+        );
+    }
+}
+
+/// Reading a value of a wrong type means damage; everything about the disk may pass.
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
+            Utf8Error,
+        };
+        match (&error, error.sqlite_error_code()) {
+            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => Self::Damaged(error.to_string()),
+            (
+                FromSqlConversionFailure(..)
+                | IntegralValueOutOfRange(..)
+                | InvalidColumnType(..)
+                | QueryReturnedNoRows
+                | Utf8Error(..),
+                _,
+            ) => Self::Damaged(error.to_string()),
+            (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
+                Self::Unavailable(format!("something else has locked it ({error})"))
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The embedded engine: one SQLite file with a write-ahead log, owned by one process.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `owner` | the lock that makes this process the only one |
+//! | `schema` | tables, their version, migrations |
+//! | `connection` | opening connections; what SQLite's errors mean here |
+//! | `writer` | the transaction of a group commit |
+//! | `rows` | the rows of events and the index that finds a key: replaceable on its own |
+//! | `topics` | the rows of topics and what the writer remembers of them |
+//! | `reader` | reads, on connections of their own |
+//! | `checkpoint` | moving the write-ahead log into the file, off the commit path |
+
+mod checkpoint;
+mod connection;
+mod owner;
+mod reader;
+mod rows;
+mod schema;
+mod topics;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::checkpoint::Checkpointer;
+use self::connection::Database;
+use self::owner::Ownership;
+use self::reader::SqliteReader;
+use self::writer::SqliteWriter;
+use super::{Engine, Reader, StoreError, Tally, Writer};
+use crate::config::{Durability, Settings, StoreUrl};
+
+/// A store in one SQLite file.
+pub struct SqliteStore {
+    options: Arc<Options>,
+    reader: Arc<SqliteReader>,
+    tally: Arc<Tally>,
+    checkpointer: Arc<Checkpointer>,
+    /// Dropped last: the file is ours until every connection is closed.
+    _ownership: Ownership,
+}
+
+/// What the engine needs of the settings.
+#[derive(Debug, Clone)]
+struct Options {
+    database: Database,
+    durability: Durability,
+    readers: usize,
+    wal_bytes: u64,
+    topic_limit: Option<u64>,
+}
+
+impl SqliteStore {
+    /// Opens the file, making it and its directory where they are missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Owned`], [`StoreError::Newer`] and [`StoreError::Foreign`] are final;
+    /// [`StoreError::Unavailable`] says what the disk said.
+    pub fn open(settings: &Settings) -> Result<Self, StoreError> {
+        let StoreUrl::Sqlite(given) = &settings.store.url;
+        let path = make_directory(given)?;
+        let ownership = Ownership::take(&path)?;
+        connection::report_recovery(&path);
+        let options = Arc::new(Options {
+            database: Database { path, lock_timeout: settings.store.lock_timeout },
+            durability: settings.store.durability,
+            readers: settings.store.readers,
+            wal_bytes: settings.store.wal_bytes,
+            topic_limit: settings.limits.topics,
+        });
+        schema::prepare(&options.database)?;
+        let tally = Arc::new(Tally::default());
+        let reader = Arc::new(SqliteReader::new(Arc::clone(&options), Arc::clone(&tally)));
+        let checkpointer = Arc::new(Checkpointer::start(options.database.clone(), options.wal_bytes)?);
+        Ok(Self { options, reader, tally, checkpointer, _ownership: ownership })
+    }
+}
+
+impl Engine for SqliteStore {
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::<SqliteReader>::clone(&self.reader)
+    }
+
+    fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        let writer = SqliteWriter::open(&self.options, Arc::clone(&self.tally), Arc::clone(&self.checkpointer))?;
+        Ok(Box::new(writer))
+    }
+
+    fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    fn durability(&self) -> &'static str {
+        self.options.durability.as_str()
+    }
+}
+
+/// Makes the directory of the file, and gives the file's one true path, so that two names of one file meet
+/// in one lock.
+fn make_directory(given: &Path) -> Result<PathBuf, StoreError> {
+    let unavailable = |error| StoreError::Unavailable(format!("{}: {error}", given.display()));
+    let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(unavailable)?;
+    if given.exists() {
+        return given.canonicalize().map_err(unavailable);
+    }
+    let name = given.file_name().ok_or_else(|| {
+        StoreError::Unavailable(format!("{} does not name a file", given.display()))
+    })?;
+    Ok(parent.canonicalize().map_err(unavailable)?.join(name))
+}

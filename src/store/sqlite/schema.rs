@@ -1,0 +1,92 @@
+//! The tables, their version, and the way from each version to the next.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::connection::Database;
+use crate::store::StoreError;
+
+/// Marks a SQLite file as ours (`PRAGMA application_id`): "seka" in ASCII.
+const APPLICATION_ID: i32 = 0x7365_6b61;
+
+/// One migration a version, from an empty file on. What stands here was released: never change it, append.
+const MIGRATIONS: [&str; 1] = [
+    "CREATE TABLE totals (
+         one         INTEGER PRIMARY KEY CHECK (one = 1),
+         topics      INTEGER NOT NULL,
+         accepted    INTEGER NOT NULL,
+         duplicates  INTEGER NOT NULL,
+         conflicts   INTEGER NOT NULL,
+         rejected    INTEGER NOT NULL,
+         tally_epoch INTEGER NOT NULL
+     ) STRICT;
+     INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0);
+
+     CREATE TABLE topics (
+         id               INTEGER PRIMARY KEY,
+         name             TEXT NOT NULL UNIQUE,
+         last_seq         INTEGER NOT NULL,
+         duplicates       INTEGER NOT NULL,
+         conflicts        INTEGER NOT NULL,
+         last_received_at INTEGER NOT NULL -- microseconds since 1970, UTC
+     ) STRICT;
+
+     CREATE TABLE events (
+         pos         INTEGER PRIMARY KEY, -- the place in the log of all topics
+         topic       INTEGER NOT NULL REFERENCES topics (id),
+         seq         INTEGER NOT NULL,    -- 1, 2, 3, ... within the topic
+         event_id    TEXT NOT NULL,
+         timestamp   TEXT NOT NULL,
+         source      TEXT NOT NULL,
+         payload     TEXT NOT NULL,
+         received_at INTEGER NOT NULL     -- microseconds since 1970, UTC
+     ) STRICT;
+     CREATE UNIQUE INDEX events_by_key ON events (topic, event_id);
+     CREATE UNIQUE INDEX events_by_seq ON events (topic, seq);
+
+     -- For people with a SQLite shell.
+     CREATE VIEW log AS
+     SELECT e.pos, t.name AS topic, e.seq, e.event_id, e.timestamp, e.source, e.payload,
+            strftime('%Y-%m-%dT%H:%M:%fZ', e.received_at / 1000000.0, 'unixepoch') AS received_at
+     FROM events AS e JOIN topics AS t ON t.id = e.topic;",
+];
+
+/// The version of the schema that this program writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Brings the file to [`VERSION`], or refuses it.
+pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
+    let mut connection = database.open_to_write()?;
+    // A transaction that writes, so that nobody migrates at the same time.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
+    check_ours(database, &transaction, found)?;
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    for (migration, to) in MIGRATIONS.iter().zip(1..).skip(done) {
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", to)?;
+        if found > 0 {
+            tracing::info!(to, "migrated the schema of the store");
+        }
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    Ok(transaction.commit()?)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn check_ours(database: &Database, transaction: &Transaction<'_>, found: i64) -> Result<(), StoreError> {
+    let id: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if id != APPLICATION_ID && (tables > 0 || found > 0) {
+        return Err(StoreError::Foreign {
+            path: database.path.display().to_string(),
+            reason: "it is the SQLite database of another program".to_owned(),
+        });
+    }
+    if found > VERSION {
+        return Err(StoreError::Newer { found, known: VERSION });
+    }
+    Ok(())
+}

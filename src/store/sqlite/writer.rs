@@ -1,0 +1,212 @@
+//! The transaction of a group commit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, params};
+
+use super::checkpoint::Checkpointer;
+use super::topics::{self, Remembered, TopicState};
+use super::{Options, rows};
+use crate::config::Durability;
+use crate::domain::{Counts, Refusal, Topic, Verdict, same_value};
+use crate::store::{AppendError, Batch, StoreError, Tally, Writer};
+
+/// The one connection that writes, and what it remembers of the store.
+pub(super) struct SqliteWriter {
+    connection: Connection,
+    options: Arc<Options>,
+    tally: Arc<Tally>,
+    checkpointer: Arc<Checkpointer>,
+    /// True of the store at all times: changed only after a commit that is known to have succeeded.
+    remembered: Remembered,
+    topics_total: u64,
+    /// Whether a commit was not synced yet (durability relaxed).
+    unsynced: bool,
+}
+
+/// What a transaction changes, until it is committed.
+#[derive(Default)]
+struct Staged {
+    topics: HashMap<Topic, StagedTopic>,
+    topics_total: u64,
+    bytes: usize,
+}
+
+struct StagedTopic {
+    state: TopicState,
+    counts: Counts,
+}
+
+impl SqliteWriter {
+    pub(super) fn open(
+        options: &Arc<Options>,
+        tally: Arc<Tally>,
+        checkpointer: Arc<Checkpointer>,
+    ) -> Result<Self, StoreError> {
+        let connection = options.database.open_to_write()?;
+        let (topics, epoch) = connection.query_row("SELECT topics, tally_epoch FROM totals", [], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        })?;
+        tally.resume(epoch);
+        let options = Arc::clone(options);
+        let remembered = Remembered::default();
+        // A commit of the writer before this one may not be synced.
+        let unsynced = options.durability == Durability::Relaxed;
+        Ok(Self { connection, options, tally, checkpointer, remembered, topics_total: topics, unsynced })
+    }
+
+    /// Writes the whole group inside the transaction that is open.
+    fn write(
+        &self,
+        group: &[&Batch],
+        now: Timestamp,
+        staged: &mut Staged,
+    ) -> Result<Vec<Vec<Verdict>>, StoreError> {
+        let mut verdicts = Vec::with_capacity(group.len());
+        for batch in group {
+            verdicts.push(self.write_batch(batch, now, staged)?);
+        }
+        let mut sum = Counts::default();
+        for topic in staged.topics.values() {
+            topics::update(&self.connection, topic.state, topic.counts, now)?;
+            sum += topic.counts;
+        }
+        let epoch = self.write_tally(now, &mut sum)?;
+        self.write_totals(staged.topics_total, sum, epoch)?;
+        Ok(verdicts)
+    }
+
+    fn write_batch(
+        &self,
+        batch: &Batch,
+        now: Timestamp,
+        staged: &mut Staged,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let Some(topic) = self.stage(&batch.topic, staged)? else {
+            return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
+        };
+        let mut verdicts = Vec::with_capacity(batch.events.len());
+        let mut bytes = 0;
+        for event in &batch.events {
+            let seq = topic.state.last_seq + 1;
+            let verdict = match rows::insert_if_new(&self.connection, topic.state.id, seq, event, now)? {
+                None => Verdict::Accepted { seq },
+                Some(first) => Verdict::Duplicate {
+                    seq: first.seq,
+                    conflict: !same_value(&first.payload, event.payload()),
+                },
+            };
+            if let Verdict::Accepted { .. } = verdict {
+                topic.state.last_seq = seq;
+                bytes += event.bytes();
+            }
+            topic.counts.count(verdict);
+            verdicts.push(verdict);
+        }
+        staged.bytes += bytes;
+        Ok(verdicts)
+    }
+
+    /// The topic as this transaction has it; `None` if it is new and one too many.
+    fn stage<'s>(&self, name: &Topic, staged: &'s mut Staged) -> Result<Option<&'s mut StagedTopic>, StoreError> {
+        if !staged.topics.contains_key(name) {
+            let state = match self.remembered.find(&self.connection, name)? {
+                Some(state) => state,
+                None if self.options.topic_limit.is_some_and(|limit| staged.topics_total >= limit) => {
+                    return Ok(None);
+                }
+                None => {
+                    staged.topics_total += 1;
+                    topics::create(&self.connection, name)?
+                }
+            };
+            staged.topics.insert(name.clone(), StagedTopic { state, counts: Counts::default() });
+        }
+        Ok(staged.topics.get_mut(name))
+    }
+
+    /// Writes the counts that waited in memory, and gives their epoch.
+    fn write_tally(&self, now: Timestamp, sum: &mut Counts) -> Result<Option<u64>, StoreError> {
+        let Some((epoch, lot)) = self.tally.take() else { return Ok(None) };
+        for (name, counts) in &lot.topics {
+            let state = topics::load(&self.connection, name)?
+                .ok_or_else(|| StoreError::Damaged(format!("topic {name} had an event and is gone")))?;
+            topics::update(&self.connection, state, *counts, now)?;
+        }
+        *sum += lot.sum();
+        Ok(Some(epoch))
+    }
+
+    fn write_totals(&self, topics: u64, sum: Counts, epoch: Option<u64>) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "UPDATE totals SET topics = ?1, accepted = accepted + ?2, duplicates = duplicates + ?3,
+                 conflicts = conflicts + ?4, rejected = rejected + ?5, tally_epoch = ifnull(?6, tally_epoch)",
+            )?
+            .execute(params![
+                topics.cast_signed(),
+                sum.accepted.cast_signed(),
+                sum.duplicates.cast_signed(),
+                sum.conflicts.cast_signed(),
+                sum.rejected.cast_signed(),
+                epoch.map(u64::cast_signed)
+            ])?;
+        Ok(())
+    }
+
+    /// Makes this commit wait for the disk, or not: with relaxed durability only a flush does.
+    fn choose_sync(&self, flush: bool) -> rusqlite::Result<()> {
+        if self.options.durability == Durability::Full {
+            return Ok(());
+        }
+        self.connection.pragma_update(None, "synchronous", if flush { "FULL" } else { "NORMAL" })
+    }
+
+    /// Ends a transaction that cannot be committed. What is known afterwards depends on whether that worked.
+    fn roll_back(&self, cause: StoreError) -> AppendError {
+        if self.connection.is_autocommit() || self.connection.execute_batch("ROLLBACK").is_ok() {
+            self.tally.put_back();
+            return AppendError::Failed(cause);
+        }
+        AppendError::Unknown(cause)
+    }
+
+    fn commit(&self) -> Result<(), AppendError> {
+        match self.connection.execute_batch("COMMIT") {
+            Ok(()) => Ok(()),
+            // A lock is refused before anything is written. Any other error may have come after the write.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                Err(self.roll_back(error.into()))
+            }
+            Err(error) => Err(AppendError::Unknown(error.into())),
+        }
+    }
+}
+
+impl Writer for SqliteWriter {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        let flush = group.is_empty();
+        if flush && !self.unsynced && self.tally.is_empty() {
+            return Ok(Vec::new());
+        }
+        let failed = |error: rusqlite::Error| AppendError::Failed(error.into());
+        self.checkpointer.make_room(&self.connection);
+        self.choose_sync(flush).map_err(failed)?;
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        let mut staged = Staged { topics_total: self.topics_total, ..Staged::default() };
+        let verdicts = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error))?;
+        self.commit()?;
+        self.tally.stored();
+        self.unsynced = !flush && self.options.durability == Durability::Relaxed;
+        self.topics_total = staged.topics_total;
+        self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
+        self.checkpointer.committed(staged.bytes);
+        Ok(verdicts)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        self.checkpointer.finish(&self.connection)
+    }
+}
