@@ -167,19 +167,3 @@ impl Durability {
         }
     }
 }
-
-// TEMPORARY-DEFAULT
-impl Default for Settings {
-    fn default() -> Self {
-        let s = Duration::from_secs;
-        Self {
-            server: Server { bind: "127.0.0.1:0".into(), workers: 2, request_timeout: s(30), body_timeout: s(30), shutdown_timeout: s(10) },
-            limits: Limits { body: 16 << 20, batch_events: 10_000, event: 1 << 20, depth: 64, in_flight_events: 200_000, in_flight_bytes: 256 << 20, topics: None },
-            router: Router { shards: 2, lanes: 1, idle: s(60), consumers: 10_000 },
-            cache: Cache { keys: 1_000_000, keys_per_topic: 100_000 },
-            store: Store { url: StoreUrl::Sqlite("data/sekali.db".into()), durability: Durability::Full, commit_events: 10_000, commit_bytes: 16 << 20, readers: 4, lock_timeout: s(5), wal_bytes: 64 << 20 },
-            topics: BTreeMap::new(),
-            log: Log { level: "info".into(), format: LogFormat::Auto },
-        }
-    }
-}

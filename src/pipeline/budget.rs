@@ -1,7 +1,10 @@
 //! What may be in flight at once: bytes from their arrival, events from their parsing, until the commit.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
 
 use super::error::PublishError;
 
@@ -16,6 +19,7 @@ pub struct Budget {
 struct Pool {
     limit: usize,
     taken: AtomicUsize,
+    emptied: Notify,
 }
 
 /// What one request has taken. It travels with the events and gives everything back when it is dropped,
@@ -31,7 +35,7 @@ impl Budget {
     /// A budget of so many bytes and events.
     #[must_use]
     pub fn new(bytes: usize, events: usize) -> Self {
-        let pool = |limit| Arc::new(Pool { limit, taken: AtomicUsize::new(0) });
+        let pool = |limit| Arc::new(Pool { limit, taken: AtomicUsize::new(0), emptied: Notify::new() });
         Self { bytes: pool(bytes), events: pool(events) }
     }
 
@@ -51,6 +55,19 @@ impl Budget {
     #[must_use]
     pub fn events_in_flight(&self) -> usize {
         self.events.taken.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no event is in flight.
+    pub(super) async fn empty(&self) {
+        loop {
+            let mut emptied = pin!(self.events.emptied.notified());
+            // Listen first, then look: what is given back in between is not missed.
+            emptied.as_mut().enable();
+            if self.events_in_flight() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 }
 
@@ -89,6 +106,9 @@ impl Pool {
     fn give_back(&self, amount: usize) {
         let before = self.taken.fetch_sub(amount, Ordering::Relaxed);
         debug_assert!(before >= amount, "a permit gives back what it took");
+        if before == amount {
+            self.emptied.notify_waiters();
+        }
     }
 }
 

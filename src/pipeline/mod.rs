@@ -1,24 +1,73 @@
 //! The way of an event from a request to the disk, and of its verdict back.
 //!
-//! [`Pipeline`] is the one way in. Behind it a request crosses three kinds of actors.
+//! ```text
+//!     Pipeline      publish(events) -> verdicts; one reply for the whole request      reply
+//!        | Publish
+//!     Router        shares out by topic and lane; starts, finds, retires consumers    router, roster
+//!        | Consume
+//!     Consumers     one for each lane, spread over the shards' threads; each asks     consumer, hot_cache
+//!        |          its hot cache: stored -> duplicate; being committed -> waits;
+//!        | Append   unknown -> marked and passed on
+//!     Writer        one, on its own thread: group commits                             writer, commit
+//!        |
+//!     Store
+//! ```
+//!
+//! An actor that panics takes down what it held, which is answered with an error, and is started again by
+//! whoever finds its address closed ([`keeper`]).
 
 mod budget;
+mod commit;
+mod consumer;
 mod error;
+mod hot_cache;
+mod keeper;
+mod messages;
+mod reply;
+mod roster;
+mod router;
+mod writer;
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::prelude::*;
 
 pub use budget::{Budget, Permit};
 pub use error::PublishError;
 
+use self::commit::{Committer, Health, Pending};
+use self::consumer::Shared;
+use self::hot_cache::{Hasher, Room};
+use self::keeper::Keeper;
+use self::messages::{Close, Publish};
+use self::reply::Reply;
+use self::router::{Router, Wiring};
+use self::writer::WriterActor;
 use crate::config::Settings;
-use crate::domain::{Event, Verdict};
+use crate::domain::{Counts, Event, Verdict};
 use crate::metrics::Metrics;
-use crate::store::{Engine, StoreError};
+use crate::store::{Engine, StoreError, Tally};
 
 /// The one way to write: a cheap handle on the actors.
 #[derive(Clone)]
-pub struct Pipeline {
+pub struct Pipeline(Arc<Inner>);
+
+struct Inner {
+    settings: Arc<Settings>,
+    router: Keeper<Router>,
+    writer: Arc<Keeper<WriterActor>>,
     budget: Budget,
+    health: Health,
+    tally: Arc<Tally>,
+    metrics: Arc<Metrics>,
+    durability: &'static str,
+    stopping: AtomicBool,
+    /// The threads of the actors, until they are stopped.
+    threads: Mutex<Vec<Arbiter>>,
 }
 
 impl Pipeline {
@@ -31,8 +80,38 @@ impl Pipeline {
         engine: Arc<dyn Engine>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let _ = (engine, metrics);
-        Ok(Self { budget: Budget::new(settings.limits.in_flight_bytes, settings.limits.in_flight_events) })
+        let settings = Arc::new(settings.clone());
+        let (tally, durability) = (engine.tally(), engine.durability());
+        let health = Health::good();
+        let shards: Vec<Arbiter> = (0..settings.router.shards).map(|_| Arbiter::new()).collect();
+        let (router_thread, writer_thread) = (Arbiter::new(), Arbiter::new());
+
+        let writer = start_writer(&settings, engine, &health, &metrics, &writer_thread)?;
+        let wiring = Wiring {
+            settings: Arc::clone(&settings),
+            shards: Arc::new(shards.iter().map(Arbiter::handle).collect()),
+            room: Arc::new(Room::new(settings.cache.keys)),
+            consumers: Shared {
+                writer: Arc::clone(&writer),
+                hasher: Hasher::new(),
+                tally: Arc::clone(&tally),
+                metrics: Arc::clone(&metrics),
+            },
+        };
+        let on = router_thread.handle();
+        let start_router = move || {
+            let router = Router::new(wiring.clone());
+            Router::start_in_arbiter(&on, |_| router)
+        };
+        let router = Keeper::new("router", Arc::clone(&metrics), start_router);
+        let limits = &settings.limits;
+        let budget = Budget::new(limits.in_flight_bytes, limits.in_flight_events);
+        let threads =
+            Mutex::new([shards, vec![router_thread, writer_thread]].into_iter().flatten().collect());
+        let stopping = AtomicBool::new(false);
+        let inner =
+            Inner { settings, router, writer, budget, health, tally, metrics, durability, stopping, threads };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Publishes events and waits until each is decided and durable. Verdicts come in the order of the events.
@@ -41,47 +120,104 @@ impl Pipeline {
     /// # Errors
     /// When one of the events is not known to be decided; then any of them may be stored or not.
     pub async fn publish(&self, events: Vec<Event>, permit: Permit) -> Result<Vec<Verdict>, PublishError> {
-        let _ = (events, permit);
-        Err(PublishError::Stopping)
+        if self.0.stopping.load(Ordering::Acquire) {
+            return Err(PublishError::Stopping);
+        }
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, verdicts) = Reply::new(events.len(), permit, Arc::clone(&self.0.metrics));
+        self.0.router.address().do_send(Publish { events, reply });
+        verdicts.await.unwrap_or(Err(PublishError::ActorFailed))
     }
 
     /// Counts invalid events, which never come further than this.
     pub fn reject(&self, events: u64) {
-        let _ = events;
+        if events > 0 {
+            self.0.tally.reject(events);
+            self.0.metrics.count(Counts { rejected: events, ..Counts::default() });
+        }
     }
 
     /// What may be in flight at once.
     #[must_use]
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        &self.0.budget
     }
 
     /// The lanes of a topic, by the configuration.
     #[must_use]
     pub fn lanes(&self, topic: &str) -> usize {
-        let _ = topic;
-        1
+        self.0.settings.lanes(topic)
     }
 
     /// The threads that run consumer actors.
     #[must_use]
     pub fn shards(&self) -> usize {
-        1
+        self.0.settings.router.shards
     }
 
     /// The durability of the store: `full` or `relaxed`.
     #[must_use]
     pub fn durability(&self) -> &'static str {
-        "full"
+        self.0.durability
     }
 
     /// Whether the store could write when it last tried, and nothing is stopping.
     #[must_use]
     pub fn ready(&self) -> bool {
-        true
+        self.0.health.is_good() && !self.0.stopping.load(Ordering::Acquire)
     }
 
     /// Stops: what was published is committed and answered, later publishes fail with
-    /// [`PublishError::Stopping`], the store is left with nothing to recover.
-    pub async fn stop(&self) {}
+    /// [`PublishError::Stopping`], the store is left with nothing to recover. Waits for what is in flight at
+    /// most `server.shutdown_timeout`. A second call does nothing.
+    pub async fn stop(&self) {
+        if self.0.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if tokio::time::timeout(self.0.settings.server.shutdown_timeout, self.0.budget.empty()).await.is_err()
+        {
+            tracing::warn!("stopping with events in flight, whose requests get no answer");
+        }
+        match self.0.writer.address().send(Close).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the store was not closed cleanly; the next start recovers it")
+            }
+            Err(error) => tracing::error!(%error, "the writer failed while it closed the store"),
+        }
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in &threads {
+            thread.stop();
+        }
+        // Joined, so that the store is closed and its lock is free when this returns.
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
+        if !matches!(joined.await, Ok(true)) {
+            tracing::error!("a thread of the pipeline ended with a panic");
+        }
+    }
+}
+
+/// Starts the writer's actor on a store that can be written to.
+fn start_writer(
+    settings: &Arc<Settings>,
+    engine: Arc<dyn Engine>,
+    health: &Health,
+    metrics: &Arc<Metrics>,
+    thread: &Arbiter,
+) -> Result<Arc<Keeper<WriterActor>>, StoreError> {
+    let mut first = Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(metrics));
+    first.open()?;
+    let first = Mutex::new(Some(first));
+    let (settings, health, on, for_next) =
+        (Arc::clone(settings), health.clone(), thread.handle(), Arc::clone(metrics));
+    let start = move || {
+        let opened = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let committer = opened
+            .unwrap_or_else(|| Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(&for_next)));
+        let pending = Pending::new(settings.store.commit_events, settings.store.commit_bytes);
+        WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending))
+    };
+    Ok(Arc::new(Keeper::new("writer", Arc::clone(metrics), start)))
 }

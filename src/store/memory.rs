@@ -84,6 +84,14 @@ impl Writer for MemoryStore {
         Ok(group.iter().map(|batch| log.append(batch, now, self.topic_limit)).collect())
     }
 
+    fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        self.append(&[], now).map(drop)
+    }
+
+    fn probe(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        self.flush(now)
+    }
+
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         Ok(())
     }

@@ -57,12 +57,25 @@ pub struct Batch {
 pub trait Writer: Send {
     /// Appends a group of batches in one transaction, together with their counters and with everything in
     /// the [`Tally`], and returns when it is durable. Gives a verdict for each event of each batch, in their
-    /// order; a key that is twice in the group is accepted once. An empty group stores the tally alone.
+    /// order; a key that is twice in the group is accepted once.
     ///
     /// # Errors
     /// [`AppendError::Failed`]: nothing of the group is stored, and this writer can go on.
     /// [`AppendError::Unknown`]: all or nothing of it is stored; drop this writer and open another one.
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError>;
+
+    /// Stores what waits in the [`Tally`] and syncs what no commit synced yet; writes nothing where there is
+    /// nothing. Called at least once a second.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    fn flush(&mut self, now: Timestamp) -> Result<(), AppendError>;
+
+    /// Commits a change that means nothing, to learn whether the store can write again.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    fn probe(&mut self, now: Timestamp) -> Result<(), AppendError>;
 
     /// Tidies up before a clean stop, so that the next start has nothing to recover.
     ///

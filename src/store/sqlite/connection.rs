@@ -73,7 +73,9 @@ impl From<rusqlite::Error> for StoreError {
             Utf8Error,
         };
         match (&error, error.sqlite_error_code()) {
-            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => Self::Damaged(error.to_string()),
+            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {
+                Self::Damaged(error.to_string())
+            }
             (
                 FromSqlConversionFailure(..)
                 | IntegralValueOutOfRange(..)

@@ -87,7 +87,8 @@ impl Engine for SqliteStore {
     }
 
     fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
-        let writer = SqliteWriter::open(&self.options, Arc::clone(&self.tally), Arc::clone(&self.checkpointer))?;
+        let writer =
+            SqliteWriter::open(&self.options, Arc::clone(&self.tally), Arc::clone(&self.checkpointer))?;
         Ok(Box::new(writer))
     }
 
@@ -109,8 +110,8 @@ fn make_directory(given: &Path) -> Result<PathBuf, StoreError> {
     if given.exists() {
         return given.canonicalize().map_err(unavailable);
     }
-    let name = given.file_name().ok_or_else(|| {
-        StoreError::Unavailable(format!("{} does not name a file", given.display()))
-    })?;
+    let name = given
+        .file_name()
+        .ok_or_else(|| StoreError::Unavailable(format!("{} does not name a file", given.display())))?;
     Ok(parent.canonicalize().map_err(unavailable)?.join(name))
 }

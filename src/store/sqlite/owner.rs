@@ -20,12 +20,8 @@ impl Ownership {
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         let lock_path = lock_path(path);
         let failed = |error| StoreError::Unavailable(format!("{}: {error}", lock_path.display()));
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(failed)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Owned { path: path.display().to_string() }),

@@ -64,7 +64,11 @@ pub(super) fn event(
 }
 
 /// Where and when this key was stored.
-pub(super) fn find(connection: &Connection, topic: &str, event_id: &str) -> Result<Option<Found>, StoreError> {
+pub(super) fn find(
+    connection: &Connection,
+    topic: &str,
+    event_id: &str,
+) -> Result<Option<Found>, StoreError> {
     let found: Option<(i64, i64)> = connection
         .prepare_cached(
             "SELECT e.seq, e.received_at FROM events AS e JOIN topics AS t ON t.id = e.topic
@@ -72,9 +76,7 @@ pub(super) fn find(connection: &Connection, topic: &str, event_id: &str) -> Resu
         )?
         .query_row([topic, event_id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    found
-        .map(|(seq, micros)| Ok(Found { seq: seq.cast_unsigned(), received_at: time(micros)? }))
-        .transpose()
+    found.map(|(seq, micros)| Ok(Found { seq: seq.cast_unsigned(), received_at: time(micros)? })).transpose()
 }
 
 /// A page of one topic. A gap in its seqs is damage: they are given without gaps.
@@ -87,7 +89,8 @@ pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Vec<Sto
     };
     let mut statement = connection.prepare_cached(&format!("{COLUMNS} ORDER BY e.seq {order}"))?;
     let last = query.last.min(i64::MAX as u64);
-    let mut rows = statement.query(params![query.topic.as_str(), query.first.cast_signed(), last.cast_signed()])?;
+    let mut rows =
+        statement.query(params![query.topic.as_str(), query.first.cast_signed(), last.cast_signed()])?;
     let (mut events, mut bytes) = (Vec::<StoredEvent>::new(), 0);
     while events.len() < query.limit
         && let Some(row) = rows.next()?

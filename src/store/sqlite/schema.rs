@@ -9,8 +9,7 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x7365_6b61;
 
 /// One migration a version, from an empty file on. What stands here was released: never change it, append.
-const MIGRATIONS: [&str; 1] = [
-    "CREATE TABLE totals (
+const MIGRATIONS: [&str; 1] = ["CREATE TABLE totals (
          one         INTEGER PRIMARY KEY CHECK (one = 1),
          topics      INTEGER NOT NULL,
          accepted    INTEGER NOT NULL,
@@ -47,8 +46,7 @@ const MIGRATIONS: [&str; 1] = [
      CREATE VIEW log AS
      SELECT e.pos, t.name AS topic, e.seq, e.event_id, e.timestamp, e.source, e.payload,
             strftime('%Y-%m-%dT%H:%M:%fZ', e.received_at / 1000000.0, 'unixepoch') AS received_at
-     FROM events AS e JOIN topics AS t ON t.id = e.topic;",
-];
+     FROM events AS e JOIN topics AS t ON t.id = e.topic;"];
 
 /// The version of the schema that this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -104,7 +104,10 @@ fn everything_is_there_after_a_restart() {
     let mut writer = again.open_writer().unwrap();
     let events: Vec<_> = read_all(&*again.reader(), "a").into_iter().map(|stored| stored.event).collect();
     assert_eq!(events, sent.events[..2]);
-    assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}")])), [Verdict::Duplicate { seq: 2, conflict: false }]);
+    assert_eq!(
+        append(&mut *writer, &batch("a", &[("2", "{}")])),
+        [Verdict::Duplicate { seq: 2, conflict: false }]
+    );
     let totals = wait(again.reader().totals());
     assert_eq!(totals.counts, Counts { accepted: 2, duplicates: 2, conflicts: 1, rejected: 0 });
 }
@@ -142,7 +145,10 @@ fn a_failed_group_leaves_nothing_in_memory_and_loses_no_count() {
     store.tally().reject(3);
     let (good, bad) = (batch("b", &[("1", "{}")]), batch("a", &[("2", "{}"), ("bad", "{}")]));
     assert!(matches!(writer.append(&[&good, &bad], Timestamp::UNIX_EPOCH), Err(AppendError::Failed(_))));
-    assert_eq!(wait(store.reader().totals()).counts, Counts { accepted: 1, rejected: 3, ..Counts::default() });
+    assert_eq!(
+        wait(store.reader().totals()).counts,
+        Counts { accepted: 1, rejected: 3, ..Counts::default() }
+    );
     outsider(&directory).execute_batch("DROP TRIGGER fault").unwrap();
     assert_eq!(append(&mut *writer, &bad), [Verdict::Accepted { seq: 2 }, Verdict::Accepted { seq: 3 }]);
     assert_eq!(append(&mut *writer, &good), [Verdict::Accepted { seq: 1 }]);
@@ -210,8 +216,11 @@ fn group(batches: &[(u8, Vec<(u8, u8)>)]) -> Vec<Batch> {
     const PAYLOADS: [&str; 3] = [r#"{"n":1}"#, r#"{"n":1.0}"#, r#"{"n":2}"#];
     let make = |(name, events): &(u8, Vec<(u8, u8)>)| {
         let ids: Vec<_> = events.iter().map(|(id, _)| id.to_string()).collect();
-        let events: Vec<_> =
-            ids.iter().zip(events).map(|(id, (_, payload))| (id.as_str(), PAYLOADS[*payload as usize])).collect();
+        let events: Vec<_> = ids
+            .iter()
+            .zip(events)
+            .map(|(id, (_, payload))| (id.as_str(), PAYLOADS[*payload as usize]))
+            .collect();
         batch(&format!("topic {name}"), &events)
     };
     batches.iter().map(make).collect()
@@ -247,9 +256,9 @@ proptest! {
                     }
                 }
                 Step::Reject => { store.tally().reject(1); oracle.tally().reject(1); }
-                Step::Flush => { writer.append(&[], Timestamp::UNIX_EPOCH).unwrap(); }
+                Step::Flush => { writer.flush(Timestamp::UNIX_EPOCH).unwrap(); }
                 Step::Reopen => {
-                    writer.append(&[], Timestamp::UNIX_EPOCH).unwrap();
+                    writer.flush(Timestamp::UNIX_EPOCH).unwrap();
                     drop(writer);
                     drop(store);
                     store = SqliteStore::open(&limited).unwrap();

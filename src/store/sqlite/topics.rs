@@ -32,7 +32,11 @@ pub(super) struct Remembered {
 
 impl Remembered {
     /// The topic, from memory or from its row.
-    pub(super) fn find(&self, connection: &Connection, topic: &Topic) -> rusqlite::Result<Option<TopicState>> {
+    pub(super) fn find(
+        &self,
+        connection: &Connection,
+        topic: &Topic,
+    ) -> rusqlite::Result<Option<TopicState>> {
         match self.topics.get(topic) {
             Some(state) => Ok(Some(*state)),
             None => load(connection, topic),

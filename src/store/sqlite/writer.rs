@@ -39,6 +39,13 @@ struct StagedTopic {
     counts: Counts,
 }
 
+/// Whether a commit with relaxed durability waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    Now,
+    Later,
+}
+
 impl SqliteWriter {
     pub(super) fn open(
         options: &Arc<Options>,
@@ -110,7 +117,11 @@ impl SqliteWriter {
     }
 
     /// The topic as this transaction has it; `None` if it is new and one too many.
-    fn stage<'s>(&self, name: &Topic, staged: &'s mut Staged) -> Result<Option<&'s mut StagedTopic>, StoreError> {
+    fn stage<'s>(
+        &self,
+        name: &Topic,
+        staged: &'s mut Staged,
+    ) -> Result<Option<&'s mut StagedTopic>, StoreError> {
         if !staged.topics.contains_key(name) {
             let state = match self.remembered.find(&self.connection, name)? {
                 Some(state) => state,
@@ -156,12 +167,29 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Makes this commit wait for the disk, or not: with relaxed durability only a flush does.
-    fn choose_sync(&self, flush: bool) -> rusqlite::Result<()> {
-        if self.options.durability == Durability::Full {
-            return Ok(());
+    /// One transaction with everything in it. With relaxed durability it waits for the disk only if `sync` says
+    /// so; SQLite keeps the order of commits either way.
+    fn transact(
+        &mut self,
+        group: &[&Batch],
+        now: Timestamp,
+        sync: Sync,
+    ) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        let failed = |error: rusqlite::Error| AppendError::Failed(error.into());
+        self.checkpointer.make_room(&self.connection);
+        if self.options.durability == Durability::Relaxed {
+            self.connection.pragma_update(None, "synchronous", sync.pragma()).map_err(failed)?;
         }
-        self.connection.pragma_update(None, "synchronous", if flush { "FULL" } else { "NORMAL" })
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        let mut staged = Staged { topics_total: self.topics_total, ..Staged::default() };
+        let verdicts = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error))?;
+        self.commit()?;
+        self.tally.stored();
+        self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
+        self.topics_total = staged.topics_total;
+        self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
+        self.checkpointer.committed(staged.bytes);
+        Ok(verdicts)
     }
 
     /// Ends a transaction that cannot be committed. What is known afterwards depends on whether that worked.
@@ -187,26 +215,30 @@ impl SqliteWriter {
 
 impl Writer for SqliteWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
-        let flush = group.is_empty();
-        if flush && !self.unsynced && self.tally.is_empty() {
-            return Ok(Vec::new());
+        self.transact(group, now, Sync::Later)
+    }
+
+    fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        if !self.unsynced && self.tally.is_empty() {
+            return Ok(());
         }
-        let failed = |error: rusqlite::Error| AppendError::Failed(error.into());
-        self.checkpointer.make_room(&self.connection);
-        self.choose_sync(flush).map_err(failed)?;
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        let mut staged = Staged { topics_total: self.topics_total, ..Staged::default() };
-        let verdicts = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error))?;
-        self.commit()?;
-        self.tally.stored();
-        self.unsynced = !flush && self.options.durability == Durability::Relaxed;
-        self.topics_total = staged.topics_total;
-        self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
-        self.checkpointer.committed(staged.bytes);
-        Ok(verdicts)
+        self.probe(now)
+    }
+
+    fn probe(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        self.transact(&[], now, Sync::Now).map(drop)
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         self.checkpointer.finish(&self.connection)
+    }
+}
+
+impl Sync {
+    fn pragma(self) -> &'static str {
+        match self {
+            Self::Now => "FULL",
+            Self::Later => "NORMAL",
+        }
     }
 }

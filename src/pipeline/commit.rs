@@ -1,0 +1,177 @@
+//! Group commits on a store that may fail: what is answered, and when the writer is opened anew. No actor.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::error::PublishError;
+use crate::domain::Verdict;
+use crate::metrics::Metrics;
+use crate::store::{AppendError, Batch, Engine, StoreError, Writer};
+
+/// Whether the store could write when it last tried; shared with whoever asks.
+#[derive(Debug, Clone)]
+pub(super) struct Health(Arc<AtomicBool>);
+
+impl Health {
+    pub(super) fn good() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(super) fn is_good(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, good: bool) {
+        if self.0.swap(good, Ordering::Relaxed) != good {
+            match good {
+                true => tracing::info!("the store can write again"),
+                false => tracing::error!("the store cannot write; reads go on"),
+            }
+        }
+    }
+}
+
+/// The writer of a store, opened anew after any outcome that is not known.
+pub(super) struct Committer {
+    engine: Arc<dyn Engine>,
+    writer: Option<Box<dyn Writer>>,
+    health: Health,
+    metrics: Arc<Metrics>,
+}
+
+/// What happened to a batch of a group.
+pub(super) type BatchOutcome = Result<Vec<Verdict>, PublishError>;
+
+impl Committer {
+    pub(super) fn new(engine: Arc<dyn Engine>, health: Health, metrics: Arc<Metrics>) -> Self {
+        Self { engine, writer: None, health, metrics }
+    }
+
+    /// Opens the writer, if it is not open.
+    pub(super) fn open(&mut self) -> Result<&mut Box<dyn Writer>, StoreError> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.engine.open_writer()?,
+        };
+        Ok(self.writer.insert(writer))
+    }
+
+    /// Commits a group and gives an outcome for each batch. A batch that cannot be decided because stored data
+    /// is damaged fails alone.
+    pub(super) fn commit(&mut self, group: &[&Batch]) -> Vec<BatchOutcome> {
+        match self.append(group) {
+            Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
+            Err(AppendError::Failed(StoreError::Damaged(_))) if group.len() > 1 => {
+                group.iter().flat_map(|batch| self.commit(&[batch])).collect()
+            }
+            Err(error) => {
+                tracing::warn!(%error, batches = group.len(), "a group commit failed");
+                vec![Err(refusal(&error)); group.len()]
+            }
+        }
+    }
+
+    /// Does what is due without events: stores waiting counts, and finds out whether a store that could not
+    /// write can write again.
+    pub(super) fn maintain(&mut self) {
+        let healthy = self.health.is_good();
+        let now = Timestamp::now();
+        let outcome = self.run(|writer| if healthy { writer.flush(now) } else { writer.probe(now) });
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "the store cannot be maintained");
+        }
+    }
+
+    /// Stores the last counts and closes the store, so that nothing is left to recover.
+    pub(super) fn close(&mut self) -> Result<(), StoreError> {
+        self.maintain();
+        match self.writer.take() {
+            Some(writer) => writer.close(),
+            None => Ok(()),
+        }
+    }
+
+    fn append(&mut self, group: &[&Batch]) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        let begun = Instant::now();
+        let outcome = self.run(|writer| writer.append(group, Timestamp::now()));
+        let events: usize = group.iter().map(|batch| batch.events.len()).sum();
+        self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a group has far fewer than 2^52 events")]
+        self.metrics.commit_events.observe(events as f64);
+        outcome
+    }
+
+    /// Runs one transaction. A panic is an outcome that is not known, and so the end of this writer.
+    fn run<T>(
+        &mut self,
+        transaction: impl FnOnce(&mut dyn Writer) -> Result<T, AppendError>,
+    ) -> Result<T, AppendError> {
+        let outcome = match self.open() {
+            Ok(writer) => {
+                catch_unwind(AssertUnwindSafe(|| transaction(&mut **writer))).unwrap_or_else(|_| {
+                    Err(AppendError::Unknown(StoreError::Unavailable(
+                        "the store's writer panicked".to_owned(),
+                    )))
+                })
+            }
+            Err(error) => Err(AppendError::Failed(error)),
+        };
+        if let Err(AppendError::Unknown(error)) = &outcome {
+            tracing::error!(%error, "the outcome of a commit is not known; opening the store again");
+            self.writer = None;
+        }
+        if outcome.is_err() {
+            self.metrics.commit_failures.inc();
+        }
+        let damaged = matches!(outcome, Err(AppendError::Failed(StoreError::Damaged(_))));
+        self.health.set(outcome.is_ok() || damaged);
+        outcome
+    }
+}
+
+fn refusal(error: &AppendError) -> PublishError {
+    match error {
+        AppendError::Failed(StoreError::Damaged(_)) => PublishError::Damaged(error.to_string()),
+        AppendError::Failed(_) | AppendError::Unknown(_) => PublishError::Unavailable(error.to_string()),
+    }
+}
+
+/// Batches that wait for the next group commit, each with who gets its outcome.
+pub(super) struct Pending<W> {
+    waiting: VecDeque<(Batch, W)>,
+    max_events: usize,
+    max_bytes: usize,
+}
+
+impl<W> Pending<W> {
+    /// Groups of at most so many events and bytes, unless a single batch has more.
+    pub(super) fn new(max_events: usize, max_bytes: usize) -> Self {
+        Self { waiting: VecDeque::new(), max_events, max_bytes }
+    }
+
+    pub(super) fn push(&mut self, batch: Batch, waits: W) {
+        self.waiting.push_back((batch, waits));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes out the next group, in the order in which the batches came.
+    pub(super) fn next_group(&mut self) -> (Vec<Batch>, Vec<W>) {
+        let (mut events, mut bytes) = (0, 0);
+        let fits = self.waiting.iter().take_while(|(batch, _)| {
+            let first = events == 0;
+            events += batch.events.len();
+            bytes += batch.events.iter().map(crate::domain::Event::bytes).sum::<usize>();
+            first || (events <= self.max_events && bytes <= self.max_bytes)
+        });
+        let group = fits.count();
+        self.waiting.drain(..group).unzip()
+    }
+}

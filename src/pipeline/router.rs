@@ -1,0 +1,194 @@
+//! The router actor: shards a request's events by topic and lane, and keeps the consumers.
+//!
+//! It alone starts consumers, finds them again, and retires them: it drops a consumer's address and sends
+//! `Retire` as the last message, so that whatever was sent before is still served.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use super::consumer::{Alive, Consumer, Shared};
+use super::hot_cache::{HotCache, Room};
+use super::keeper::report_restart;
+use super::messages::{Consume, Gone, Publish, Retire};
+use super::roster::{Lane, Roster};
+use crate::config::Settings;
+use crate::domain::{Event, Topic};
+
+/// How often idle consumers are looked for.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// What the router shares with the pipeline, to be started again with it.
+#[derive(Clone)]
+pub(super) struct Wiring {
+    pub(super) settings: Arc<Settings>,
+    /// The threads that run consumers: `router.shards` of them.
+    pub(super) shards: Arc<Vec<ArbiterHandle>>,
+    pub(super) room: Arc<Room>,
+    pub(super) consumers: Shared,
+}
+
+/// The actor.
+pub(super) struct Router {
+    wiring: Wiring,
+    roster: Roster<Addr<Consumer>>,
+    /// Lanes whose consumer cannot be started before another one is gone, the oldest first, and their work.
+    parked: VecDeque<Lane>,
+    parked_work: HashMap<Lane, Vec<Consume>>,
+    /// The shard of the next consumer.
+    next_shard: usize,
+}
+
+/// The events of one lane, and their indexes in the request.
+struct Share {
+    lane: Lane,
+    events: Vec<Event>,
+    indexes: Vec<u32>,
+}
+
+impl Router {
+    pub(super) fn new(wiring: Wiring) -> Self {
+        Self {
+            wiring,
+            roster: Roster::new(),
+            parked: VecDeque::new(),
+            parked_work: HashMap::new(),
+            next_shard: 0,
+        }
+    }
+
+    fn dispatch(&mut self, lane: Lane, work: Consume, context: &mut Context<Self>) {
+        if let Some(earlier) = self.parked_work.get_mut(&lane) {
+            earlier.push(work);
+        } else if let Some(consumer) = self.find(&lane).or_else(|| self.start(&lane, context)) {
+            consumer.do_send(work);
+        } else {
+            self.parked_work.insert(lane.clone(), vec![work]);
+            self.parked.push_back(lane);
+        }
+    }
+
+    /// The consumer of a lane, if it lives.
+    fn find(&mut self, lane: &Lane) -> Option<Addr<Consumer>> {
+        let consumer = self.roster.touch(lane, Instant::now())?.clone();
+        if consumer.connected() {
+            return Some(consumer);
+        }
+        report_restart("consumer", &self.wiring.consumers.metrics);
+        self.roster.remove(lane);
+        None
+    }
+
+    /// Starts the consumer of a lane, unless as many are alive as may be; then the longest idle is retired.
+    fn start(&mut self, lane: &Lane, context: &mut Context<Self>) -> Option<Addr<Consumer>> {
+        let Wiring { settings, shards, room, consumers } = &self.wiring;
+        let alive = usize::try_from(consumers.metrics.consumers.get()).unwrap_or(0);
+        if alive >= settings.router.consumers {
+            if let Some(longest_idle) = self.roster.remove_longest_idle() {
+                longest_idle.do_send(Retire);
+            }
+            return None;
+        }
+        let topic = lane.topic.as_str();
+        let lanes = settings.lanes(topic);
+        let cache = HotCache::new(settings.keys_per_topic(topic).div_ceil(lanes), Arc::clone(room));
+        let alive = Alive::new(Arc::clone(&consumers.metrics), context.address());
+        let consumer = Consumer::new(lane.topic.clone(), cache, consumers.clone(), alive);
+        self.next_shard = (self.next_shard + 1) % shards.len();
+        let address = Consumer::start_in_arbiter(&shards[self.next_shard], |_| consumer);
+        self.roster.add(lane.clone(), address.clone(), Instant::now());
+        Some(address)
+    }
+
+    /// Serves parked lanes as far as consumers can be started.
+    fn unpark(&mut self, context: &mut Context<Self>) {
+        while let Some(lane) = self.parked.pop_front() {
+            let Some(consumer) = self.start(&lane, context) else {
+                self.parked.push_front(lane);
+                return;
+            };
+            for work in self.parked_work.remove(&lane).into_iter().flatten() {
+                consumer.do_send(work);
+            }
+        }
+    }
+
+    fn retire_idle(&mut self) {
+        let now = Instant::now();
+        while let Some(idle) = self.roster.remove_idle(self.wiring.settings.router.idle, now) {
+            idle.do_send(Retire);
+        }
+    }
+
+    fn lane_of(&self, event: &Event) -> u32 {
+        let lanes = self.wiring.settings.lanes(event.topic());
+        self.wiring.consumers.hasher.lane(event.event_id(), lanes)
+    }
+
+    /// Shares out the events of a request, in their order.
+    fn share_out(&self, events: Vec<Event>) -> Vec<Share> {
+        let mut shares: Vec<Share> = Vec::new();
+        let mut share_of: HashMap<Lane, usize> = HashMap::new();
+        let mut last = 0;
+        for (index, event) in (0..).zip(events) {
+            let number = self.lane_of(&event);
+            let same =
+                |share: &Share| share.lane.number == number && share.lane.topic.as_str() == event.topic();
+            if !shares.get(last).is_some_and(same) {
+                let lane = Lane { topic: Topic::trusted(event.topic()), number };
+                last = *share_of.entry(lane.clone()).or_insert(shares.len());
+                if last == shares.len() {
+                    shares.push(Share { lane, events: Vec::new(), indexes: Vec::new() });
+                }
+            }
+            shares[last].events.push(event);
+            shares[last].indexes.push(index);
+        }
+        shares
+    }
+}
+
+impl Actor for Router {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        // What is in flight is bounded before it gets here.
+        context.set_mailbox_capacity(usize::MAX >> 8);
+        context.run_interval(ROUND, |router, context| {
+            router.retire_idle();
+            router.unpark(context);
+        });
+    }
+}
+
+impl Handler<Publish> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Publish { events, reply }: Publish, context: &mut Self::Context) {
+        for Share { lane, events, indexes } in self.share_out(events) {
+            let work = Consume { events, indexes, reply: reply.clone() };
+            self.dispatch(lane, work, context);
+        }
+    }
+}
+
+impl Handler<Gone> for Router {
+    type Result = ();
+
+    fn handle(&mut self, _: Gone, context: &mut Self::Context) {
+        self.unpark(context);
+    }
+}
+
+#[cfg(test)]
+impl Handler<super::messages::PanicConsumers> for Router {
+    type Result = ();
+
+    fn handle(&mut self, _: super::messages::PanicConsumers, _: &mut Self::Context) {
+        for consumer in self.roster.iter() {
+            consumer.do_send(super::messages::Panic);
+        }
+    }
+}

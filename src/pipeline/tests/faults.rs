@@ -1,0 +1,147 @@
+//! A failed or unknown commit, a panic of any actor: an error to who it held, never a false verdict.
+
+use actix::prelude::*;
+use futures_util::future::join_all;
+
+use super::scripted::Fault;
+use super::{accepted, duplicate, event, settings, start};
+use crate::domain::Verdict;
+use crate::pipeline::consumer::Consumer;
+use crate::pipeline::messages::{Panic, PanicConsumers};
+use crate::pipeline::router::Router;
+use crate::pipeline::writer::WriterActor;
+use crate::pipeline::{Pipeline, PublishError};
+use crate::store::Engine;
+
+impl Handler<Panic> for Router {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("on purpose");
+    }
+}
+
+impl Handler<Panic> for Consumer {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("on purpose");
+    }
+}
+
+impl Handler<Panic> for WriterActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("on purpose");
+    }
+}
+
+#[actix::test]
+async fn a_failed_commit_fails_everyone_who_waits_for_it_and_the_event_is_new_later() {
+    for fault in [Fault::Failed, Fault::UnknownLost, Fault::Panic] {
+        let log = start(&settings());
+        log.store.fail_next(&[fault]);
+        log.store.close_gate();
+        let work = join_all((0..8).map(|_| log.publish_one("a", "1")));
+        let open = async {
+            log.until(|log| log.store.groups().len() == 1).await;
+            log.store.open_gate();
+        };
+        let (answers, ()) = tokio::join!(work, open);
+        let failed =
+            answers.iter().filter(|answer| matches!(answer, Err(PublishError::Unavailable(_)))).count();
+        // Who came after the failed commit may have been accepted already.
+        assert!(
+            failed >= 1 && answers.iter().all(|answer| *answer != Ok(duplicate(2))),
+            "{fault:?} {answers:?}"
+        );
+        let seq_1 = |verdict: Verdict| verdict == accepted(1) || verdict == duplicate(1);
+        assert!(log.publish_one("a", "1").await.is_ok_and(seq_1), "{fault:?}");
+        assert_eq!(log.store.reader().totals().await.unwrap().counts.accepted, 1, "{fault:?}");
+        assert_eq!(log.store.opened(), if fault == Fault::Failed { 1 } else { 2 }, "{fault:?}");
+        log.pipeline.stop().await;
+    }
+}
+
+#[actix::test]
+async fn an_unknown_commit_that_was_stored_is_a_duplicate_only_when_the_store_says_so() {
+    let log = start(&settings());
+    log.store.fail_next(&[Fault::UnknownStored]);
+    assert!(matches!(log.publish_one("a", "1").await, Err(PublishError::Unavailable(_))));
+    assert_eq!(log.publish_one("a", "1").await, Ok(duplicate(1)));
+    assert_eq!(log.publish_one("a", "2").await, Ok(accepted(2)));
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn readiness_follows_the_store() {
+    let log = start(&settings());
+    log.store.fail_next(&[Fault::Failed]);
+    assert!(log.pipeline.ready());
+    assert!(log.publish_one("a", "1").await.is_err());
+    log.until(|log| log.pipeline.ready()).await;
+    assert_eq!(log.metrics.commit_failures.get(), 1);
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn damage_under_one_batch_fails_no_other_batch_of_its_group() {
+    let log = start(&settings());
+    log.store.damage("bad");
+    log.store.close_gate();
+    let first = log.publish_one("first", "1");
+    let good = log.publish_one("good", "1");
+    let bad = log.publish_one("bad", "1");
+    let open = async {
+        log.until(|log| log.metrics.consumers.get() == 3).await;
+        log.store.open_gate();
+    };
+    let (first, good, bad, ()) = tokio::join!(first, good, bad, open);
+    assert_eq!((first, good), (Ok(accepted(1)), Ok(accepted(1))));
+    assert!(matches!(bad, Err(PublishError::Damaged(_))), "{bad:?}");
+    assert!(log.pipeline.ready(), "the store can write");
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn an_actor_that_panics_is_started_again_and_nothing_is_lost() {
+    let panics: [(&str, fn(&Pipeline)); 3] = [
+        ("router", |pipeline| pipeline.0.router.address().do_send(Panic)),
+        ("consumer", |pipeline| pipeline.0.router.address().do_send(PanicConsumers)),
+        ("writer", |pipeline| pipeline.0.writer.address().do_send(Panic)),
+    ];
+    for (actor, panic) in panics {
+        let log = start(&settings());
+        assert_eq!(log.publish_one("a", "1").await, Ok(accepted(1)));
+        panic(&log.pipeline);
+        log.until(|log| log.metrics.consumers.get() == 0 || actor == "writer").await;
+        // One request may still meet the actor that is about to die.
+        let next = log.publish_one("a", "2").await;
+        assert!(matches!(next, Ok(_) | Err(PublishError::ActorFailed)), "{actor}: {next:?}");
+        assert!(log.publish_one("a", "2").await.is_ok(), "{actor}");
+        assert_eq!(log.publish_one("a", "1").await, Ok(duplicate(1)), "{actor}");
+        assert_eq!(log.restarts(actor), 1, "{actor}");
+        assert_eq!(log.store.reader().totals().await.unwrap().counts.accepted, 2, "{actor}");
+        assert_eq!(log.pipeline.budget().events_in_flight(), 0, "{actor}");
+        log.pipeline.stop().await;
+    }
+}
+
+#[actix::test]
+async fn a_consumer_that_dies_while_its_events_are_committed_fails_only_their_requests() {
+    let log = start(&settings());
+    log.store.close_gate();
+    let held = join_all((0..4).map(|_| log.publish(vec![event("a", "1", "{}"), event("b", "1", "{}")])));
+    let kill = async {
+        log.until(|log| log.store.groups().len() == 1).await;
+        log.pipeline.0.router.address().send(PanicConsumers).await.unwrap();
+        log.until(|log| log.metrics.consumers.get() == 0).await;
+        log.store.open_gate();
+    };
+    let (answers, ()) = tokio::join!(held, kill);
+    assert!(answers.iter().all(|answer| *answer == Err(PublishError::ActorFailed)), "{answers:?}");
+    let again = log.publish(vec![event("a", "1", "{}"), event("b", "1", "{}")]).await.unwrap();
+    assert!(again.iter().all(|verdict| [accepted(1), duplicate(1)].contains(verdict)), "{again:?}");
+    log.pipeline.stop().await;
+}

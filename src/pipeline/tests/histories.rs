@@ -1,0 +1,118 @@
+//! Random histories: whatever the caches, lanes and faults, the answers are those of the simplest store.
+
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+
+use super::scripted::Fault;
+use super::{Started, event, settings, start};
+use crate::domain::{Event, Verdict};
+use crate::store::{Batch, Engine, MemoryStore};
+
+const PAYLOADS: [&str; 3] = [r#"{"n":1}"#, r#"{"n":1.0}"#, r#"{"n":2}"#];
+
+type Sent = Vec<(u8, u8, u8)>;
+
+fn request() -> impl Strategy<Value = Sent> {
+    prop::collection::vec((0..3_u8, 0..9_u8, 0..3_u8), 1..9)
+}
+
+fn events(sent: &Sent) -> Vec<Event> {
+    let make = |(topic, id, payload): &(u8, u8, u8)| {
+        event(&format!("topic {topic}"), &id.to_string(), PAYLOADS[*payload as usize])
+    };
+    sent.iter().map(make).collect()
+}
+
+/// What the memory engine alone says to the same events, one by one.
+fn expected(oracle: &MemoryStore, sent: &Sent) -> Vec<Verdict> {
+    let mut writer = oracle.open_writer().unwrap();
+    let mut append = |event: Event| {
+        let batch = Batch { topic: crate::domain::Topic::parse(event.topic()).unwrap(), events: vec![event] };
+        writer.append(&[&batch], jiff::Timestamp::UNIX_EPOCH).unwrap().concat()
+    };
+    events(sent).into_iter().flat_map(&mut append).collect()
+}
+
+fn run<F: Future>(work: F) -> F::Output {
+    actix::System::new().block_on(work)
+}
+
+async fn one_after_the_other(log: &Started, requests: &[Sent]) -> Result<(), TestCaseError> {
+    let oracle = MemoryStore::new(None);
+    for sent in requests {
+        let verdicts = log.publish(events(sent)).await;
+        prop_assert_eq!(verdicts, Ok(expected(&oracle, sent)));
+        let totals = log.store.reader().totals().await.unwrap();
+        prop_assert_eq!(totals, oracle.reader().totals().await.unwrap(), "read your writes");
+    }
+    Ok(())
+}
+
+/// All at once and with faults: each key is accepted at most once for all who were answered, everyone who was
+/// answered names the same seq, and what was answered is stored.
+async fn all_at_once(log: &Started, requests: &[Sent]) -> Result<(), TestCaseError> {
+    let answers = join_all(requests.iter().map(|sent| log.publish(events(sent)))).await;
+    let mut seqs: HashMap<(u8, u8), u64> = HashMap::new();
+    let mut accepted: HashMap<(u8, u8), usize> = HashMap::new();
+    for (sent, verdicts) in requests.iter().zip(answers) {
+        for ((topic, id, _), verdict) in sent.iter().zip(verdicts.into_iter().flatten()) {
+            let (seq, new) = match verdict {
+                Verdict::Accepted { seq } => (seq, 1),
+                Verdict::Duplicate { seq, .. } => (seq, 0),
+                Verdict::Refused(_) => return Err(TestCaseError::fail("nothing limits topics")),
+            };
+            prop_assert_eq!(*seqs.entry((*topic, *id)).or_insert(seq), seq);
+            *accepted.entry((*topic, *id)).or_default() += new;
+        }
+    }
+    prop_assert!(accepted.values().all(|times| *times <= 1), "{:?}", accepted);
+    for ((topic, id), seq) in seqs {
+        let topic = crate::domain::Topic::parse(&format!("topic {topic}")).unwrap();
+        let stored =
+            log.store.reader().event(crate::store::Key { topic, event_id: id.to_string() }).await.unwrap();
+        prop_assert_eq!(stored.map(|stored| stored.seq), Some(seq));
+    }
+    Ok(())
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![Just(Fault::Failed), Just(Fault::UnknownStored), Just(Fault::UnknownLost), Just(Fault::Panic)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn caches_and_consumers_change_no_answer(
+        requests in prop::collection::vec(request(), 1..20), keys in 0..6_usize, consumers in 1..4_usize,
+    ) {
+        let mut settings = settings();
+        settings.cache.keys = keys;
+        settings.cache.keys_per_topic = 3;
+        settings.router.consumers = consumers;
+        run(async move {
+            let log = start(&settings);
+            let result = one_after_the_other(&log, &requests).await;
+            log.pipeline.stop().await;
+            result
+        })?;
+    }
+
+    #[test]
+    fn lanes_and_faults_and_concurrency_never_accept_twice(
+        requests in prop::collection::vec(request(), 1..20), faults in prop::collection::vec(fault(), 0..4),
+        lanes in 1..4_usize,
+    ) {
+        let mut settings = settings();
+        settings.router.lanes = lanes;
+        run(async move {
+            let log = start(&settings);
+            log.store.fail_next(&faults);
+            let result = all_at_once(&log, &requests).await;
+            log.pipeline.stop().await;
+            result
+        })?;
+    }
+}

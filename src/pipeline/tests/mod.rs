@@ -1,0 +1,198 @@
+//! The pipeline as a whole, on stores that do as they are told.
+
+mod faults;
+mod histories;
+mod scripted;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use self::scripted::ScriptedStore;
+use super::{Pipeline, PublishError};
+use crate::config::{Settings, TopicSettings};
+use crate::domain::{Counts, Event, Parts, Verdict};
+use crate::metrics::Metrics;
+use crate::store::Engine;
+
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.router.shards = 2;
+    settings
+}
+
+struct Started {
+    pipeline: Pipeline,
+    store: ScriptedStore,
+    metrics: Arc<Metrics>,
+}
+
+fn start(settings: &Settings) -> Started {
+    let (store, metrics) = (ScriptedStore::new(), Arc::new(Metrics::new()));
+    let pipeline = Pipeline::start(settings, Arc::new(store.clone()), Arc::clone(&metrics)).unwrap();
+    Started { pipeline, store, metrics }
+}
+
+fn event(topic: &str, event_id: &str, payload: &str) -> Event {
+    Event::pack(Parts { topic, event_id, timestamp: "2026-01-01 00:00:00", source: "test", payload })
+}
+
+impl Started {
+    async fn publish(&self, events: Vec<Event>) -> Result<Vec<Verdict>, PublishError> {
+        let mut permit = self.pipeline.budget().permit();
+        permit.charge_events(events.len())?;
+        self.pipeline.publish(events, permit).await
+    }
+
+    async fn publish_one(&self, topic: &str, event_id: &str) -> Result<Verdict, PublishError> {
+        self.publish(vec![event(topic, event_id, "{}")]).await.map(|verdicts| verdicts[0])
+    }
+
+    /// Waits, without a clock, until something is so that other threads make so.
+    async fn until(&self, mut is_so: impl FnMut(&Self) -> bool) {
+        poll_fn(|context| {
+            if is_so(self) {
+                return Poll::Ready(());
+            }
+            std::thread::yield_now();
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn restarts(&self, actor: &'static str) -> u64 {
+        self.metrics.actor_restarts.get_or_create(&crate::metrics::ActorLabels { actor }).get()
+    }
+}
+
+fn accepted(seq: u64) -> Verdict {
+    Verdict::Accepted { seq }
+}
+
+fn duplicate(seq: u64) -> Verdict {
+    Verdict::Duplicate { seq, conflict: false }
+}
+
+#[actix::test]
+async fn verdicts_come_in_the_order_of_the_request() {
+    let mut settings = settings();
+    settings.topics.insert("b".to_owned(), TopicSettings { lanes: Some(3), keys_per_topic: None });
+    let log = start(&settings);
+    let events =
+        vec![event("a", "1", "{}"), event("b", "1", "{}"), event("a", "2", "{}"), event("a", "1", "{}")];
+    let verdicts = log.publish(events.clone()).await.unwrap();
+    assert_eq!(verdicts, [accepted(1), accepted(1), accepted(2), duplicate(1)]);
+    let again = log.publish(events).await.unwrap();
+    assert_eq!(again, [duplicate(1), duplicate(1), duplicate(2), duplicate(1)]);
+    let many: Vec<_> = (0..100).map(|id| event("b", &format!("x{id}"), "{}")).collect();
+    assert!(
+        log.publish(many).await.unwrap().iter().all(|verdict| matches!(verdict, Verdict::Accepted { .. }))
+    );
+    assert_eq!(log.metrics.consumers.get(), 4, "one of a, three of b");
+    assert_eq!(log.pipeline.lanes("b"), 3);
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn nothing_is_answered_before_the_commit() {
+    let log = start(&settings());
+    log.store.close_gate();
+    let publish = |_| log.publish_one("a", "same");
+    let mut answers = Box::pin(join_all((0..64).map(publish)));
+    let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
+    assert!(!early.await);
+    log.store.wait_for_groups(1);
+    let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
+    assert!(!early.await, "the event is not stored yet, and neither is it a duplicate");
+    log.store.open_gate();
+    let verdicts: Vec<_> = answers.await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == accepted(1)).count(), 1);
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == duplicate(1)).count(), 63);
+    assert_eq!(log.metrics.counts(), Counts { accepted: 1, duplicates: 63, ..Counts::default() });
+    assert_eq!(log.store.reader().totals().await.unwrap().counts, log.metrics.counts());
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn what_waits_during_a_commit_is_committed_together() {
+    let log = start(&settings());
+    log.store.close_gate();
+    let names: Vec<_> = (0..20).map(|id| id.to_string()).collect();
+    let first = log.publish_one("a", "first");
+    let others = join_all(names.iter().map(|id| log.publish_one(id, id)));
+    let work = async { tokio::join!(first, others) };
+    let open = async {
+        log.until(|log| log.store.groups().len() == 1).await;
+        log.until(|log| log.metrics.consumers.get() == 21).await;
+        log.store.open_gate();
+    };
+    let ((first, others), ()) = tokio::join!(work, open);
+    assert!(first.is_ok() && others.iter().all(Result::is_ok));
+    let groups = log.store.groups();
+    assert!(groups.len() < 15, "21 requests took {groups:?} commits");
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn an_idle_consumer_is_retired_and_found_again() {
+    let mut settings = settings();
+    settings.router.idle = Duration::ZERO;
+    let log = start(&settings);
+    assert_eq!(log.publish_one("a", "1").await, Ok(accepted(1)));
+    log.until(|log| log.metrics.consumers.get() == 0).await;
+    assert_eq!(log.publish_one("a", "1").await, Ok(duplicate(1)));
+    assert_eq!(log.publish_one("a", "2").await, Ok(accepted(2)));
+    assert_eq!(log.restarts("consumer"), 0, "retired is not failed");
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn consumers_alive_at_once_are_bounded_and_every_lane_is_served() {
+    let mut settings = settings();
+    settings.router.consumers = 3;
+    let log = start(&settings);
+    for round in 0..3 {
+        let names: Vec<_> = (0..50).map(|name| format!("topic {name}")).collect();
+        let events = names.iter().map(|name| event(name, &round.to_string(), "{}")).collect();
+        let verdicts = log.publish(events).await.unwrap();
+        assert!(verdicts.iter().all(|verdict| *verdict == accepted(round + 1)), "{verdicts:?}");
+        assert!(log.metrics.consumers.get() <= 3);
+    }
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn a_stop_answers_what_is_in_flight_and_refuses_the_rest() {
+    let log = start(&settings());
+    log.store.close_gate();
+    let work = join_all(["1", "2", "3"].map(|id| log.publish_one("a", id)));
+    let stop = async {
+        log.until(|log| log.store.groups().len() == 1).await;
+        let open = async { log.store.open_gate() };
+        tokio::join!(log.pipeline.stop(), open);
+    };
+    let (verdicts, ()) = tokio::join!(work, stop);
+    assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+    assert_eq!(log.publish_one("a", "4").await, Err(PublishError::Stopping));
+    assert!(!log.pipeline.ready());
+}
+
+#[actix::test]
+async fn a_caller_that_hangs_up_changes_nothing() {
+    let log = start(&settings());
+    log.store.close_gate();
+    {
+        let mut hung_up = Box::pin(log.publish_one("a", "1"));
+        poll_fn(|context| Poll::Ready(hung_up.as_mut().poll(context).is_pending())).await;
+        log.store.wait_for_groups(1);
+    }
+    assert_eq!(log.pipeline.budget().events_in_flight(), 1, "the permit travels with the events");
+    log.store.open_gate();
+    assert_eq!(log.publish_one("a", "1").await, Ok(duplicate(1)));
+    log.until(|log| log.pipeline.budget().events_in_flight() == 0).await;
+    log.pipeline.stop().await;
+}

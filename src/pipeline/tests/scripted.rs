@@ -1,0 +1,147 @@
+//! A store that fails as a test tells it to, on top of the memory engine.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use jiff::Timestamp;
+
+use crate::domain::Verdict;
+use crate::store::{AppendError, Batch, Engine, MemoryStore, Reader, StoreError, Tally, Writer};
+
+/// What happens to one append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Nothing is stored, and that is known.
+    Failed,
+    /// It is stored, and that is not known.
+    UnknownStored,
+    /// It is not stored, and that is not known.
+    UnknownLost,
+    /// The writer panics before it stores anything.
+    Panic,
+}
+
+/// A memory engine with faults in a row, and a gate before every append.
+#[derive(Clone)]
+pub(super) struct ScriptedStore {
+    inner: MemoryStore,
+    script: Arc<Script>,
+}
+
+#[derive(Default)]
+struct Script {
+    faults: Mutex<VecDeque<Fault>>,
+    damaged_topic: Mutex<Option<String>>,
+    opened: AtomicUsize,
+    groups: Mutex<Vec<usize>>,
+    closed: Mutex<bool>,
+    moved: Condvar,
+}
+
+impl ScriptedStore {
+    pub(super) fn new() -> Self {
+        Self { inner: MemoryStore::new(None), script: Arc::default() }
+    }
+
+    /// The next appends fail like this, one after the other.
+    pub(super) fn fail_next(&self, faults: &[Fault]) {
+        self.script.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Every group with this topic in it fails as damaged.
+    pub(super) fn damage(&self, topic: &str) {
+        *self.script.damaged_topic.lock().unwrap() = Some(topic.to_owned());
+    }
+
+    /// How often a writer was opened.
+    pub(super) fn opened(&self) -> usize {
+        self.script.opened.load(Ordering::SeqCst)
+    }
+
+    /// The batches of each group that was appended.
+    pub(super) fn groups(&self) -> Vec<usize> {
+        self.script.groups.lock().unwrap().clone()
+    }
+
+    /// Lets no append pass until the gate is opened.
+    pub(super) fn close_gate(&self) {
+        *self.script.closed.lock().unwrap() = true;
+    }
+
+    pub(super) fn open_gate(&self) {
+        *self.script.closed.lock().unwrap() = false;
+        self.script.moved.notify_all();
+    }
+
+    /// Waits until so many appends have reached the store.
+    pub(super) fn wait_for_groups(&self, count: usize) {
+        let mut groups = self.script.groups.lock().unwrap();
+        while groups.len() < count {
+            groups = self.script.moved.wait(groups).unwrap();
+        }
+    }
+
+    fn pass_gate(&self, batches: usize) {
+        self.script.groups.lock().unwrap().push(batches);
+        self.script.moved.notify_all();
+        let mut closed = self.script.closed.lock().unwrap();
+        while *closed {
+            closed = self.script.moved.wait(closed).unwrap();
+        }
+    }
+}
+
+impl Engine for ScriptedStore {
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.inner.reader()
+    }
+
+    fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        self.script.opened.fetch_add(1, Ordering::SeqCst);
+        drop(self.inner.open_writer()?);
+        Ok(Box::new(self.clone()))
+    }
+
+    fn tally(&self) -> Arc<Tally> {
+        self.inner.tally()
+    }
+
+    fn durability(&self) -> &'static str {
+        self.inner.durability()
+    }
+}
+
+impl Writer for ScriptedStore {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        self.pass_gate(group.len());
+        let damaged = self.script.damaged_topic.lock().unwrap().clone();
+        if group.iter().any(|batch| Some(batch.topic.as_str()) == damaged.as_deref()) {
+            return Err(AppendError::Failed(StoreError::Damaged("on purpose".to_owned())));
+        }
+        let fault = self.script.faults.lock().unwrap().pop_front();
+        let error = || StoreError::Unavailable("on purpose".to_owned());
+        match fault {
+            None => self.inner.append(group, now),
+            Some(Fault::Failed) => Err(AppendError::Failed(error())),
+            Some(Fault::UnknownLost) => Err(AppendError::Unknown(error())),
+            Some(Fault::UnknownStored) => {
+                self.inner.append(group, now)?;
+                Err(AppendError::Unknown(error()))
+            }
+            Some(Fault::Panic) => panic!("on purpose"),
+        }
+    }
+
+    fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        self.inner.flush(now)
+    }
+
+    fn probe(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        self.inner.probe(now)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

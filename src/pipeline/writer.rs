@@ -1,0 +1,93 @@
+//! The writer actor: the one place where events are stored, on a thread of its own.
+//!
+//! It takes what is waiting, commits it in one transaction, answers everyone in it and looks again: under light
+//! load a commit holds one request, under heavy load thousands, and no timer adds latency.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use super::commit::{Committer, Pending};
+use super::consumer::report_conflict;
+use super::messages::{Append, Close, Commit, WayBack};
+use crate::store::StoreError;
+
+/// How often counts that wait in memory are stored and a failed store is tried again: half of the second by
+/// which the contract lets persistent duplicate counts lag.
+const MAINTENANCE: Duration = Duration::from_millis(500);
+
+/// The actor.
+pub(super) struct WriterActor {
+    committer: Committer,
+    pending: Pending<WayBack>,
+    scheduled: bool,
+}
+
+impl WriterActor {
+    pub(super) fn new(committer: Committer, pending: Pending<WayBack>) -> Self {
+        Self { committer, pending, scheduled: false }
+    }
+
+    fn commit_next_group(&mut self) {
+        let (batches, ways_back) = self.pending.next_group();
+        let group: Vec<_> = batches.iter().collect();
+        let outcomes = self.committer.commit(&group);
+        debug_assert_eq!(outcomes.len(), ways_back.len(), "an outcome for each batch");
+        for ((batch, way_back), outcome) in batches.iter().zip(ways_back).zip(outcomes) {
+            for (event, verdict) in batch.events.iter().zip(outcome.iter().flatten()) {
+                report_conflict(event, *verdict);
+            }
+            way_back.settle(outcome);
+        }
+    }
+
+    /// Comes back once the messages that arrived meanwhile are taken in: actix handles a mailbox before it
+    /// handles what an actor notifies itself of.
+    fn schedule(&mut self, context: &mut Context<Self>) {
+        if !self.scheduled && !self.pending.is_empty() {
+            self.scheduled = true;
+            context.notify(Commit);
+        }
+    }
+}
+
+impl Actor for WriterActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        // What is in flight is bounded before it gets here.
+        context.set_mailbox_capacity(usize::MAX >> 8);
+        context.run_interval(MAINTENANCE, |writer, _| writer.committer.maintain());
+    }
+}
+
+impl Handler<Append> for WriterActor {
+    type Result = ();
+
+    fn handle(&mut self, Append { batch, way_back }: Append, context: &mut Self::Context) {
+        self.pending.push(batch, way_back);
+        self.schedule(context);
+    }
+}
+
+impl Handler<Commit> for WriterActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Commit, context: &mut Self::Context) {
+        self.scheduled = false;
+        self.commit_next_group();
+        self.schedule(context);
+    }
+}
+
+impl Handler<Close> for WriterActor {
+    type Result = Result<(), StoreError>;
+
+    fn handle(&mut self, _: Close, context: &mut Self::Context) -> Self::Result {
+        while !self.pending.is_empty() {
+            self.commit_next_group();
+        }
+        context.stop();
+        self.committer.close()
+    }
+}
