@@ -25,3 +25,4 @@ pub mod domain;
 pub mod metrics;
 pub mod pipeline;
 pub mod store;
+pub mod telemetry;

@@ -1,7 +1,17 @@
 //! The configuration: raw settings as they are written, validated settings as the program uses them.
 
+mod error;
+mod layer;
+mod load;
+mod raw;
+mod rules;
 mod settings;
+mod texts;
+mod validate;
 
+pub use error::{ConfigError, ConfigErrors};
+pub use load::load;
+pub use raw::Overrides;
 pub use settings::{
     Cache, Durability, Limits, Log, LogFormat, Router, Server, Settings, Store, StoreUrl, TopicSettings,
 };

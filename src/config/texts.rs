@@ -1,0 +1,100 @@
+//! Values that are texts: what each of them may be.
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::settings::{Durability, LogFormat, StoreUrl};
+
+/// `HOST:PORT`, an IPv6 address in brackets.
+pub(super) fn bind(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    let valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '/', '[', ']', ' ']),
+    };
+    valid.then(|| text.to_owned())
+}
+
+/// `sqlite:PATH`; two slashes more, as other programs write it, are taken for the same.
+pub(super) fn store_url(text: &str) -> Option<StoreUrl> {
+    let rest = text.strip_prefix("sqlite:")?;
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let is_file =
+        !path.is_empty() && !path.ends_with('/') && !path.contains(['?', '\0']) && path != ":memory:";
+    is_file.then(|| StoreUrl::Sqlite(PathBuf::from(path)))
+}
+
+/// When an acknowledged event is on disk.
+pub(super) fn durability(text: &str) -> Option<Durability> {
+    [Durability::Full, Durability::Relaxed].into_iter().find(|known| known.as_str() == text)
+}
+
+/// How log lines look.
+pub(super) fn log_format(text: &str) -> Option<LogFormat> {
+    match text {
+        "auto" => Some(LogFormat::Auto),
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    }
+}
+
+/// A filter that says something: a lone word would be taken for the name of a module, so that a level with a
+/// typing error would switch everything else off.
+pub(super) fn log_level(text: &str) -> Option<String> {
+    let lone_is_level = |part: &str| part.contains(['=', '[']) || part.parse::<LevelFilter>().is_ok();
+    let valid = !text.is_empty() && text.split(',').all(lone_is_level) && EnvFilter::try_new(text).is_ok();
+    valid.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["127.0.0.1:0", "0.0.0.0:65535", "localhost:8080", "[::1]:80", "[::]:8080"] {
+            assert!(bind(good).is_some(), "{good}");
+        }
+        for bad in
+            ["", "8080", ":8080", "host", "host:", "host:65536", "::1:80", "[::1]", "[x]:1", "http://h:1"]
+        {
+            assert!(bind(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn stores_are_sqlite_files() {
+        let path = |text| store_url(text).map(|StoreUrl::Sqlite(path)| path.display().to_string());
+        assert_eq!(path("sqlite:data/a.db").as_deref(), Some("data/a.db"));
+        assert_eq!(path("sqlite:/var/a.db").as_deref(), Some("/var/a.db"));
+        assert_eq!(path("sqlite:///var/a.db").as_deref(), Some("/var/a.db"));
+        for bad in [
+            "sqlite:",
+            "sqlite://",
+            "sqlite::memory:",
+            "sqlite:a.db?mode=ro",
+            "a.db",
+            "postgres://h/d",
+            "sqlite:dir/",
+        ] {
+            assert_eq!(path(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_lone_word_in_a_filter_is_a_level() {
+        for good in
+            ["info", "WARN", "off", "info,sekali=debug", "warn,sekali::store=trace", "[request]=debug"]
+        {
+            assert!(log_level(good).is_some(), "{good}");
+        }
+        for bad in ["", "inof", "sekali", "info,", "sekali=loud"] {
+            assert!(log_level(bad).is_none(), "{bad}");
+        }
+    }
+}

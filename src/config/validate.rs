@@ -1,0 +1,258 @@
+//! From what is written to [`Settings`]: every key once, with its bounds; config/default.toml explains them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use super::error::{ConfigError, ConfigErrors};
+use super::raw::Raw;
+use super::rules::Checker;
+use super::settings::{
+    Cache, Durability, Limits, Log, LogFormat, Router, Server, Settings, Store, StoreUrl, TopicSettings,
+};
+use super::texts;
+use crate::domain::check_name;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+const SHORTEST: Duration = Duration::from_millis(100);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Comparing payloads recurses this deep at most, which must fit any thread's stack.
+const DEPTH_MAX: u64 = 100;
+const LANES_MAX: u64 = 64;
+const CACHE_KEYS_MAX: u64 = 1_000_000_000;
+const TOPICS_MAX: u64 = 1_000_000_000_000;
+const COMMIT_MAX: u64 = 1_000_000;
+
+/// Checks every value and every rule between values.
+///
+/// # Errors
+/// Everything that is wrong.
+pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
+    let mut checker = Checker::new(raw);
+    let settings = Settings {
+        server: server(&mut checker),
+        limits: limits(&mut checker),
+        router: router(&mut checker),
+        cache: cache(&mut checker),
+        store: store(&mut checker),
+        topics: topics(&mut checker, raw),
+        log: log(&mut checker),
+    };
+    relations(&mut checker, &settings);
+    if checker.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(checker.errors)) }
+}
+
+fn server(checker: &mut Checker<'_>) -> Server {
+    const BIND: &str = "must be HOST:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
+    Server {
+        bind: checker.text("server.bind", BIND, texts::bind).unwrap_or_default(),
+        workers: or_cores(checker.count("server.workers", 0..=1024)),
+        request_timeout: checker.duration("server.request_timeout", SHORTEST..=HOUR),
+        body_timeout: checker.duration("server.body_timeout", SHORTEST..=HOUR),
+        shutdown_timeout: checker.duration("server.shutdown_timeout", Duration::ZERO..=HOUR),
+    }
+}
+
+fn limits(checker: &mut Checker<'_>) -> Limits {
+    Limits {
+        body: checker.bytes("limits.body", KIB..=GIB),
+        batch_events: checker.count("limits.batch_events", 1..=1_000_000),
+        event: checker.bytes("limits.event", 64..=GIB),
+        depth: checker.count("limits.depth", 2..=DEPTH_MAX),
+        in_flight_events: checker.count("limits.in_flight_events", 1..=100_000_000),
+        in_flight_bytes: checker.bytes("limits.in_flight_bytes", KIB..=TIB),
+        topics: Some(checker.number("limits.topics", 0..=TOPICS_MAX)).filter(|limit| *limit > 0),
+    }
+}
+
+fn router(checker: &mut Checker<'_>) -> Router {
+    Router {
+        shards: or_cores(checker.count("router.shards", 0..=1024)),
+        lanes: checker.count("router.lanes", 1..=LANES_MAX),
+        idle: checker.duration("router.idle", SHORTEST..=HOUR * 720),
+        consumers: checker.count("router.consumers", 1..=10_000_000),
+    }
+}
+
+fn cache(checker: &mut Checker<'_>) -> Cache {
+    Cache {
+        keys: checker.count("cache.keys", 0..=CACHE_KEYS_MAX),
+        keys_per_topic: checker.count("cache.keys_per_topic", 0..=CACHE_KEYS_MAX),
+    }
+}
+
+fn store(checker: &mut Checker<'_>) -> Store {
+    const URL: &str = "must be sqlite:PATH, such as \"sqlite:data/sekali.db\"";
+    const DURABILITY: &str = "must be \"full\" or \"relaxed\"";
+    Store {
+        url: checker.text("store.url", URL, texts::store_url).unwrap_or(StoreUrl::Sqlite(PathBuf::new())),
+        durability: checker
+            .text("store.durability", DURABILITY, texts::durability)
+            .unwrap_or(Durability::Full),
+        commit_events: checker.count("store.commit_events", 1..=COMMIT_MAX),
+        commit_bytes: checker.bytes("store.commit_bytes", KIB..=GIB),
+        readers: checker.count("store.readers", 1..=256),
+        lock_timeout: checker.duration("store.lock_timeout", Duration::ZERO..=MINUTE * 10),
+        wal_bytes: checker.size("store.wal_bytes", MIB..=TIB),
+    }
+}
+
+fn log(checker: &mut Checker<'_>) -> Log {
+    const LEVEL: &str =
+        "must be error, warn, info, debug, trace or off, or a filter such as \"info,sekali=debug\"";
+    const FORMAT: &str = "must be \"auto\", \"text\" or \"json\"";
+    Log {
+        level: checker.text("log.level", LEVEL, texts::log_level).unwrap_or_default(),
+        format: checker.text("log.format", FORMAT, texts::log_format).unwrap_or(LogFormat::Auto),
+    }
+}
+
+fn topics(checker: &mut Checker<'_>, raw: &Raw) -> BTreeMap<String, TopicSettings> {
+    let mut topics = BTreeMap::new();
+    for (name, section) in raw.topics() {
+        if let Err(fault) = check_name(name) {
+            let rule = format!("a topic has 1 to 255 bytes and no control characters ({})", fault.as_str());
+            checker.errors.push(ConfigError::of(section, rule));
+        }
+        let own = |key: &str| Some(format!("{}.{key}", section.key)).filter(|full| raw.is_own(full));
+        let settings = TopicSettings {
+            lanes: own("lanes").map(|key| checker.count(&key, 1..=LANES_MAX)),
+            keys_per_topic: own("keys_per_topic").map(|key| checker.count(&key, 0..=CACHE_KEYS_MAX)),
+        };
+        topics.insert(name.to_owned(), settings);
+    }
+    topics
+}
+
+/// Rules between keys, checked once each key is right by itself.
+fn relations(checker: &mut Checker<'_>, settings: &Settings) {
+    let (limits, router) = (&settings.limits, &settings.router);
+    checker.at_most(("limits.event", limits.event), ("limits.body", limits.body));
+    checker.at_most(("limits.body", limits.body), ("limits.in_flight_bytes", limits.in_flight_bytes));
+    checker.at_most(
+        ("limits.batch_events", limits.batch_events),
+        ("limits.in_flight_events", limits.in_flight_events),
+    );
+    checker.at_most(("router.lanes", router.lanes), ("router.consumers", router.consumers));
+}
+
+/// The number, or one a core for 0.
+fn or_cores(number: usize) -> usize {
+    if number > 0 { number } else { thread::available_parallelism().map_or(1, Into::into) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::raw::Overrides;
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        let raw = Raw::new(Some(("f", text)), &Overrides::default()).unwrap();
+        validate(&raw).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_those_of_the_design() {
+        let defaults = settings("").unwrap();
+        assert_eq!(defaults.server.bind, "127.0.0.1:8080");
+        assert!(defaults.server.workers > 0 && defaults.router.shards > 0);
+        assert_eq!(defaults.server.shutdown_timeout, Duration::from_secs(10));
+        let limits = Limits {
+            body: 16 << 20,
+            batch_events: 10_000,
+            event: 1 << 20,
+            depth: 64,
+            in_flight_events: 200_000,
+            in_flight_bytes: 256 << 20,
+            topics: None,
+        };
+        assert_eq!(defaults.limits, limits);
+        assert_eq!((defaults.router.lanes, defaults.router.consumers), (1, 10_000));
+        assert_eq!(defaults.cache, Cache { keys: 1_000_000, keys_per_topic: 100_000 });
+        let store = Store {
+            url: StoreUrl::Sqlite("data/sekali.db".into()),
+            durability: Durability::Full,
+            commit_events: 10_000,
+            commit_bytes: 16 << 20,
+            readers: 4,
+            lock_timeout: Duration::from_secs(5),
+            wal_bytes: 64 << 20,
+        };
+        assert_eq!(defaults.store, store);
+        assert_eq!(defaults.log, Log { level: "info".to_owned(), format: LogFormat::Auto });
+        assert_eq!(defaults.topics, BTreeMap::new());
+    }
+
+    #[test]
+    fn the_default_file_holds_no_key_that_is_not_read() {
+        let default = Raw::new(None, &Overrides::default()).unwrap();
+        let read = include_str!("validate.rs");
+        for key in default.known_keys() {
+            assert!(read.contains(&format!("\"{key}\"")), "{key} is not read");
+        }
+    }
+
+    #[test]
+    fn a_topic_can_differ() {
+        let own = settings("[topics.\"big one\"]\nlanes = 8\n[topics.quiet]\nkeys_per_topic = 0\n").unwrap();
+        assert_eq!((own.lanes("big one"), own.keys_per_topic("big one")), (8, 100_000));
+        assert_eq!((own.lanes("quiet"), own.keys_per_topic("quiet")), (1, 0));
+        assert_eq!((own.lanes("other"), own.keys_per_topic("other")), (1, 100_000));
+    }
+
+    #[test]
+    fn impossible_topics_are_named() {
+        assert_eq!(
+            settings("[topics.\"\"]\nlanes = 1\n[topics.\"a\\tb\"]\nlanes = 65\n"),
+            Err([
+                "f:1: topics.\"\": a topic has 1 to 255 bytes and no control characters (empty)",
+                "f:3: topics.\"a\\tb\": a topic has 1 to 255 bytes and no control characters (control_character)",
+                "f:4: topics.\"a\\tb\".lanes: must be from 1 to 64, found 65",
+            ]
+            .join("\n"))
+        );
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once() {
+        let text = "[server]\nbind = \"8080\"\n[limits]\ndepth = 101\n[store]\nurl = \"mysql://x\"\n\
+            durability = \"yes\"\n[log]\nlevel = \"inof\"\nformat = 1\n";
+        assert_eq!(
+            settings(text),
+            Err([
+                "f:2: server.bind: must be HOST:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\", found \"8080\"",
+                "f:4: limits.depth: must be from 2 to 100, found 101",
+                "f:6: store.url: must be sqlite:PATH, such as \"sqlite:data/sekali.db\", found \"mysql://x\"",
+                "f:7: store.durability: must be \"full\" or \"relaxed\", found \"yes\"",
+                "f:9: log.level: must be error, warn, info, debug, trace or off, or a filter such as \
+                    \"info,sekali=debug\", found \"inof\"",
+                "f:10: log.format: must be \"auto\", \"text\" or \"json\", found 1",
+            ]
+            .join("\n"))
+        );
+    }
+
+    #[test]
+    fn of_two_keys_that_do_not_fit_the_one_that_was_set_is_at_fault() {
+        let fault = |text: &str| settings(text).unwrap_err();
+        assert_eq!(
+            fault("[limits]\nevent = \"32MiB\""),
+            "f:2: limits.event: must be at most limits.body (\"16MiB\"), found \"32MiB\""
+        );
+        assert_eq!(
+            fault("[limits]\nbody = \"64KiB\""),
+            "f:2: limits.body: must be at least limits.event (\"1MiB\"), found \"64KiB\""
+        );
+        assert_eq!(
+            fault("[limits]\nin_flight_bytes = 1024"),
+            "f:2: limits.in_flight_bytes: must be at least limits.body (\"16MiB\"), found 1024"
+        );
+    }
+}
