@@ -19,6 +19,14 @@
 //! | [`app`] | wires everything; owns the order of start and stop |
 //! | [`cli`] | arguments and exit codes |
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::shadow_unrelated,
+        reason = "a test takes the same steps again on things of the same name"
+    )
+)]
+
 pub mod api;
 pub mod config;
 pub mod domain;

@@ -145,7 +145,7 @@ impl Metrics {
         }
     }
 
-    /// Everything in the OpenMetrics text format, which Prometheus reads.
+    /// Everything in the `OpenMetrics` text format, which Prometheus reads.
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.

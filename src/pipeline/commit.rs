@@ -28,9 +28,10 @@ impl Health {
 
     fn set(&self, good: bool) {
         if self.0.swap(good, Ordering::Relaxed) != good {
-            match good {
-                true => tracing::info!("the store can write again"),
-                false => tracing::error!("the store cannot write; reads go on"),
+            if good {
+                tracing::info!("the store can write again");
+            } else {
+                tracing::error!("the store cannot write; reads go on");
             }
         }
     }

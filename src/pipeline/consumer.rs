@@ -119,7 +119,7 @@ impl Consumer {
         for waiter in waiters {
             match repeated(first) {
                 verdict @ Verdict::Duplicate { .. } => {
-                    self.answer(&waiter.reply, vec![(waiter.index, verdict)])
+                    self.answer(&waiter.reply, vec![(waiter.index, verdict)]);
                 }
                 refused => waiter.reply.decide([(waiter.index, refused)]),
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use siphasher::sip128::SipHasher13;
 use uuid::Uuid;
 
@@ -54,7 +55,7 @@ enum State {
 
 /// The hot cache of one consumer.
 pub(super) struct HotCache {
-    states: DashMap<u128, State, foldhash::fast::RandomState>,
+    states: DashMap<u128, State, RandomState>,
     /// The stored keys, the oldest first.
     stored: VecDeque<u128>,
     capacity: usize,
@@ -96,7 +97,7 @@ impl HotCache {
     /// A cache of up to `capacity` stored keys, as far as there is room; 0 switches it off.
     pub(super) fn new(capacity: usize, room: Arc<Room>) -> Self {
         // Only its consumer uses it, so the fewest shards that the map allows do.
-        let states = DashMap::with_capacity_and_hasher_and_shard_amount(0, Default::default(), 2);
+        let states = DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), 2);
         Self { states, stored: VecDeque::new(), capacity, room }
     }
 

@@ -183,7 +183,7 @@ impl Pipeline {
         match self.0.writer.address().send(Close).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the store was not closed cleanly; the next start recovers it")
+                tracing::warn!(%error, "the store was not closed cleanly; the next start recovers it");
             }
             Err(error) => tracing::error!(%error, "the writer failed while it closed the store"),
         }

@@ -43,8 +43,8 @@ impl<M> Roster<M> {
     pub(super) fn touch(&mut self, lane: &Lane, now: Instant) -> Option<&M> {
         let this_use = self.next_use();
         let entry = self.members.get_mut(lane)?;
-        if let Some(lane) = self.uses.remove(&entry.last_use) {
-            self.uses.insert(this_use, lane);
+        if let Some(same_lane) = self.uses.remove(&entry.last_use) {
+            self.uses.insert(this_use, same_lane);
         }
         (entry.last_use, entry.used_at) = (this_use, now);
         Some(&entry.member)

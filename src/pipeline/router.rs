@@ -94,8 +94,8 @@ impl Router {
         let topic = lane.topic.as_str();
         let lanes = settings.lanes(topic);
         let cache = HotCache::new(settings.keys_per_topic(topic).div_ceil(lanes), Arc::clone(room));
-        let alive = Alive::new(Arc::clone(&consumers.metrics), context.address());
-        let consumer = Consumer::new(lane.topic.clone(), cache, consumers.clone(), alive);
+        let guard = Alive::new(Arc::clone(&consumers.metrics), context.address());
+        let consumer = Consumer::new(lane.topic.clone(), cache, consumers.clone(), guard);
         self.next_shard = (self.next_shard + 1) % shards.len();
         let address = Consumer::start_in_arbiter(&shards[self.next_shard], |_| consumer);
         self.roster.add(lane.clone(), address.clone(), Instant::now());
@@ -166,8 +166,8 @@ impl Actor for Router {
 impl Handler<Publish> for Router {
     type Result = ();
 
-    fn handle(&mut self, Publish { events, reply }: Publish, context: &mut Self::Context) {
-        for Share { lane, events, indexes } in self.share_out(events) {
+    fn handle(&mut self, Publish { events: all, reply }: Publish, context: &mut Self::Context) {
+        for Share { lane, events, indexes } in self.share_out(all) {
             let work = Consume { events, indexes, reply: reply.clone() };
             self.dispatch(lane, work, context);
         }

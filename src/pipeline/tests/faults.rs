@@ -104,9 +104,11 @@ async fn damage_under_one_batch_fails_no_other_batch_of_its_group() {
     log.pipeline.stop().await;
 }
 
+type Kill = fn(&Pipeline);
+
 #[actix::test]
 async fn an_actor_that_panics_is_started_again_and_nothing_is_lost() {
-    let panics: [(&str, fn(&Pipeline)); 3] = [
+    let panics: [(&str, Kill); 3] = [
         ("router", |pipeline| pipeline.0.router.address().do_send(Panic)),
         ("consumer", |pipeline| pipeline.0.router.address().do_send(PanicConsumers)),
         ("writer", |pipeline| pipeline.0.writer.address().do_send(Panic)),

@@ -13,13 +13,13 @@ use futures_util::future::join_all;
 
 use self::scripted::ScriptedStore;
 use super::{Pipeline, PublishError};
-use crate::config::{Settings, TopicSettings};
+use crate::config::{Overrides, Settings, TopicSettings, load};
 use crate::domain::{Counts, Event, Parts, Verdict};
 use crate::metrics::Metrics;
 use crate::store::Engine;
 
 fn settings() -> Settings {
-    let mut settings = Settings::default();
+    let mut settings = load(None, &Overrides::default()).unwrap();
     settings.router.shards = 2;
     settings
 }

@@ -39,7 +39,7 @@ struct Shared {
 }
 
 impl Checkpointer {
-    pub(super) fn start(database: Database, wal_bytes: u64) -> Result<Self, StoreError> {
+    pub(super) fn start(database: &Database, wal_bytes: u64) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
         let connection = database.open_to_write()?;
         let (wake, woken) = mpsc::sync_channel(1);

@@ -76,7 +76,7 @@ impl SqliteStore {
         schema::prepare(&options.database)?;
         let tally = Arc::new(Tally::default());
         let reader = Arc::new(SqliteReader::new(Arc::clone(&options), Arc::clone(&tally)));
-        let checkpointer = Arc::new(Checkpointer::start(options.database.clone(), options.wal_bytes)?);
+        let checkpointer = Arc::new(Checkpointer::start(&options.database, options.wal_bytes)?);
         Ok(Self { options, reader, tally, checkpointer, _ownership: ownership })
     }
 }

@@ -49,7 +49,7 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE totals (
      FROM events AS e JOIN topics AS t ON t.id = e.topic;"];
 
 /// The version of the schema that this program writes.
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+pub(super) const VERSION: i64 = MIGRATIONS.len().cast_signed() as i64;
 
 /// Brings the file to [`VERSION`], or refuses it.
 pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {

@@ -10,13 +10,13 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{SqliteStore, schema};
-use crate::config::{Durability, Settings, StoreUrl};
+use crate::config::{Durability, Overrides, Settings, StoreUrl, load};
 use crate::domain::{Counts, Verdict};
 use crate::store::contract::{self, append, batch, read_all, topic, wait};
 use crate::store::{AppendError, Batch, Engine, MemoryStore, StoreError};
 
 fn settings(directory: &Path) -> Settings {
-    let mut settings = Settings::default();
+    let mut settings = load(None, &Overrides::default()).unwrap();
     settings.store.url = StoreUrl::Sqlite(directory.join("made/sekali.db"));
     settings.store.lock_timeout = Duration::from_millis(50);
     settings
