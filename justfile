@@ -1,0 +1,29 @@
+# Recipes for those who work on sekali. `just` lists them.
+
+default:
+    @just --list
+
+# Run the log as a user would.
+run *arguments:
+    cargo run --release -- {{arguments}}
+
+# All tests.
+test:
+    cargo test
+
+# Format and lint, as CI does.
+lint:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Everything that a change must pass.
+ci:
+    .ci/run
+
+# Write the OpenAPI document anew after a change of the HTTP interface.
+openapi:
+    UPDATE=1 cargo test --lib openapi
+
+# The stress test against a log that runs: 100,000 events of which 20 % are duplicates.
+bench:
+    cargo run --release -- bench --events 100000 --duplicates 20

@@ -1,0 +1,158 @@
+//! Style that no compiler checks: layers, a head on every file, bounded sizes, documents that name only what
+//! exists. What is allowed stands in docs/ARCHITECTURE.md.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A layer and the layers that it may import, besides itself. The same table as in docs/ARCHITECTURE.md.
+const LAYERS: [(&str, &[&str]); 13] = [
+    ("domain", &[]),
+    ("config", &["domain"]),
+    ("metrics", &["domain"]),
+    ("api", &["domain"]),
+    ("telemetry", &["config"]),
+    ("store", &["domain", "config", "metrics"]),
+    ("pipeline", &["domain", "config", "metrics", "store"]),
+    ("intake", &["domain", "api"]),
+    ("http", &["domain", "config", "metrics", "api", "intake", "store", "pipeline"]),
+    ("client", &["api"]),
+    ("app", &["domain", "config", "metrics", "store", "pipeline", "http", "telemetry"]),
+    ("cli", &["api", "app", "client", "config", "domain", "telemetry"]),
+    ("main", &["cli"]),
+];
+
+/// Lines of a source file, tests included. See docs/ARCHITECTURE.md.
+const MAX_LINES: usize = 450;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a folder with one of these endings, by its path from the root.
+fn files(folder: &str, endings: &[&str]) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if endings.iter().any(|ending| path.extension().is_some_and(|found| found == *ending)) {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn layer_of(file: &str) -> &str {
+    let inside = file.strip_prefix("src/").unwrap();
+    inside.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The layers that a source text names as `crate::LAYER`, its unit tests left out.
+fn imports(source: &str) -> Vec<&str> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let code_lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let parts = code_lines.flat_map(|line| line.split("crate::").skip(1));
+    let names = parts.map(|part| part.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap());
+    names.filter(|name| LAYERS.iter().any(|(layer, _)| layer == name)).collect()
+}
+
+#[test]
+fn a_file_imports_only_from_its_own_layer_and_those_below() {
+    let allowed: BTreeMap<_, _> = LAYERS.into_iter().collect();
+    let mut wrong = Vec::new();
+    for (file, source) in files("src", &["rs"]) {
+        let layer = layer_of(&file);
+        if layer == "lib" {
+            continue;
+        }
+        let may = allowed.get(layer).unwrap_or_else(|| panic!("{file}: layer {layer} is not in the table"));
+        for import in imports(&source) {
+            if import != layer && !may.contains(&import) {
+                wrong.push(format!("{file} imports {import}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn handlers_reach_the_store_only_to_read() {
+    for (file, source) in files("src/http", &["rs"]) {
+        for forbidden in ["Engine", "Writer", "SqliteStore", "rusqlite"] {
+            let code = source.split("#[cfg(test)]").next().unwrap();
+            assert!(!code.contains(forbidden), "{file} names {forbidden}: handlers hold a Reader and the Pipeline");
+        }
+    }
+}
+
+#[test]
+fn the_architecture_document_has_the_same_layers() {
+    let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    for (layer, may) in LAYERS {
+        let imports = if may.is_empty() { "nothing".to_owned() } else { may.join(" ") };
+        let row = format!("| `{layer}` | {imports} |");
+        assert!(document.contains(&row), "docs/ARCHITECTURE.md lacks the row {row}");
+    }
+}
+
+#[test]
+fn every_source_file_begins_with_what_it_is_and_stays_small() {
+    for folder in ["src", "tests"] {
+        for (file, source) in files(folder, &["rs"]) {
+            assert!(source.starts_with("//!"), "{file} does not begin with //!");
+            let lines = source.lines().count();
+            assert!(lines <= MAX_LINES, "{file} has {lines} lines, more than {MAX_LINES}");
+        }
+    }
+}
+
+#[test]
+fn no_unwrap_no_allow_no_leftovers_in_the_program() {
+    for (file, source) in files("src", &["rs"]) {
+        let code = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+        if file.contains("/tests") || file.ends_with("contract.rs") {
+            continue;
+        }
+        for forbidden in [".unwrap()", "#[allow", "todo!", "unimplemented!", "FIXME", "XXX", "super::super"] {
+            assert!(!code.contains(forbidden), "{file} contains {forbidden}");
+        }
+    }
+}
+
+#[test]
+fn documents_name_only_files_that_exist() {
+    let mut documents = files("docs", &["md"]);
+    for name in ["README.md", "CHANGELOG.md"] {
+        documents.insert(name.to_owned(), fs::read_to_string(root().join(name)).unwrap());
+    }
+    for (document, text) in documents {
+        for word in text.split(|c: char| c.is_whitespace() || "()`,;\"'|".contains(c)) {
+            let path = word.trim_end_matches(['.', ':']);
+            let ours = ["src/", "tests/", "docs/", "config/", ".ci/", "bench/"].iter().any(|at| path.starts_with(at));
+            if ours && !path.contains(['*', '<', '{', '#']) {
+                assert!(exists(Path::new(path)), "{document} names {path}, which does not exist");
+            }
+        }
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    root().join(path).exists() || root().join("src").join(path).exists()
+}
+
+#[test]
+fn invariants_have_numbers_that_code_and_tests_name() {
+    let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let sources: String = files("src", &["rs"]).into_values().chain(files("tests", &["rs"]).into_values()).collect();
+    for number in 1..=10 {
+        let name = format!("invariant {number}:");
+        assert!(document.contains(&format!("**{number}.")), "docs/ARCHITECTURE.md lacks invariant {number}");
+        let named = sources.matches(&name).count();
+        assert!(named >= 2, "{name} is named {named} times; the code that keeps it and its test name it");
+    }
+}
