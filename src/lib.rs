@@ -22,6 +22,7 @@
 pub mod api;
 pub mod config;
 pub mod domain;
+pub mod intake;
 pub mod metrics;
 pub mod pipeline;
 pub mod store;
