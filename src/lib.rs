@@ -20,8 +20,10 @@
 //! | [`cli`] | arguments and exit codes |
 
 pub mod api;
+pub mod app;
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod intake;
 pub mod metrics;
 pub mod pipeline;
