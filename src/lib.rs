@@ -28,8 +28,11 @@
 )]
 
 pub mod api;
+pub mod app;
 pub mod config;
 pub mod domain;
+pub mod http;
+pub mod intake;
 pub mod metrics;
 pub mod pipeline;
 pub mod store;

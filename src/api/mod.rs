@@ -8,4 +8,4 @@ mod stats;
 pub use problem::{Code, EventError, EventFault, PROBLEM_JSON, Problem};
 pub use publish::{EventInput, EventResult, PublishAnswer};
 pub use read::{Event, Found, Key, Page, TopicPage, TopicStats};
-pub use stats::{Stats, Totals};
+pub use stats::{Health, Stats, Totals};

@@ -39,6 +39,13 @@ pub struct Totals {
     pub total_events_rejected: u64,
 }
 
+/// The answer of a health check that found nothing wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+}
+
 impl From<Counts> for Totals {
     fn from(counts: Counts) -> Self {
         Self {

@@ -1,0 +1,159 @@
+//! `GET /events`: which events of a topic are wanted, in which order and format.
+
+use actix_web::http::Method;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::failure::Failure;
+use super::headers;
+use super::openapi::EventsProblems;
+use super::params::{Query, topic};
+use super::state::State;
+use super::stream::{self, Plan};
+use crate::api::Page;
+use crate::domain::Topic;
+use crate::store::{Order, TopicCounts};
+
+/// The greatest `limit`; without one there is none, and the answer is streamed.
+const LIMIT_MAX: u64 = 10_000;
+
+/// The parameters, for the document.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query, which is read by hand so that errors name the parameter")]
+struct EventsQuery {
+    /// The topic.
+    #[param(min_length = 1, max_length = 255, example = "orders")]
+    topic: String,
+    /// Only events with a greater seq.
+    after: Option<u64>,
+    /// Only events with a smaller seq.
+    before: Option<u64>,
+    /// The most events; without it everything is streamed.
+    #[param(minimum = 1, maximum = 10_000)]
+    limit: Option<u64>,
+    /// `asc` from the smallest seq (the default), `desc` from the greatest.
+    #[param(pattern = "^(asc|desc)$")]
+    order: Option<String>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+struct Wanted {
+    topic: Topic,
+    after: Option<u64>,
+    before: Option<u64>,
+    limit: u64,
+    order: Order,
+}
+
+/// Read a topic
+///
+/// Events in the order of their seqs, up to the last one that was stored when the request came. Go on with
+/// `after=next_after` (descending: `before=next_before`). An unknown topic has no events.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "read",
+    params(EventsQuery),
+    responses((status = 200, description = "The events; one a line in NDJSON",
+        content((inline(Page<'_>) = "application/json"), (String = "application/x-ndjson"))), EventsProblems),
+)]
+pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
+    let wanted = wanted(&request)?;
+    let format = headers::accepted(request.headers())?;
+    let counts = state.reader.topic(wanted.topic.clone()).await?;
+    let plan = plan(wanted, counts.as_ref());
+    stream::answer(state.reader.clone(), plan, format, request.method() == Method::HEAD).await
+}
+
+fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
+    let mut query = Query::of(request)?;
+    let name = query.take("topic").ok_or_else(|| Failure::parameter("topic", "is missing"))?;
+    let wanted = Wanted {
+        topic: topic(&name)?,
+        after: query.number("after", 0..=u64::MAX)?,
+        before: query.number("before", 0..=u64::MAX)?,
+        limit: query.number("limit", 1..=LIMIT_MAX)?.unwrap_or(u64::MAX),
+        order: query
+            .word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
+            .unwrap_or_default(),
+    };
+    query.finish()?;
+    Ok(wanted)
+}
+
+/// Fixes the first and the last seq to read. Seqs have no gaps, so that the count is known before the events.
+fn plan(wanted: Wanted, counts: Option<&TopicCounts>) -> Plan {
+    let (stored_first, stored_last) = counts.map_or((1, 0), |topic| (topic.first_seq, topic.last_seq));
+    let mut first = stored_first.max(wanted.after.map_or(0, |after| after.saturating_add(1)));
+    let mut last = stored_last.min(wanted.before.map_or(u64::MAX, |before| before.saturating_sub(1)));
+    let count = (last + 1).saturating_sub(first).min(wanted.limit);
+    let next = match (wanted.order, count) {
+        (Order::Ascending, 0) => Some(wanted.after.unwrap_or(0)),
+        (Order::Descending, 0) => wanted.before,
+        (Order::Ascending, _) => {
+            last = first + count - 1;
+            Some(last)
+        }
+        (Order::Descending, _) => {
+            first = last + 1 - count;
+            Some(first)
+        }
+    };
+    Plan { topic: wanted.topic, first, last, count, order: wanted.order, next }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::Counts;
+
+    fn planned(after: Option<u64>, before: Option<u64>, limit: u64, order: Order) -> Plan {
+        let topic = Topic::parse("t").unwrap();
+        let counts = TopicCounts {
+            topic: topic.clone(),
+            counts: Counts::default(),
+            first_seq: 3,
+            last_seq: 9,
+            last_received_at: Timestamp::UNIX_EPOCH,
+        };
+        plan(Wanted { topic, after, before, limit, order }, Some(&counts))
+    }
+
+    #[test]
+    fn a_plan_stays_within_what_is_stored_and_asked() {
+        let (asc, desc, all) = (Order::Ascending, Order::Descending, u64::MAX);
+        for (after, before, limit, order, expected) in [
+            (None, None, all, asc, (3, 9, 7, Some(9))),
+            (None, None, all, desc, (3, 9, 7, Some(3))),
+            (Some(4), None, 2, asc, (5, 6, 2, Some(6))),
+            (None, Some(8), 2, desc, (6, 7, 2, Some(6))),
+            (Some(4), Some(6), all, asc, (5, 5, 1, Some(5))),
+            (Some(0), Some(u64::MAX), all, desc, (3, 9, 7, Some(3))),
+        ] {
+            let plan = planned(after, before, limit, order);
+            assert_eq!((plan.first, plan.last, plan.count, plan.next), expected);
+        }
+    }
+
+    #[test]
+    fn a_plan_without_events_goes_on_from_where_it_was() {
+        assert_eq!(planned(Some(9), None, 5, Order::Ascending).next, Some(9));
+        assert_eq!(planned(Some(u64::MAX), None, 5, Order::Ascending).count, 0);
+        assert_eq!(planned(None, Some(3), 5, Order::Descending).next, Some(3));
+        assert_eq!(planned(None, Some(0), 5, Order::Descending).count, 0);
+        assert_eq!(planned(None, Some(1), 5, Order::Ascending).next, Some(0));
+        let unknown = Wanted {
+            topic: Topic::parse("t").unwrap(),
+            after: None,
+            before: None,
+            limit: 1,
+            order: Order::Descending,
+        };
+        let plan = plan(unknown, None);
+        assert_eq!((plan.count, plan.next), (0, None));
+    }
+}

@@ -1,0 +1,137 @@
+//! Every error answer: a problem document with the status of its code. Causes go to the log, safe words to
+//! the client.
+
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONNECTION, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::api::{Code, EventError, PROBLEM_JSON, Problem};
+use crate::intake::{BodyError, Invalid};
+use crate::pipeline::PublishError;
+use crate::store::StoreError;
+
+/// The seconds after which a client may try again what was answered with 503.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Why a request is not answered as asked.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: Code,
+    detail: String,
+    errors: Vec<EventError>,
+}
+
+impl Failure {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// A parameter that breaks a rule, which is the end of a sentence.
+    pub(super) fn parameter(name: &str, rule: &str) -> Self {
+        Self::new(Code::InvalidParameter, format!("parameter {name} {rule}"))
+    }
+
+    /// A fault of ours, whose cause is for the log alone.
+    pub(super) fn internal(cause: &dyn fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed");
+        Self::new(Code::Internal, "the server made a mistake; its log says more")
+    }
+
+    /// Events, or keys, that break rules: too large for the whole request, or invalid.
+    pub(super) fn invalid(invalid: &[Invalid]) -> Self {
+        let too_large = invalid.iter().any(Invalid::too_large);
+        let code = if too_large { Code::EventTooLarge } else { Code::InvalidEvents };
+        let errors = invalid
+            .iter()
+            .flat_map(|bad| bad.faults.iter().map(|fault| EventError::new(bad.index, fault)))
+            .collect();
+        Self::faulty(code, invalid.len(), errors)
+    }
+
+    /// This many events with these errors.
+    pub(super) fn faulty(code: Code, count: usize, errors: Vec<EventError>) -> Self {
+        let detail = match count {
+            1 => "1 item of the request breaks a rule; see errors".to_owned(),
+            _ => format!("{count} items of the request break a rule; see errors"),
+        };
+        Self { code, detail, errors }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl ResponseError for Failure {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        let mut response = HttpResponse::build(status);
+        response.content_type(PROBLEM_JSON);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
+        }
+        if self.code == Code::ShuttingDown {
+            response.force_close().insert_header((CONNECTION, "close"));
+        }
+        response.json(Problem::new(self.code, self.detail.clone(), self.errors.clone()))
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let (code, detail) = match &error {
+            PublishError::Overloaded => (Code::Overloaded, error.to_string()),
+            PublishError::Stopping => (Code::ShuttingDown, error.to_string()),
+            PublishError::Unavailable(_) => (Code::StoreUnavailable, NOT_STORED.to_owned()),
+            PublishError::Damaged(_) => (Code::StoreDamaged, DAMAGED.to_owned()),
+            PublishError::ActorFailed => (Code::StoreUnavailable, NOT_STORED.to_owned()),
+        };
+        if code != Code::Overloaded {
+            tracing::warn!(cause = %error, "a publish was not decided");
+        }
+        Self::new(code, detail)
+    }
+}
+
+/// What a client may know when it is unknown whether its events are stored.
+pub(super) const NOT_STORED: &str =
+    "not every event is known to be stored; send the same events again, which is safe";
+
+const DAMAGED: &str = "stored data does not read back; the server's log says more";
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged(cause) => {
+                tracing::error!(cause, "stored data is damaged");
+                Self::new(Code::StoreDamaged, DAMAGED)
+            }
+            StoreError::Unavailable(cause) => {
+                tracing::warn!(cause, "the store cannot be read");
+                Self::new(Code::StoreUnavailable, "the store cannot be read now")
+            }
+            StoreError::Owned { .. } | StoreError::Newer { .. } | StoreError::Foreign { .. } => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+impl From<BodyError> for Failure {
+    fn from(error: BodyError) -> Self {
+        let code = match error {
+            BodyError::NotJson(_) => Code::NotJson,
+            BodyError::NotAList(_) => Code::InvalidParameter,
+            BodyError::TooMany(_) => Code::BatchTooLarge,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,174 @@
+//! What the headers of a request ask for: formats, encodings, preferences.
+
+use actix_web::http::header::{
+    ACCEPT, AsHeaderName, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
+};
+
+use super::failure::Failure;
+use crate::api::Code;
+use crate::intake::Format;
+
+/// The media type of NDJSON in answers.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// The format with this media type, parameters aside.
+fn format(media_type: &str) -> Option<Format> {
+    match essence(media_type).as_str() {
+        "application/json" => Some(Format::Json),
+        NDJSON | "application/ndjson" | "application/jsonl" => Some(Format::NdJson),
+        _ => None,
+    }
+}
+
+fn essence(value: &str) -> String {
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The format of the body; JSON where nothing is said.
+pub(super) fn content_format(headers: &HeaderMap) -> Result<Format, Failure> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Format::Json) };
+    value.to_str().ok().and_then(format).ok_or_else(|| {
+        Failure::new(Code::UnsupportedType, format!("content types are application/json and {NDJSON}"))
+    })
+}
+
+/// The compression of the body; `None` where it has none.
+pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Failure> {
+    let names: Vec<_> = listed(headers, CONTENT_ENCODING).map(|name| name.to_ascii_lowercase()).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    match names[..] {
+        [] | ["identity"] => Ok(None),
+        ["gzip" | "x-gzip"] => Ok(Some(Encoding::Gzip)),
+        ["deflate"] => Ok(Some(Encoding::Deflate)),
+        ["br"] => Ok(Some(Encoding::Brotli)),
+        ["zstd"] => Ok(Some(Encoding::Zstd)),
+        _ => Err(Failure::new(
+            Code::UnsupportedEncoding,
+            "content encodings are gzip, deflate, br and zstd, one at a time",
+        )),
+    }
+}
+
+/// The bytes that the body is said to have.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the client prefers an answer without results (RFC 7240).
+pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
+    listed(headers, HeaderName::from_static("prefer"))
+        .any(|preference| essence(preference).replace([' ', '"'], "") == "return=minimal")
+}
+
+/// The format of events that the client likes best: the greatest quality first, then the most exact range.
+pub(super) fn accepted(headers: &HeaderMap) -> Result<Format, Failure> {
+    if !headers.contains_key(ACCEPT) {
+        return Ok(Format::Json);
+    }
+    let mut best: Option<((f32, u8), Format)> = None;
+    for range in listed(headers, ACCEPT) {
+        let found = match essence(range).as_str() {
+            "*/*" => Some((1, Format::Json)),
+            "application/*" => Some((2, Format::Json)),
+            exact => format(exact).map(|format| (3, format)),
+        };
+        let Some((exactness, format)) = found else { continue };
+        let rank = (quality(range), exactness);
+        if rank.0 > 0.0 && best.is_none_or(|(other, _)| rank > other) {
+            best = Some((rank, format));
+        }
+    }
+    best.map(|(_, format)| format).ok_or_else(|| {
+        Failure::new(Code::NotAcceptable, format!("events are given as application/json or {NDJSON}"))
+    })
+}
+
+/// The `q` of a media range; 1 where nothing readable is said.
+fn quality(range: &str) -> f32 {
+    let quality = range.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q="));
+    quality.and_then(|text| text.trim().parse().ok()).unwrap_or(1.0)
+}
+
+/// The members of a comma-separated header, which may stand in several lines.
+fn listed(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(name)
+        .map(|value| value.to_str().unwrap_or("unreadable"))
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn content_types_may_have_parameters() {
+        let read = |value: &str| content_format(&headers(CONTENT_TYPE, &[value])).ok();
+        assert_eq!(content_format(&HeaderMap::new()).unwrap(), Format::Json);
+        assert_eq!(read("Application/JSON; charset=utf-8"), Some(Format::Json));
+        for ndjson in ["application/x-ndjson", "application/ndjson", "application/jsonl;charset=UTF-8"] {
+            assert_eq!(read(ndjson), Some(Format::NdJson));
+        }
+        assert_eq!(read("text/plain"), None);
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn one_encoding_at_a_time() {
+        let read = |values: &[&str]| content_encoding(&headers(CONTENT_ENCODING, values)).ok();
+        assert_eq!(read(&[]), Some(None));
+        assert_eq!(read(&["identity"]), Some(None));
+        assert_eq!(read(&["GZIP"]), Some(Some(Encoding::Gzip)));
+        assert_eq!(read(&["zstd"]), Some(Some(Encoding::Zstd)));
+        assert_eq!(read(&["gzip, br"]), None);
+        assert_eq!(read(&["gzip", "br"]), None);
+        assert_eq!(read(&["compress"]), None);
+    }
+
+    #[test]
+    fn the_best_acceptable_format_is_chosen() {
+        let read = |value: &str| accepted(&headers(ACCEPT, &[value])).ok();
+        assert_eq!(accepted(&HeaderMap::new()).unwrap(), Format::Json);
+        for json in ["*/*", "text/html, */*;q=0.1", "application/json", "text/event-stream, application/*"] {
+            assert_eq!(read(json), Some(Format::Json), "{json}");
+        }
+        for ndjson in
+            ["application/x-ndjson", "*/*, application/ndjson", "application/json;q=0.5, application/jsonl"]
+        {
+            assert_eq!(read(ndjson), Some(Format::NdJson), "{ndjson}");
+        }
+        for none in ["text/event-stream", "application/json;q=0", "text/html"] {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_preference_is_found_among_others() {
+        let read = |values: &[&str]| prefers_minimal(&headers(HeaderName::from_static("prefer"), values));
+        assert!(read(&["return=minimal"]));
+        assert!(read(&["respond-async, wait=10", "return = \"minimal\"; foo"]));
+        assert!(!read(&["return=representation"]));
+        assert!(!read(&[]));
+    }
+}

@@ -1,0 +1,74 @@
+//! Events by their keys: one event whole, or where and when many were stored.
+
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::body;
+use super::failure::Failure;
+use super::headers;
+use super::openapi::{EventProblems, LookupProblems};
+use super::params::{Query, segment, topic};
+use super::render::{self, Lines};
+use super::state::State;
+use crate::api;
+use crate::intake::{self, Format};
+use crate::store::Key;
+
+/// Read one event
+///
+/// Both parts of the path are percent-encoded.
+#[utoipa::path(
+    get,
+    path = "/events/{topic}/{event_id}",
+    tag = "read",
+    params(api::Key),
+    responses((status = 200, description = "The event", body = inline(api::Event<'_>)), EventProblems),
+)]
+pub(super) async fn event(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
+    Query::none(&request)?;
+    let topic = topic(&segment(&request, 1, "topic")?)?;
+    let event_id = segment(&request, 2, "event_id")?;
+    let Some(stored) = state.reader.event(Key { topic, event_id }).await? else {
+        return Err(Failure::new(api::Code::EventNotFound, "this topic has no event with this id"));
+    };
+    let mut body = Vec::new();
+    render::event(&mut body, &stored, Lines::Kept).map_err(|error| Failure::internal(&error))?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+/// Look up events by their keys
+///
+/// Tells for each key where and when it was stored, or null, in the order of the request. Stores nothing.
+#[utoipa::path(
+    post,
+    path = "/events/lookup",
+    tag = "read",
+    request_body = Vec<api::Key>,
+    responses((status = 200, description = "One answer for each key", body = Vec<Option<api::Found>>),
+        LookupProblems),
+)]
+pub(super) async fn lookup(
+    state: Data<State>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Failure> {
+    Query::none(&request)?;
+    if headers::content_format(request.headers())? != Format::Json {
+        return Err(Failure::new(api::Code::UnsupportedType, "keys are sent as application/json"));
+    }
+    let (bytes, _permit) = body::read(&state, &request, payload).await?;
+    let parsed = intake::keys(&bytes, state.intake_limits())?;
+    if !parsed.invalid.is_empty() {
+        return Err(Failure::invalid(&parsed.invalid));
+    }
+    let found = state.reader.lookup(keys(parsed.valid)?).await?;
+    let answer: Vec<_> = found
+        .into_iter()
+        .map(|found| found.map(|at| api::Found { seq: at.seq, received_at: render::time(at.received_at) }))
+        .collect();
+    Ok(HttpResponse::Ok().json(answer))
+}
+
+fn keys(keys: Vec<api::Key>) -> Result<Vec<Key>, Failure> {
+    keys.into_iter().map(|key| Ok(Key { topic: topic(&key.topic)?, event_id: key.event_id })).collect()
+}

@@ -1,0 +1,86 @@
+//! The HTTP server: one handler for each path of the contract, over a reader and the pipeline.
+
+mod body;
+mod events;
+mod failure;
+mod headers;
+mod keys;
+mod observe;
+mod openapi;
+mod params;
+mod publish;
+mod render;
+mod server;
+mod state;
+mod stream;
+mod topics;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use actix_web::dev::Handler;
+use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::{FromRequest, HttpResponse, Resource, Responder, ResponseError, web};
+
+pub use server::{Bound, bind};
+pub use state::State;
+
+use crate::api::Code;
+use failure::Failure;
+
+/// Every path. The busiest comes first, since they are tried in this order.
+fn routes(app: &mut web::ServiceConfig) {
+    app.service(post("/publish", publish::publish))
+        .service(get("/events", events::events))
+        .service(post("/events/lookup", keys::lookup))
+        .service(get("/events/{topic}/{event_id}", keys::event))
+        .service(get("/topics", topics::topics))
+        .service(get("/topics/{topic}", topics::one))
+        .service(get("/stats", observe::stats))
+        .service(get("/health", observe::health))
+        .service(get("/health/live", observe::live))
+        .service(get("/health/ready", observe::ready))
+        .service(get("/metrics", observe::metrics))
+        .service(get("/openapi.json", openapi::document))
+        .service(get("/", openapi::to_page))
+        .service(get("/docs", openapi::to_page))
+        .service(get("/docs/{file:.*}", openapi::page))
+        .default_service(web::to(not_found));
+}
+
+/// A path to read, where HEAD answers as GET does, without the body.
+fn get<F, Args>(path: &'static str, handler: F) -> Resource
+where
+    F: Handler<Args> + Clone,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+        .default_service(web::to(|| async { method_not_allowed("GET, HEAD") }))
+}
+
+/// A path to send something to.
+fn post<F, Args>(path: &'static str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::post().to(handler))
+        .default_service(web::to(|| async { method_not_allowed("POST") }))
+}
+
+fn method_not_allowed(allowed: &'static str) -> HttpResponse {
+    let failure = Failure::new(Code::MethodNotAllowed, format!("this path knows {allowed}"));
+    let mut response = failure.error_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+async fn not_found() -> HttpResponse {
+    Failure::new(Code::NotFound, "there is nothing at this path; /docs lists what there is").error_response()
+}

@@ -1,0 +1,93 @@
+//! How the log is doing: counts, health, metrics.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::failure::Failure;
+use super::openapi::{HealthProblems, MetricsProblems, ReadProblems};
+use super::params::Query;
+use super::state::State;
+use super::topics::TOPICS_MAX;
+use crate::api::{Code, Health, Stats, Totals};
+
+/// Read what the log counted
+///
+/// After a 200 to a publish both counts include it.
+#[utoipa::path(
+    get,
+    path = "/stats",
+    tag = "observe",
+    responses((status = 200, description = "The counts", body = Stats), ReadProblems),
+)]
+pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
+    Query::none(&request)?;
+    let totals = state.reader.totals().await?;
+    let topics = state.reader.topics(None, TOPICS_MAX).await?;
+    Ok(HttpResponse::Ok().json(Stats {
+        uptime_seconds: state.started.elapsed().as_secs_f64(),
+        runtime: Totals::from(state.metrics.counts()),
+        persistent: Totals::from(totals.counts),
+        shards: state.pipeline.shards(),
+        durability: state.pipeline.durability().to_owned(),
+        topics_total: totals.topics,
+        topics: topics.iter().map(|found| found.topic.to_string()).collect(),
+    }))
+}
+
+/// Is the process alive?
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "observe",
+    responses((status = 200, description = "It is", body = Health), HealthProblems),
+)]
+pub(super) async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(Health { status: "ok".to_owned() })
+}
+
+/// Can the log take events?
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "observe",
+    responses((status = 200, description = "It can", body = Health), HealthProblems),
+)]
+pub(super) async fn ready(state: Data<State>) -> Result<HttpResponse, Failure> {
+    if !state.pipeline.ready() {
+        return Err(Failure::new(Code::StoreUnavailable, "the store cannot write now"));
+    }
+    Ok(live().await)
+}
+
+/// The same as `/health/ready`
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "observe",
+    responses((status = 200, description = "It can", body = Health), HealthProblems),
+)]
+pub(super) async fn health(state: Data<State>) -> Result<HttpResponse, Failure> {
+    ready(state).await
+}
+
+/// Metrics for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "observe",
+    responses((status = 200, description = "OpenMetrics text", body = String,
+        content_type = "application/openmetrics-text"), MetricsProblems),
+)]
+pub(super) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
+    let budget = state.pipeline.budget();
+    state.metrics.in_flight_bytes.set(gauge(budget.bytes_in_flight()));
+    state.metrics.in_flight_events.set(gauge(budget.events_in_flight()));
+    let text = state.metrics.text().map_err(|error| Failure::internal(&error))?;
+    Ok(HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(text))
+}
+
+fn gauge(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,203 @@
+//! The contract as a document, generated from the handlers, and a page to try it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
+
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpRequest, HttpResponse};
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr};
+use utoipa::{IntoResponses, OpenApi};
+use utoipa_swagger_ui::Config;
+
+use super::failure::Failure;
+use super::{events, keys, observe, publish, topics};
+use crate::api::{Code, PROBLEM_JSON, Problem};
+
+/// The whole document.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "sekali",
+        description = "An idempotent event log: each `(topic, event_id)` is stored exactly once, durably, \
+            before it is acknowledged. Every error is a problem document (RFC 9457) with a stable code.",
+    ),
+    paths(
+        publish::publish,
+        events::events,
+        keys::event,
+        keys::lookup,
+        topics::topics,
+        topics::one,
+        observe::stats,
+        observe::live,
+        observe::ready,
+        observe::health,
+        observe::metrics,
+    ),
+    components(schemas(Problem)),
+    tags(
+        (name = "publish", description = "Send events"),
+        (name = "read", description = "Read what is stored"),
+        (name = "observe", description = "How the log is doing"),
+    ),
+)]
+struct Document;
+
+/// The document as text, made once.
+static DOCUMENT: LazyLock<String> =
+    LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default() + "\n");
+
+/// The page needs no network: it reads our document and asks no validator on the internet about it.
+static PAGE: LazyLock<Arc<Config<'static>>> =
+    LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true)));
+
+/// `GET /openapi.json`
+pub(super) async fn document() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(DOCUMENT.as_str())
+}
+
+/// `GET /` and `GET /docs`
+pub(super) async fn to_page() -> HttpResponse {
+    HttpResponse::TemporaryRedirect().insert_header((LOCATION, "/docs/")).finish()
+}
+
+/// `GET /docs/...`
+pub(super) async fn page(request: HttpRequest) -> Result<HttpResponse, Failure> {
+    let path = request.match_info().query("file");
+    match utoipa_swagger_ui::serve(path, PAGE.clone()) {
+        Ok(Some(file)) => {
+            Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned()))
+        }
+        Ok(None) => Err(Failure::new(Code::NotFound, "the page has no such file")),
+        Err(error) => Err(Failure::internal(&error)),
+    }
+}
+
+/// The error answers with these codes, by status.
+fn problems(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
+    let statuses: BTreeSet<_> = codes.iter().map(|code| code.status()).collect();
+    statuses.into_iter().map(|status| (status.to_string(), problem(status, codes).into())).collect()
+}
+
+fn problem(status: u16, codes: &[Code]) -> ResponseBuilder {
+    let described: Vec<_> = codes
+        .iter()
+        .filter(|code| code.status() == status)
+        .map(|code| format!("`{}`: {}", code.as_str(), code.row().2))
+        .collect();
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let response = ResponseBuilder::new().description(described.join("; ")).content(PROBLEM_JSON, content);
+    if status != Code::Overloaded.status() {
+        return response;
+    }
+    let seconds = HeaderBuilder::new().description(Some("Seconds to wait before trying again")).build();
+    response.header("Retry-After", seconds)
+}
+
+const READ: [Code; 5] =
+    [Code::InvalidParameter, Code::StoreDamaged, Code::Internal, Code::ShuttingDown, Code::StoreUnavailable];
+
+const BODY: [Code; 10] = [
+    Code::NotJson,
+    Code::BadEncoding,
+    Code::BodyTimeout,
+    Code::BodyTooLarge,
+    Code::BatchTooLarge,
+    Code::EventTooLarge,
+    Code::UnsupportedType,
+    Code::UnsupportedEncoding,
+    Code::InvalidEvents,
+    Code::Overloaded,
+];
+
+/// How `POST /publish` can fail.
+pub(super) struct PublishProblems;
+/// How `POST /events/lookup` can fail.
+pub(super) struct LookupProblems;
+/// How a read can fail.
+pub(super) struct ReadProblems;
+/// How `GET /events` can fail.
+pub(super) struct EventsProblems;
+/// How a read of one event can fail.
+pub(super) struct EventProblems;
+/// How a read of one topic can fail.
+pub(super) struct TopicProblems;
+/// How a health check can fail.
+pub(super) struct HealthProblems;
+/// How `GET /metrics` can fail.
+pub(super) struct MetricsProblems;
+
+impl IntoResponses for PublishProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[&BODY[..], &READ].concat())
+    }
+}
+
+impl IntoResponses for LookupProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        PublishProblems::responses()
+    }
+}
+
+impl IntoResponses for ReadProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&READ)
+    }
+}
+
+impl IntoResponses for EventsProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[&READ[..], &[Code::NotAcceptable]].concat())
+    }
+}
+
+impl IntoResponses for EventProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[&READ[..], &[Code::EventNotFound]].concat())
+    }
+}
+
+impl IntoResponses for TopicProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[&READ[..], &[Code::TopicNotFound]].concat())
+    }
+}
+
+impl IntoResponses for HealthProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[Code::ShuttingDown, Code::StoreUnavailable])
+    }
+}
+
+impl IntoResponses for MetricsProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[Code::Internal, Code::ShuttingDown])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_document_is_the_generated_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &*DOCUMENT).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == *DOCUMENT,
+            "docs/openapi.json is stale: run `UPDATE=1 cargo test --lib openapi`"
+        );
+    }
+
+    #[test]
+    fn only_statuses_that_exist_are_documented() {
+        for missing in ["\"401\"", "\"403\"", "\"429\""] {
+            assert!(!DOCUMENT.contains(missing), "{missing}");
+        }
+    }
+}

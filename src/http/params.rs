@@ -1,0 +1,144 @@
+//! Parameters in the query and in the path, decoded strictly: what is unknown, there twice or not UTF-8 is an
+//! error that names it.
+
+use std::ops::RangeInclusive;
+
+use actix_web::HttpRequest;
+use percent_encoding::percent_decode_str;
+
+use super::failure::Failure;
+use crate::domain::{FaultCode, NAME_MAX_BYTES, Topic, check_name};
+
+/// The parameters of a query that were not taken yet.
+#[derive(Debug)]
+pub(super) struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, Failure> {
+        let mut query = Self { pairs: Vec::new() };
+        for pair in request.query_string().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decoded(name, &name.replace('+', " "))?;
+            let value = decoded(&name, &value.replace('+', " "))?;
+            if query.pairs.iter().any(|(other, _)| *other == name) {
+                return Err(Failure::parameter(&name, "is there more than once"));
+            }
+            query.pairs.push((name, value));
+        }
+        Ok(query)
+    }
+
+    /// Refuses every parameter.
+    pub(super) fn none(request: &HttpRequest) -> Result<(), Failure> {
+        Self::of(request)?.finish()
+    }
+
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.pairs.iter().position(|(other, _)| other == name)?;
+        Some(self.pairs.swap_remove(at).1)
+    }
+
+    /// A parameter that is a whole number within bounds.
+    pub(super) fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Failure> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits && range.contains(&number) => Ok(Some(number)),
+            _ => {
+                let rule = format!("must be a whole number from {} to {}", range.start(), range.end());
+                Err(Failure::parameter(name, &rule))
+            }
+        }
+    }
+
+    /// A parameter that is one of a few words.
+    pub(super) fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Failure> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => Ok(Some(*value)),
+            None => {
+                let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+                Err(Failure::parameter(name, &format!("must be {}", names.join(" or "))))
+            }
+        }
+    }
+
+    /// Refuses what was not taken.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        match self.pairs.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Failure::parameter(name, "is not known here")),
+        }
+    }
+}
+
+/// The topic with this name, which came as a parameter.
+pub(super) fn topic(text: &str) -> Result<Topic, Failure> {
+    Topic::parse(text).map_err(|code| broken_name("topic", code))
+}
+
+/// The part of the path at this place, counted from 0 and decoded. The router's own decoding would make other
+/// characters of broken UTF-8.
+pub(super) fn segment(request: &HttpRequest, place: usize, name: &str) -> Result<String, Failure> {
+    let raw = request.uri().path().split('/').nth(place + 1).unwrap_or_default();
+    let text = decoded(name, raw)?;
+    check_name(&text).map_err(|code| broken_name(name, code))?;
+    Ok(text)
+}
+
+fn broken_name(name: &str, code: FaultCode) -> Failure {
+    let rule = format!("must have 1 to {NAME_MAX_BYTES} bytes and no control character ({})", code.as_str());
+    Failure::parameter(name, &rule)
+}
+
+fn decoded(name: &str, text: &str) -> Result<String, Failure> {
+    match percent_decode_str(text).decode_utf8() {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err(Failure::parameter(name, "is not UTF-8 when it is percent-decoded")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn query(text: &str) -> Result<Query, Failure> {
+        Query::of(&TestRequest::with_uri(&format!("/x?{text}")).to_http_request())
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_taken_once() {
+        let mut query = query("a=%C3%A9+b&limit=7&&flag").unwrap();
+        assert_eq!(query.take("a").as_deref(), Some("é b"));
+        assert_eq!(query.take("a"), None);
+        assert_eq!(query.take("flag").as_deref(), Some(""));
+        assert_eq!(query.number("limit", 1..=9).unwrap(), Some(7));
+        query.finish().unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for bad in ["a=1&a=2", "a=1&%61=1", "a=%FF"] {
+            assert!(query(bad).unwrap_err().to_string().contains("parameter a "), "{bad}");
+        }
+        for bad in ["limit=", "limit=0", "limit=-1", "limit=%2B1", "limit=10", "limit=99999999999999999999"] {
+            let error = query(bad).unwrap().number("limit", 1..=9).unwrap_err();
+            assert!(error.to_string().contains("limit must be a whole number from 1 to 9"), "{bad}");
+        }
+        let error = query("order=up").unwrap().word("order", &[("asc", 1), ("desc", 2)]).unwrap_err();
+        assert!(error.to_string().contains("order must be asc or desc"));
+        assert!(query("x=1").unwrap().finish().unwrap_err().to_string().contains("parameter x "));
+    }
+
+    #[test]
+    fn parts_of_the_path_may_hold_any_name() {
+        let part = |path: &str| segment(&TestRequest::with_uri(path).to_http_request(), 1, "topic");
+        assert_eq!(part("/topics/a%2Fb%25+%C3%A9").unwrap(), "a/b%+é");
+        assert!(part("/topics/%FF").is_err());
+        assert!(part("/topics/%0A").is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! `POST /publish`: a body becomes events, the pipeline decides them, the answer tells the fate of each.
+
+use std::time::Instant;
+
+use actix_web::http::header::HeaderName;
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body;
+use super::failure::{Failure, NOT_STORED};
+use super::headers;
+use super::openapi::PublishProblems;
+use super::params::Query;
+use super::state::State;
+use crate::api::{Code, EventError, EventInput, EventResult, PublishAnswer};
+use crate::domain::{Counts, Event, Fault, Verdict};
+use crate::intake::{self, Invalid};
+use crate::pipeline::Permit;
+
+/// What happens to a request with invalid events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnInvalid {
+    /// It is refused as a whole.
+    Refuse,
+    /// They are rejected one by one, and the others stored.
+    Skip,
+}
+
+/// The parameters, for the document.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query, which is read by hand so that errors name the parameter")]
+struct PublishQuery {
+    /// `skip` stores the valid events and rejects the invalid ones one by one; without it one invalid event
+    /// refuses the whole request.
+    #[param(example = "skip", pattern = "^skip$")]
+    invalid: Option<String>,
+}
+
+/// The forms of a JSON body, for the document.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the body, which intake reads")]
+pub(super) enum PublishBody {
+    /// One event.
+    One(EventInput),
+    /// An array of events.
+    Many(Vec<EventInput>),
+    /// A batch.
+    Batch {
+        /// The events.
+        events: Vec<EventInput>,
+    },
+}
+
+/// Publish events
+///
+/// The body is one event, an array of events or `{"events":[...]}`; or NDJSON, one event a line. It may be
+/// compressed (`Content-Encoding: gzip`, `deflate`, `br` or `zstd`). After 200 every event that is reported
+/// accepted or duplicate is durable. After 503, or no answer at all, send the same events again: it is safe.
+#[utoipa::path(
+    post,
+    path = "/publish",
+    tag = "publish",
+    params(
+        PublishQuery,
+        ("Prefer" = Option<String>, Header, description = "`return=minimal` leaves out the results",
+            example = "return=minimal"),
+    ),
+    request_body(
+        description = "Events",
+        content(
+            (PublishBody = "application/json"),
+            (String = "application/x-ndjson"),
+        ),
+    ),
+    responses((status = 200, description = "All events are decided, and durable", body = PublishAnswer),
+        PublishProblems),
+)]
+pub(super) async fn publish(
+    state: Data<State>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Failure> {
+    let started = Instant::now();
+    let on_invalid = on_invalid(&request)?;
+    let format = headers::content_format(request.headers())?;
+    let (bytes, mut permit) = body::read(&state, &request, payload).await?;
+    let parsed = intake::events(&bytes, format, state.intake_limits())?;
+    drop(bytes);
+    permit.charge_events(parsed.valid.len())?;
+    state.pipeline.reject(parsed.invalid.len() as u64);
+    if on_invalid == OnInvalid::Refuse && !parsed.invalid.is_empty() {
+        return Err(Failure::invalid(&parsed.invalid));
+    }
+    let verdicts = decide(&state, parsed.valid, permit).await?;
+    if on_invalid == OnInvalid::Refuse {
+        check_refusals(&verdicts)?;
+    }
+    state.metrics.publish_seconds.observe(started.elapsed().as_secs_f64());
+    Ok(answer(&verdicts, &parsed.invalid, headers::prefers_minimal(request.headers())))
+}
+
+fn on_invalid(request: &HttpRequest) -> Result<OnInvalid, Failure> {
+    let mut query = Query::of(request)?;
+    let on_invalid = query.word("invalid", &[("skip", OnInvalid::Skip)])?;
+    query.finish()?;
+    Ok(on_invalid.unwrap_or(OnInvalid::Refuse))
+}
+
+/// Waits for the verdicts, but not for ever: the events go on without the one who waits.
+async fn decide(state: &State, events: Vec<Event>, permit: Permit) -> Result<Vec<Verdict>, Failure> {
+    let count = events.len();
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let publishing = state.pipeline.publish(events, permit);
+    let Ok(decided) = tokio::time::timeout(state.server.request_timeout, publishing).await else {
+        tracing::warn!(events = count, "a publish was not decided within server.request_timeout");
+        return Err(Failure::new(Code::StoreUnavailable, NOT_STORED));
+    };
+    let verdicts = decided?;
+    if verdicts.len() != count {
+        return Err(Failure::internal(&"the pipeline gave another number of verdicts than events"));
+    }
+    Ok(verdicts)
+}
+
+/// Refuses the request where a limit of the log refused some of its events; the others are stored.
+fn check_refusals(verdicts: &[Verdict]) -> Result<(), Failure> {
+    let refusals = verdicts.iter().enumerate().filter_map(|(index, verdict)| match verdict {
+        Verdict::Refused(refusal) => Some(EventError::new(index, &Fault::from(*refusal))),
+        Verdict::Accepted { .. } | Verdict::Duplicate { .. } => None,
+    });
+    let errors: Vec<_> = refusals.collect();
+    if errors.is_empty() { Ok(()) } else { Err(Failure::faulty(Code::InvalidEvents, errors.len(), errors)) }
+}
+
+fn answer(verdicts: &[Verdict], invalid: &[Invalid], minimal: bool) -> HttpResponse {
+    let mut counts: Counts = verdicts.iter().collect();
+    counts.rejected += invalid.len() as u64;
+    let mut response = HttpResponse::Ok();
+    if minimal {
+        response.insert_header((HeaderName::from_static("preference-applied"), "return=minimal"));
+        return response.json(PublishAnswer::new(counts, None));
+    }
+    response.json(PublishAnswer::new(counts, Some(results(verdicts, invalid))))
+}
+
+/// One result for each event of the request, in its order.
+fn results(verdicts: &[Verdict], invalid: &[Invalid]) -> Vec<EventResult> {
+    let mut verdicts = verdicts.iter();
+    let mut invalid = invalid.iter().peekable();
+    let count = verdicts.len() + invalid.len();
+    let result = |index| match invalid.next_if(|bad| bad.index == index) {
+        Some(bad) => bad.faults.first().map(EventResult::rejected),
+        None => verdicts.next().map(|verdict| EventResult::decided(*verdict)),
+    };
+    (0..count).filter_map(result).collect()
+}

@@ -1,0 +1,60 @@
+//! What every handler may hold: a reader, the way into the pipeline, limits and counters. Nothing that writes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::config::{Limits, Server, Settings};
+use crate::intake;
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::store::Reader;
+
+/// Shared by all workers.
+pub struct State {
+    pub(super) reader: Arc<dyn Reader>,
+    pub(super) pipeline: Pipeline,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) server: Server,
+    pub(super) limits: Limits,
+    pub(super) started: Instant,
+    stopping: AtomicBool,
+}
+
+impl State {
+    /// The state of a server that starts now.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        reader: Arc<dyn Reader>,
+        pipeline: Pipeline,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            reader,
+            pipeline,
+            metrics,
+            server: settings.server.clone(),
+            limits: settings.limits.clone(),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on every new request is answered 503 and its connection closed.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn intake_limits(&self) -> intake::Limits {
+        intake::Limits {
+            items: self.limits.batch_events,
+            item_bytes: self.limits.event,
+            depth: self.limits.depth,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A list of events as an answer: one short read after the other, each only when the client has taken what came
+//! before, so that memory stays constant and no transaction waits for a slow client.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::web::Bytes;
+use futures_util::stream;
+
+use super::failure::Failure;
+use super::headers::NDJSON;
+use super::render::{self, Lines};
+use crate::domain::{StoredEvent, Topic};
+use crate::intake::Format;
+use crate::store::{Order, PageQuery, Reader, StoreError};
+
+/// The most events of one read. Reads of large events end earlier, by `store::PAGE_BYTES`.
+const PAGE_EVENTS: usize = 1_000;
+
+/// Which seqs to give; fixed before the first is read.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) topic: Topic,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// How many seqs there are from `first` to `last`.
+    pub(super) count: u64,
+    pub(super) order: Order,
+    /// Where the next request goes on.
+    pub(super) next: Option<u64>,
+}
+
+/// The answer to a plan. The first page is read before anything is sent: an error then is a problem document,
+/// and what fits into one page has a Content-Length. `head_only` reads no further.
+pub(super) async fn answer(
+    reader: Arc<dyn Reader>,
+    plan: Plan,
+    format: Format,
+    head_only: bool,
+) -> Result<HttpResponse, Failure> {
+    let mut response = HttpResponse::Ok();
+    response.content_type(match format {
+        Format::Json => "application/json",
+        Format::NdJson => NDJSON,
+    });
+    let mut listing = Listing { reader, plan, format, given: 0 };
+    let first = listing.next().await.map_err(ReadError::into_failure)?;
+    if listing.done() {
+        return Ok(response.body(first));
+    }
+    if head_only {
+        return Ok(response.streaming(stream::empty::<io::Result<Bytes>>()));
+    }
+    Ok(response.streaming(stream::try_unfold((Some(first), listing), step)))
+}
+
+/// Gives what is ready, else reads the next page. After an error the connection is cut, so that the client
+/// cannot take a part for the whole.
+async fn step(
+    (ready, mut listing): (Option<Vec<u8>>, Listing),
+) -> Result<Option<(Bytes, (Option<Vec<u8>>, Listing))>, io::Error> {
+    let chunk = match ready {
+        Some(first) => first,
+        None if listing.done() => return Ok(None),
+        None => listing.next().await.map_err(|error| {
+            tracing::error!(%error, topic = %listing.plan.topic, given = listing.given, "a read was cut off");
+            io::Error::other(error.to_string())
+        })?,
+    };
+    Ok(Some((chunk.into(), (None, listing))))
+}
+
+/// A plan that is being carried out.
+struct Listing {
+    reader: Arc<dyn Reader>,
+    plan: Plan,
+    format: Format,
+    /// The events given so far.
+    given: u64,
+}
+
+/// Why there is no next page.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Render(#[from] io::Error),
+}
+
+impl ReadError {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Store(error) => Failure::from(error),
+            Self::Render(error) => Failure::internal(&error),
+        }
+    }
+}
+
+impl Listing {
+    fn done(&self) -> bool {
+        self.given == self.plan.count
+    }
+
+    /// The next piece of the answer: a page of events and, around them, where the list begins and ends.
+    async fn next(&mut self) -> Result<Vec<u8>, ReadError> {
+        let page = if self.done() { Vec::new() } else { self.page().await? };
+        let mut out = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 160).sum());
+        if self.given == 0 {
+            self.begin(&mut out)?;
+        }
+        for stored in &page {
+            self.event(&mut out, stored)?;
+        }
+        if self.done() {
+            self.end(&mut out)?;
+        }
+        Ok(out)
+    }
+
+    /// Reads the next page and checks that it goes on exactly where the last one ended.
+    async fn page(&self) -> Result<Vec<StoredEvent>, StoreError> {
+        let Plan { topic, first, last, order, .. } = self.plan.clone();
+        let (first, last) = match order {
+            Order::Ascending => (first + self.given, last),
+            Order::Descending => (first, last - self.given),
+        };
+        let page = self.reader.page(PageQuery { topic, first, last, limit: PAGE_EVENTS, order }).await?;
+        let expected = (0..).map(|step| match order {
+            Order::Ascending => first + step,
+            Order::Descending => last.wrapping_sub(step),
+        });
+        let gapless = page.iter().zip(expected).all(|(stored, seq)| stored.seq == seq);
+        if page.is_empty() || !gapless || page.len() as u64 > last + 1 - first {
+            let gap = format!("topic {} misses events from {first} to {last}", self.plan.topic);
+            return Err(StoreError::Damaged(gap));
+        }
+        Ok(page)
+    }
+
+    fn begin(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.format == Format::NdJson {
+            return Ok(());
+        }
+        out.extend_from_slice(b"{\"topic\":");
+        render::string(out, self.plan.topic.as_str())?;
+        write!(out, ",\"count\":{},\"events\":[", self.plan.count)
+    }
+
+    fn event(&mut self, out: &mut Vec<u8>, stored: &StoredEvent) -> io::Result<()> {
+        match self.format {
+            Format::Json => {
+                if self.given > 0 {
+                    out.push(b',');
+                }
+                render::event(out, stored, Lines::Kept)?;
+            }
+            Format::NdJson => {
+                render::event(out, stored, Lines::Joined)?;
+                out.push(b'\n');
+            }
+        }
+        self.given += 1;
+        Ok(())
+    }
+
+    fn end(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.format == Format::NdJson {
+            return Ok(());
+        }
+        out.push(b']');
+        let name = match self.plan.order {
+            Order::Ascending => "next_after",
+            Order::Descending => "next_before",
+        };
+        if let Some(next) = self.plan.next {
+            write!(out, ",\"{name}\":{next}")?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Topics and what was counted in them.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::failure::Failure;
+use super::openapi::{ReadProblems, TopicProblems};
+use super::params::{Query, segment, topic};
+use super::render;
+use super::state::State;
+use crate::api::{Code, TopicPage, TopicStats};
+use crate::store::TopicCounts;
+
+/// The most topics of one answer, and the number without a `limit`.
+pub(super) const TOPICS_MAX: usize = 1_000;
+
+/// The parameters, for the document.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query, which is read by hand so that errors name the parameter")]
+struct TopicsQuery {
+    /// Only topics whose names are greater.
+    after: Option<String>,
+    /// The most topics; 1,000 without it.
+    #[param(minimum = 1, maximum = 1_000)]
+    limit: Option<u64>,
+}
+
+/// List topics
+///
+/// In the order of their names' bytes. Go on with `after=next_after` until no topic comes.
+#[utoipa::path(
+    get,
+    path = "/topics",
+    tag = "read",
+    params(TopicsQuery),
+    responses((status = 200, description = "A page of topics", body = TopicPage), ReadProblems),
+)]
+pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
+    let mut query = Query::of(&request)?;
+    let after = query.take("after");
+    let limit = query.number("limit", 1..=TOPICS_MAX as u64)?;
+    query.finish()?;
+    let limit = limit.and_then(|limit| limit.try_into().ok()).unwrap_or(TOPICS_MAX);
+    let found = state.reader.topics(after.clone(), limit).await?;
+    let next_after = found.last().map(|last| last.topic.to_string()).or(after);
+    let topics = found.iter().map(|counts| stats(&state, counts)).collect();
+    Ok(HttpResponse::Ok().json(TopicPage { topics, next_after }))
+}
+
+/// Read what was counted in a topic
+#[utoipa::path(
+    get,
+    path = "/topics/{topic}",
+    tag = "read",
+    params(("topic" = String, Path, description = "The topic, percent-encoded")),
+    responses((status = 200, description = "The topic", body = TopicStats), TopicProblems),
+)]
+pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
+    Query::none(&request)?;
+    let name = topic(&segment(&request, 1, "topic")?)?;
+    match state.reader.topic(name).await? {
+        Some(counts) => Ok(HttpResponse::Ok().json(stats(&state, &counts))),
+        None => Err(Failure::new(Code::TopicNotFound, "no event was stored in this topic")),
+    }
+}
+
+fn stats(state: &State, found: &TopicCounts) -> TopicStats {
+    TopicStats {
+        topic: found.topic.to_string(),
+        lanes: state.pipeline.lanes(found.topic.as_str()),
+        accepted: found.counts.accepted,
+        duplicates: found.counts.duplicates,
+        conflicts: found.counts.conflicts,
+        first_seq: found.first_seq,
+        last_seq: found.last_seq,
+        last_received_at: render::time(found.last_received_at),
+    }
+}

@@ -1,0 +1,49 @@
+//! Around every request: refusal while stopping, one log line, one count.
+
+use std::time::Instant;
+
+use actix_web::Error;
+use actix_web::ResponseError;
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+
+use super::failure::Failure;
+use super::state::State;
+use crate::api::Code;
+use crate::metrics::RequestLabels;
+
+pub(super) async fn watch<B: MessageBody>(
+    state: Data<State>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let started = Instant::now();
+    let response = if state.stopping() {
+        let refusal = Failure::new(Code::ShuttingDown, "the log is stopping");
+        request.into_response(refusal.error_response()).map_into_right_body()
+    } else {
+        next.call(request).await?.map_into_left_body()
+    };
+    record(&state, &response, started);
+    Ok(response)
+}
+
+fn record<B>(state: &State, response: &ServiceResponse<B>, started: Instant) {
+    let (request, status) = (response.request(), response.status().as_u16());
+    // The pattern and never the path, a known method and never any word: labels must not grow without bound.
+    let route = request.match_pattern().unwrap_or_else(|| "none".to_owned());
+    let method = match *request.method() {
+        Method::GET | Method::HEAD | Method::POST => request.method().to_string(),
+        _ => "other".to_owned(),
+    };
+    let micros = started.elapsed().as_micros();
+    if status >= 500 {
+        tracing::info!(method, route, status, micros, path = request.path(), "answered");
+    } else {
+        tracing::debug!(method, route, status, micros, path = request.path(), "answered");
+    }
+    state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
+}

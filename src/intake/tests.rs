@@ -1,0 +1,256 @@
+//! What bodies give, form by form and fault by fault.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::domain::Parts;
+
+const LIMITS: Limits = Limits { items: 100, item_bytes: 1 << 20, depth: 64 };
+
+const GOOD: &str =
+    r#"{"topic":"t","event_id":"1","timestamp":"2026-01-01T00:00:00Z","source":"s","payload":{"n":1.50}}"#;
+
+fn json(body: &str) -> Result<Parsed<Event>, BodyError> {
+    events(body.as_bytes(), Format::Json, LIMITS)
+}
+
+fn lines(body: &[u8]) -> Parsed<Event> {
+    events(body, Format::NdJson, LIMITS).unwrap()
+}
+
+/// Field and code of every fault of a body with one invalid event.
+fn faults(body: &str) -> Vec<(Option<String>, FaultCode)> {
+    let parsed = json(body).unwrap();
+    assert_eq!((parsed.valid.len(), parsed.invalid.len()), (0, 1), "{body}");
+    let faults = &parsed.invalid[0].faults;
+    faults.iter().map(|fault| (fault.field.as_ref().map(ToString::to_string), fault.code)).collect()
+}
+
+fn with(field: &str, value: &str) -> String {
+    let mut members: Vec<_> = [
+        ("topic", "\"t\""),
+        ("event_id", "\"1\""),
+        ("timestamp", "\"2026-01-01T00:00:00Z\""),
+        ("source", "\"s\""),
+        ("payload", "{}"),
+    ]
+    .into_iter()
+    .filter(|(name, _)| *name != field)
+    .collect();
+    members.push((field, value));
+    let members: Vec<_> = members.iter().map(|(name, value)| format!("{name:?}:{value}")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+#[test]
+fn one_event_an_array_and_a_batch_are_read_alike() {
+    let one = json(GOOD).unwrap();
+    assert_eq!(one.valid[0].payload(), r#"{"n":1.50}"#);
+    assert_eq!(json(&format!(" [ {GOOD} ] ")).unwrap(), one);
+    assert_eq!(json(&format!("\n{{ \"events\" : [{GOOD}] }}\n")).unwrap(), one);
+    assert_eq!(json(&format!("{{\"\\u0065vents\":[{GOOD}]}}")).unwrap(), one);
+    assert_eq!(lines(GOOD.as_bytes()), one);
+}
+
+#[test]
+fn empty_lists_hold_no_events() {
+    for body in ["[]", " [ ] ", r#"{"events":[]}"#] {
+        assert_eq!(json(body).unwrap(), Parsed { valid: vec![], invalid: vec![] }, "{body}");
+    }
+    assert!(lines(b"").valid.is_empty());
+}
+
+#[test]
+fn a_body_that_is_not_json_is_refused_as_a_whole() {
+    let cut = &GOOD[..GOOD.len() - 1];
+    for body in ["", " ", "{", "[", "nope", "[1,]", "[1 2]", "[1]]", "{}{}", "{\"events\":[]", cut] {
+        assert!(matches!(json(body), Err(BodyError::NotJson(_))), "{body}");
+    }
+    let not_utf8 = events(b"[\"\xff\"]", Format::Json, LIMITS);
+    assert!(matches!(not_utf8, Err(BodyError::NotJson(_))));
+    let error = json(&format!("[{GOOD},{{\"topic\" 1}}]")).unwrap_err().to_string();
+    assert!(error.contains(&format!("byte {}", GOOD.len() + 2)), "{error}");
+}
+
+#[test]
+fn a_batch_has_no_other_member() {
+    for (body, name) in [
+        (r#"{"events":[],"mode":1}"#, "mode"),
+        (r#"{"events":[],"events":[]}"#, "events"),
+        (r#"{"mode":1,"events":[]}"#, "mode"),
+        (r#"{"topic":"t","events":[]}"#, "topic"),
+    ] {
+        let Err(BodyError::NotAList(detail)) = json(body) else { panic!("{body}") };
+        assert!(detail.contains(&format!("{name:?}")), "{detail}");
+    }
+    assert!(matches!(json(r#"{"events":{}}"#), Err(BodyError::NotAList(_))));
+}
+
+#[test]
+fn other_values_are_invalid_events() {
+    for body in ["1e999", "\"\\ud800\"", "null", "true", "[[]]", "[\"x\"]", "[1]"] {
+        assert_eq!(faults(body), [(None, FaultCode::NotAnObject)], "{body}");
+    }
+    let parsed = json(&format!("[1,{GOOD},null]")).unwrap();
+    assert_eq!(parsed.valid.len(), 1);
+    assert_eq!(parsed.invalid.iter().map(|bad| bad.index).collect::<Vec<_>>(), [0, 2]);
+}
+
+#[test]
+fn every_fault_of_an_event_is_named() {
+    use FaultCode::*;
+    let named = |field: &str, code| (Some(field.to_owned()), code);
+    let missing = Field::ALL.map(|field| named(field.as_str(), MissingField));
+    assert_eq!(faults("{}"), missing);
+    let body = r#"{"topic":1,"event_id":"","timestamp":"soon","source":"a\u0000","payload":[],"extra":{}}"#;
+    assert_eq!(
+        faults(body),
+        [
+            named("extra", UnknownField),
+            named("topic", WrongType),
+            named("event_id", Empty),
+            named("timestamp", BadTimestamp),
+            named("source", ControlCharacter),
+            named("payload", WrongType),
+        ]
+    );
+    let twice = GOOD.replace("\"source\"", "\"topic\":\"t\",\"source\"");
+    assert_eq!(faults(&twice), [named("topic", DuplicateField)]);
+    assert_eq!(faults(&with("topic", "\"\\udc00\"")), [named("topic", LoneSurrogate)]);
+    assert_eq!(faults(&with("payload", r#"{"a":"\ud800x"}"#)), [named("payload", LoneSurrogate)]);
+    assert_eq!(faults(&with("topic", &format!("{:?}", "x".repeat(256)))), [named("topic", TooLong)]);
+}
+
+use crate::domain::Field;
+
+#[test]
+fn details_are_sentences_with_numbers() {
+    let parsed = json(&with("topic", &format!("{:?}", "x".repeat(300)))).unwrap();
+    assert_eq!(parsed.invalid[0].faults[0].detail, "topic has 300 bytes, the limit is 255");
+    let parsed = json(&with("source", "null")).unwrap();
+    assert_eq!(parsed.invalid[0].faults[0].detail, "source must be a string, not null");
+}
+
+#[test]
+fn a_hostile_number_of_unknown_fields_names_the_first_ones() {
+    let many: Vec<_> = (0..10_000).map(|number| format!("\"{number}{}\":0", "x".repeat(99))).collect();
+    let parsed = json(&format!("{{{}}}", many.join(","))).unwrap();
+    let text: usize = parsed.invalid[0].faults.iter().map(|fault| fault.detail.len()).sum();
+    assert!(text < 4_000, "{text}");
+}
+
+#[test]
+fn depth_counts_the_event_itself_and_has_no_end_but_its_limit() {
+    let nested = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+    assert_eq!(json(&with("payload", &nested(63))).unwrap().valid.len(), 1);
+    let too_deep = [(Some("payload".to_owned()), FaultCode::TooDeep)];
+    assert_eq!(faults(&with("payload", &nested(64))), too_deep);
+    assert_eq!(faults(&with("payload", &nested(10_000))), too_deep);
+    let arrays = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(faults(&arrays), [(None, FaultCode::NotAnObject)]);
+    assert_eq!(faults(&with("extra", &arrays)), [(Some("extra".to_owned()), FaultCode::UnknownField)]);
+    assert!(json(&"[".repeat(1_000_000)).is_err());
+}
+
+#[test]
+fn sizes_and_numbers_of_events_are_limited() {
+    let limits = Limits { items: 2, item_bytes: GOOD.len(), ..LIMITS };
+    let big = GOOD.replace("1.50", "1.500");
+    for (body, format) in
+        [(format!("[ {GOOD} , {big} ]"), Format::Json), (format!("{GOOD}\r\n{big}\n"), Format::NdJson)]
+    {
+        let parsed = events(body.as_bytes(), format, limits).unwrap();
+        assert_eq!((parsed.valid.len(), parsed.invalid[0].index), (1, 1));
+        assert!(parsed.invalid[0].too_large());
+        assert_eq!(parsed.invalid[0].faults.len(), 1);
+    }
+    for (body, format) in
+        [(format!("[{GOOD},1,{GOOD}, broken"), Format::Json), (format!("1\n2\n{GOOD}\n"), Format::NdJson)]
+    {
+        assert_eq!(events(body.as_bytes(), format, limits), Err(BodyError::TooMany(2)));
+    }
+}
+
+#[test]
+fn a_broken_line_breaks_no_other() {
+    let body =
+        [b" \r\n\n".as_slice(), GOOD.as_bytes(), b"\r\n{\"topic\":\n\xff\n\"x\"\n", GOOD.as_bytes()].concat();
+    let parsed = lines(&body);
+    assert_eq!(parsed.valid.len(), 2);
+    let found: Vec<_> = parsed.invalid.iter().map(|bad| (bad.index, bad.faults[0].code)).collect();
+    assert_eq!(found, [(1, FaultCode::NotJson), (2, FaultCode::NotJson), (3, FaultCode::NotAnObject)]);
+}
+
+#[test]
+fn keys_have_two_fields() {
+    let parsed =
+        keys(br#"[{"topic":"t","event_id":"\u00e9"},{"topic":"t","source":"s"},7]"#, LIMITS).unwrap();
+    assert_eq!(parsed.valid, [Key { topic: "t".to_owned(), event_id: "é".to_owned() }]);
+    let codes: Vec<Vec<_>> =
+        parsed.invalid.iter().map(|bad| bad.faults.iter().map(|fault| fault.code).collect()).collect();
+    assert_eq!(codes, [vec![FaultCode::MissingField, FaultCode::UnknownField], vec![FaultCode::NotAnObject]]);
+    assert!(matches!(keys(b"{}", LIMITS), Err(BodyError::NotAList(_))));
+    assert!(matches!(keys(b"{", LIMITS), Err(BodyError::NotJson(_))));
+}
+
+#[derive(Debug, Clone)]
+struct Sent {
+    topic: String,
+    event_id: String,
+    timestamp: String,
+    source: String,
+    payload: serde_json::Value,
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    let name = "[a-z\"\\\\/é☃😀 ]{1,9}";
+    let payload = prop::collection::btree_map("[a\"\\\\\n☃]{0,3}", any::<Option<i64>>(), 0..4);
+    (name, name, name, payload, any::<bool>()).prop_map(|(topic, event_id, source, payload, zulu)| Sent {
+        topic,
+        event_id,
+        timestamp: format!("2026-01-31 23:59:60.123{}", if zulu { "Z" } else { "" }),
+        source,
+        payload: json!(payload),
+    })
+}
+
+impl Sent {
+    fn json(&self) -> String {
+        let Self { topic, event_id, timestamp, source, payload } = self;
+        json!({"topic": topic, "event_id": event_id, "timestamp": timestamp, "source": source, "payload": payload})
+            .to_string()
+    }
+}
+
+proptest! {
+    #[test]
+    fn events_come_back_from_every_form(sent in prop::collection::vec(sent(), 1..9)) {
+        let texts: Vec<_> = sent.iter().map(Sent::json).collect();
+        let array = format!("[{}]", texts.join(" ,\n"));
+        let batch = format!("{{\"events\":{array}}}");
+        let forms = [json(&array).unwrap(), json(&batch).unwrap(), lines(texts.join("\n").as_bytes()),
+            Parsed { valid: texts.iter().flat_map(|text| json(text).unwrap().valid).collect(), invalid: vec![] }];
+        for parsed in forms {
+            prop_assert!(parsed.invalid.is_empty());
+            prop_assert_eq!(parsed.valid.len(), sent.len());
+            for (event, sent) in parsed.valid.iter().zip(&sent) {
+                let payload = sent.payload.to_string();
+                let parts = Parts { topic: &sent.topic, event_id: &sent.event_id,
+                    timestamp: &sent.timestamp, source: &sent.source, payload: &payload };
+                prop_assert_eq!(event.parts(), parts);
+            }
+        }
+    }
+
+    #[test]
+    fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..64), text in "[\\[\\]{},:\"a1e. \\\\u]{0,40}") {
+        for bytes in [body.as_slice(), text.as_bytes()] {
+            let _ = events(bytes, Format::Json, LIMITS);
+            let _ = events(bytes, Format::NdJson, LIMITS);
+            if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) {
+                prop_assert!(events(bytes, Format::Json, LIMITS).is_ok() || value.is_object());
+            }
+        }
+    }
+}
