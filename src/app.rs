@@ -17,7 +17,7 @@ use crate::config::{Settings, StoreUrl};
 use crate::http::{self, State};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use crate::store::Engine;
+use crate::store::{Engine, SqliteStore};
 
 /// A running log.
 pub struct App {
@@ -43,7 +43,9 @@ pub fn run(settings: &Settings) -> Result<()> {
 
 /// Opens the configured store.
 fn open_store(settings: &Settings) -> Result<Arc<dyn Engine>> {
-    Err(anyhow!("the store {} cannot be opened yet", store_name(settings)))
+    let store =
+        SqliteStore::open(settings).with_context(|| format!("{} cannot be opened", store_name(settings)))?;
+    Ok(Arc::new(store))
 }
 
 fn store_name(settings: &Settings) -> String {

@@ -85,7 +85,10 @@ fn handlers_reach_the_store_only_to_read() {
     for (file, source) in files("src/http", &["rs"]) {
         for forbidden in ["Engine", "Writer", "SqliteStore", "rusqlite"] {
             let code = source.split("#[cfg(test)]").next().unwrap();
-            assert!(!code.contains(forbidden), "{file} names {forbidden}: handlers hold a Reader and the Pipeline");
+            assert!(
+                !code.contains(forbidden),
+                "{file} names {forbidden}: handlers hold a Reader and the Pipeline"
+            );
         }
     }
 }
@@ -133,7 +136,9 @@ fn documents_name_only_files_that_exist() {
     for (document, text) in documents {
         for word in text.split(|c: char| c.is_whitespace() || "()`,;\"'|".contains(c)) {
             let path = word.trim_end_matches(['.', ':']);
-            let ours = ["src/", "tests/", "docs/", "config/", ".ci/", "bench/"].iter().any(|at| path.starts_with(at));
+            let ours = ["src/", "tests/", "docs/", "config/", ".ci/", "bench/"]
+                .iter()
+                .any(|at| path.starts_with(at));
             if ours && !path.contains(['*', '<', '{', '#']) {
                 assert!(exists(Path::new(path)), "{document} names {path}, which does not exist");
             }
@@ -148,7 +153,8 @@ fn exists(path: &Path) -> bool {
 #[test]
 fn invariants_have_numbers_that_code_and_tests_name() {
     let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
-    let sources: String = files("src", &["rs"]).into_values().chain(files("tests", &["rs"]).into_values()).collect();
+    let sources: String =
+        files("src", &["rs"]).into_values().chain(files("tests", &["rs"]).into_values()).collect();
     for number in 1..=10 {
         let name = format!("invariant {number}:");
         assert!(document.contains(&format!("**{number}.")), "docs/ARCHITECTURE.md lacks invariant {number}");

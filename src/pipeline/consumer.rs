@@ -116,12 +116,12 @@ impl Consumer {
     }
 
     fn answer_waiters(&self, waiters: Vec<Waiter>, first: Verdict) {
-        for waiter in waiters {
-            match repeated(first) {
-                verdict @ Verdict::Duplicate { .. } => {
-                    self.answer(&waiter.reply, vec![(waiter.index, verdict)]);
-                }
-                refused => waiter.reply.decide([(waiter.index, refused)]),
+        for Waiter { reply, index } in waiters {
+            if let Verdict::Refused(_) = first {
+                self.shared.tally.reject(1);
+                reply.decide([(index, first)]);
+            } else {
+                self.answer(&reply, vec![(index, repeated(first))]);
             }
         }
     }

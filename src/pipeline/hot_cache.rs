@@ -128,7 +128,10 @@ impl HotCache {
     pub(super) fn settle(&mut self, key: Key, verdict: Option<Verdict>) -> Vec<Waiter> {
         let waiters = match self.states.remove(&key.id) {
             Some((_, State::Committing { waiters, .. })) => waiters,
-            _ => Vec::new(),
+            _ => {
+                debug_assert!(false, "a marked key stays marked until it is settled");
+                Vec::new()
+            }
         };
         if let Some(verdict) = verdict {
             self.learn(key, verdict);
@@ -178,7 +181,7 @@ impl Drop for HotCache {
 pub(super) fn repeated(first: Verdict) -> Verdict {
     match first {
         Verdict::Accepted { seq } => Verdict::Duplicate { seq, conflict: false },
-        other => other,
+        Verdict::Duplicate { .. } | Verdict::Refused(_) => first,
     }
 }
 

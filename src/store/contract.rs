@@ -242,5 +242,11 @@ fn limits_topics(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     assert_eq!(append(&mut *writer, &b), [refused, refused]);
     assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}")])), [accepted(2)]);
     assert_eq!(wait(engine.reader().topic(topic("b"))), None);
-    assert_eq!(wait(engine.reader().totals()).topics, 1);
+    let totals = wait(engine.reader().totals());
+    assert_eq!(totals.topics, 1);
+    assert_eq!(
+        totals.counts,
+        Counts { accepted: 2, rejected: 4, ..Counts::default() },
+        "refused is rejected"
+    );
 }

@@ -101,6 +101,7 @@ impl Log {
     fn append(&mut self, batch: &Batch, now: Timestamp, topic_limit: Option<u64>) -> Vec<Verdict> {
         let full = topic_limit.is_some_and(|limit| self.topics.len() as u64 >= limit);
         if full && !self.topics.contains_key(&batch.topic) {
+            self.rejected += batch.events.len() as u64;
             return vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()];
         }
         let topic = self.topics.entry(batch.topic.clone()).or_default();

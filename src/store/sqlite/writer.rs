@@ -31,6 +31,8 @@ pub(super) struct SqliteWriter {
 struct Staged {
     topics: HashMap<Topic, StagedTopic>,
     topics_total: u64,
+    /// Events of topics that are one too many.
+    refused: u64,
     bytes: usize,
 }
 
@@ -75,7 +77,7 @@ impl SqliteWriter {
         for batch in group {
             verdicts.push(self.write_batch(batch, now, staged)?);
         }
-        let mut sum = Counts::default();
+        let mut sum = Counts { rejected: staged.refused, ..Counts::default() };
         for topic in staged.topics.values() {
             topics::update(&self.connection, topic.state, topic.counts, now)?;
             sum += topic.counts;
@@ -92,6 +94,7 @@ impl SqliteWriter {
         staged: &mut Staged,
     ) -> Result<Vec<Verdict>, StoreError> {
         let Some(topic) = self.stage(&batch.topic, staged)? else {
+            staged.refused += batch.events.len() as u64;
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
         };
         let mut verdicts = Vec::with_capacity(batch.events.len());
