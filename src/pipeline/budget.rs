@@ -1,4 +1,6 @@
 //! What may be in flight at once: bytes from their arrival, events from their parsing, until the commit.
+//!
+//! invariant 8: memory is bounded by this, by the hot caches' room and by `router.consumers`.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -108,6 +108,8 @@ impl Committer {
     }
 
     /// Runs one transaction. A panic is an outcome that is not known, and so the end of this writer.
+    ///
+    /// invariant 5: what a writer holds in memory dies with it, and the next one reads the store.
     fn run<T>(
         &mut self,
         transaction: impl FnOnce(&mut dyn Writer) -> Result<T, AppendError>,

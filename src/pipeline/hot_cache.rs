@@ -2,6 +2,8 @@
 //!
 //! A key is unknown, being committed, stored, or, when it was evicted, unknown again. What is said here of a
 //! key holds for one payload, known by its digest; for any other payload the writer decides.
+//!
+//! invariant 7: it learns only durable verdicts, so that it may forget but never invents.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -125,14 +127,15 @@ impl HotCache {
 
     /// Settles an event that was marked: with its verdict once that is durable, with `None` where the commit
     /// failed or is unknown. Gives back who waits for it.
+    ///
+    /// invariant 2: nothing is known as stored, and nobody who waits is told so, before this is called.
     pub(super) fn settle(&mut self, key: Key, verdict: Option<Verdict>) -> Vec<Waiter> {
-        let waiters = match self.states.remove(&key.id) {
-            Some((_, State::Committing { waiters, .. })) => waiters,
-            _ => {
-                debug_assert!(false, "a marked key stays marked until it is settled");
-                Vec::new()
-            }
-        };
+        let mut waiters = Vec::new();
+        if let Some((_, State::Committing { waiters: waiting, .. })) = self.states.remove(&key.id) {
+            waiters = waiting;
+        } else {
+            debug_assert!(false, "a marked key stays marked until it is settled");
+        }
         if let Some(verdict) = verdict {
             self.learn(key, verdict);
         }

@@ -28,6 +28,7 @@ impl WriterActor {
         Self { committer, pending, scheduled: false }
     }
 
+    /// invariant 1: the answers follow the commit, and the commit follows the sync.
     fn commit_next_group(&mut self) {
         let (batches, ways_back) = self.pending.next_group();
         let group: Vec<_> = batches.iter().collect();

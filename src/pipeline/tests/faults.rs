@@ -37,6 +37,7 @@ impl Handler<Panic> for WriterActor {
     }
 }
 
+// invariant 5: an error to everyone who waits.
 #[actix::test]
 async fn a_failed_commit_fails_everyone_who_waits_for_it_and_the_event_is_new_later() {
     for fault in [Fault::Failed, Fault::UnknownLost, Fault::Panic] {

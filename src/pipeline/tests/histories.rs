@@ -84,6 +84,7 @@ fn fault() -> impl Strategy<Value = Fault> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
+    // invariant 7: with any cache, or none, the answers are those of the store.
     #[test]
     fn caches_and_consumers_change_no_answer(
         requests in prop::collection::vec(request(), 1..20), keys in 0..6_usize, consumers in 1..4_usize,
@@ -100,6 +101,7 @@ proptest! {
         })?;
     }
 
+    // invariant 3: whatever fails, a key is accepted once.
     #[test]
     fn lanes_and_faults_and_concurrency_never_accept_twice(
         requests in prop::collection::vec(request(), 1..20), faults in prop::collection::vec(fault(), 0..4),

@@ -97,6 +97,7 @@ async fn verdicts_come_in_the_order_of_the_request() {
     log.pipeline.stop().await;
 }
 
+// invariant 1: and invariant 2: nobody is answered before the one commit that all wait for.
 #[actix::test]
 async fn nothing_is_answered_before_the_commit() {
     let log = start(&settings());
@@ -150,6 +151,7 @@ async fn an_idle_consumer_is_retired_and_found_again() {
     log.pipeline.stop().await;
 }
 
+// invariant 8: topics may be many, consumers are not.
 #[actix::test]
 async fn consumers_alive_at_once_are_bounded_and_every_lane_is_served() {
     let mut settings = settings();

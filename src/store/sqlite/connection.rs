@@ -50,7 +50,7 @@ impl Database {
     }
 }
 
-/// Says so where the last process left work behind: SQLite takes it over when the file is opened.
+/// invariant 9: says so where the last process left work behind; SQLite takes it over when the file is opened.
 pub(super) fn report_recovery(path: &Path) {
     let mut wal: OsString = path.into();
     wal.push("-wal");

@@ -1,4 +1,4 @@
-//! One process owns a store: an operating system's lock on a file beside it.
+//! invariant 10: one process owns a store, by an operating system's lock on a file beside it.
 //!
 //! Not a lock on the database file: closing any handle on that would drop SQLite's own locks. Not SQLite's
 //! `locking_mode=EXCLUSIVE`: other tools may read the store. The lock goes with the process, however it ends.

@@ -17,6 +17,8 @@ pub(super) struct First {
 }
 
 /// Stores the event with this seq if its key is new; gives the event that is stored already if it is not.
+///
+/// invariant 3: the unique index decides, whoever else writes and whatever memory says.
 pub(super) fn insert_if_new(
     connection: &Connection,
     topic: TopicId,

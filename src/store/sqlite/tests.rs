@@ -46,6 +46,7 @@ fn the_sqlite_engine_keeps_the_contract() {
     }
 }
 
+// invariant 10: one owner.
 #[test]
 fn a_second_owner_is_refused_until_the_first_is_gone() {
     let directory = tempfile::tempdir().unwrap();
@@ -89,6 +90,7 @@ fn the_database_of_another_program_is_refused() {
     assert!(SqliteStore::open(&settings(directory.path())).is_err());
 }
 
+// invariant 9: nothing to recover after a clean stop.
 #[test]
 fn everything_is_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
@@ -129,6 +131,7 @@ fn a_locked_store_refuses_in_time_and_takes_the_same_event_later() {
     assert_eq!(append(&mut *writer, &event), [Verdict::Accepted { seq: 1 }]);
 }
 
+// invariant 4: events, keys and counters change together or not at all.
 #[test]
 fn a_failed_group_leaves_nothing_in_memory_and_loses_no_count() {
     let directory = tempfile::tempdir().unwrap();
@@ -156,6 +159,7 @@ fn a_failed_group_leaves_nothing_in_memory_and_loses_no_count() {
     assert_eq!((totals.counts.accepted, totals.counts.rejected, totals.topics), (4, 3, 2));
 }
 
+// invariant 6: seqs have no gaps, and a gap is never passed over.
 #[test]
 fn a_gap_in_a_topic_is_damage_and_not_a_short_page() {
     let directory = tempfile::tempdir().unwrap();

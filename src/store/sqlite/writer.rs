@@ -108,6 +108,7 @@ impl SqliteWriter {
                     conflict: !same_value(&first.payload, event.payload()),
                 },
             };
+            // invariant 6: a seq is used by an event of the same transaction, or not at all.
             if let Verdict::Accepted { .. } = verdict {
                 topic.state.last_seq = seq;
                 bytes += event.bytes();
@@ -170,7 +171,7 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// One transaction with everything in it. With relaxed durability it waits for the disk only if `sync` says
+    /// invariant 4: one transaction with everything in it. With relaxed durability it waits for the disk only if `sync` says
     /// so; SQLite keeps the order of commits either way.
     fn transact(
         &mut self,
