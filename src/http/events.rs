@@ -57,7 +57,7 @@ struct Wanted {
     tag = "read",
     params(EventsQuery),
     responses((status = 200, description = "The events; one a line in NDJSON",
-        content((inline(Page<'_>) = "application/json"), (String = "application/x-ndjson"))), EventsProblems),
+        content((Page<'static> = "application/json"), (String = "application/x-ndjson"))), EventsProblems),
 )]
 pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     let wanted = wanted(&request)?;
