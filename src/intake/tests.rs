@@ -139,6 +139,16 @@ fn a_hostile_number_of_unknown_fields_names_the_first_ones() {
 }
 
 #[test]
+fn a_hostile_number_of_faults_is_cut_to_one_for_each_event() {
+    let limits = Limits { items: 10_000, ..LIMITS };
+    let body = vec!["{}"; 10_000].join("\n");
+    let parsed = events(body.as_bytes(), Format::NdJson, limits).unwrap();
+    assert_eq!(parsed.invalid.len(), 10_000);
+    let faults: usize = parsed.invalid.iter().map(|bad| bad.faults.len()).sum();
+    assert_eq!(faults, FAULTS_MAX + 10_000 - FAULTS_MAX / Field::ALL.len());
+}
+
+#[test]
 fn depth_counts_the_event_itself_and_has_no_end_but_its_limit() {
     let nested = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
     assert_eq!(json(&with("payload", &nested(63))).unwrap().valid.len(), 1);
