@@ -60,12 +60,12 @@ async fn parameters_are_refused_by_name() {
 
 #[actix_web::test]
 async fn formats_are_negotiated() {
-    let request = TestRequest::get().uri("/events?topic=t").insert_header(("accept", "text/event-stream"));
-    assert_eq!(send(empty(), request).await.problem(), (406, "not_acceptable".to_owned()));
-    let request = TestRequest::post().uri("/publish").insert_header(("content-type", "text/plain"));
-    assert_eq!(send(empty(), request).await.problem(), (415, "unsupported_type".to_owned()));
-    let request = TestRequest::post().uri("/publish").insert_header(("content-encoding", "gzip, br"));
-    assert_eq!(send(empty(), request).await.problem(), (415, "unsupported_encoding".to_owned()));
+    let read = TestRequest::get().uri("/events?topic=t").insert_header(("accept", "text/event-stream"));
+    assert_eq!(send(empty(), read).await.problem(), (406, "not_acceptable".to_owned()));
+    let typed = TestRequest::post().uri("/publish").insert_header(("content-type", "text/plain"));
+    assert_eq!(send(empty(), typed).await.problem(), (415, "unsupported_type".to_owned()));
+    let encoded = TestRequest::post().uri("/publish").insert_header(("content-encoding", "gzip, br"));
+    assert_eq!(send(empty(), encoded).await.problem(), (415, "unsupported_encoding".to_owned()));
 }
 
 #[actix_web::test]
@@ -74,7 +74,7 @@ async fn bodies_that_are_no_events_are_refused() {
     let answer = publish("", r#"{"events":[],"mode":"x"}"#.to_owned()).await;
     assert_eq!(answer.problem(), (422, "invalid_parameter".to_owned()));
     assert!(answer.json()["detail"].as_str().unwrap().contains("\"mode\""));
-    let eleven = format!("[{}]", vec![GOOD; 11].join(","));
+    let eleven = format!("[{}]", [GOOD; 11].join(","));
     assert_eq!(publish("?invalid=skip", eleven).await.problem(), (413, "batch_too_large".to_owned()));
 }
 

@@ -16,26 +16,26 @@ fn seqs(list: &Value) -> Vec<u64> {
 #[actix_web::test]
 async fn a_list_counts_its_events_and_says_where_to_go_on() {
     let state = with(5);
-    let list = get(&state, "/events?topic=t&after=1&limit=2").await.json();
-    assert_eq!((seqs(&list), &list["count"], &list["next_after"]), (vec![2, 3], &json!(2), &json!(3)));
-    assert_eq!(list["events"][0]["received_at"], "1970-01-01T00:00:00.000000Z");
-    let list = get(&state, "/events?topic=t&order=desc&before=5&limit=2").await.json();
-    assert_eq!((seqs(&list), &list["next_before"]), (vec![4, 3], &json!(3)));
-    let list = get(&state, "/events?topic=unknown").await.json();
-    assert_eq!(list, json!({"topic": "unknown", "count": 0, "events": [], "next_after": 0}));
+    let rising = get(&state, "/events?topic=t&after=1&limit=2").await.json();
+    assert_eq!((seqs(&rising), &rising["count"], &rising["next_after"]), (vec![2, 3], &json!(2), &json!(3)));
+    assert_eq!(rising["events"][0]["received_at"], "1970-01-01T00:00:00.000000Z");
+    let falling = get(&state, "/events?topic=t&order=desc&before=5&limit=2").await.json();
+    assert_eq!((seqs(&falling), &falling["next_before"]), (vec![4, 3], &json!(3)));
+    let none = get(&state, "/events?topic=unknown").await.json();
+    assert_eq!(none, json!({"topic": "unknown", "count": 0, "events": [], "next_after": 0}));
 }
 
 #[actix_web::test]
 async fn a_long_list_is_streamed_whole_in_both_formats_and_orders() {
     let state = with(2_500);
-    let list = get(&state, "/events?topic=t").await.json();
-    assert_eq!(seqs(&list), (1..=2_500).collect::<Vec<_>>());
-    let list = get(&state, "/events?topic=t&order=desc").await.json();
-    assert_eq!(seqs(&list), (1..=2_500).rev().collect::<Vec<_>>());
+    let rising = get(&state, "/events?topic=t").await.json();
+    assert_eq!(seqs(&rising), (1..=2_500).collect::<Vec<_>>());
+    let falling = get(&state, "/events?topic=t&order=desc").await.json();
+    assert_eq!(seqs(&falling), (1..=2_500).rev().collect::<Vec<_>>());
     let request = TestRequest::get().uri("/events?topic=t").insert_header(("accept", "application/x-ndjson"));
     let answer = send(state, request).await;
     assert_eq!(answer.header("content-type"), "application/x-ndjson");
-    assert!(answer.text().ends_with("\n"));
+    assert!(answer.text().ends_with('\n'));
     for (line, seq) in answer.text().lines().zip(1_u64..) {
         let event: Value = serde_json::from_str(line).unwrap();
         assert_eq!((&event["seq"], &event["payload"]), (&json!(seq), &json!({"n": 1.0})));
@@ -47,10 +47,10 @@ async fn a_long_list_is_streamed_whole_in_both_formats_and_orders() {
 async fn a_hole_in_the_log_is_never_a_short_answer() {
     let holed =
         |missing| state(Fake { events: 2_500, missing: Some(missing), ..Fake::default() }, &settings());
-    let answer = get(&holed(10), "/events?topic=t").await;
-    assert_eq!(answer.problem(), (500, "store_damaged".to_owned()));
-    let answer = get(&holed(1_500), "/events?topic=t").await;
-    assert!(answer.body.is_err(), "the stream is cut");
+    let early = get(&holed(10), "/events?topic=t").await;
+    assert_eq!(early.problem(), (500, "store_damaged".to_owned()));
+    let late = get(&holed(1_500), "/events?topic=t").await;
+    assert!(late.body.is_err(), "the stream is cut");
 }
 
 #[actix_web::test]
@@ -66,19 +66,16 @@ async fn one_event_is_found_by_its_encoded_key() {
 #[actix_web::test]
 async fn keys_are_looked_up_in_their_order() {
     let state = with(5);
-    let ask = |body: &'static str| TestRequest::post().uri("/events/lookup").set_payload(body);
-    let answer =
-        send(state.clone(), ask(r#"[{"topic":"t","event_id":"b"},{"topic":"t","event_id":"a/2"}]"#)).await;
-    assert_eq!(answer.json(), json!([null, {"seq": 2, "received_at": "1970-01-01T00:00:00.000000Z"}]));
-    assert_eq!(send(state.clone(), ask("[]")).await.json(), json!([]));
-    let answer =
-        send(state.clone(), ask(r#"[{"topic":"t","event_id":"b"},{"topic":"","event_id":1}]"#)).await;
-    assert_eq!(answer.problem(), (422, "invalid_events".to_owned()));
-    assert_eq!(answer.json()["errors"][0]["index"], 1);
-    let answer = send(state.clone(), ask("{}")).await;
-    assert_eq!(answer.problem(), (422, "invalid_parameter".to_owned()));
-    let answer = send(state, ask("[1,2,3,4,5,6,7,8,9,10,11]")).await;
-    assert_eq!(answer.problem(), (413, "batch_too_large".to_owned()));
+    let ask =
+        |body: &'static str| send(state.clone(), TestRequest::post().uri("/events/lookup").set_payload(body));
+    let found = ask(r#"[{"topic":"t","event_id":"b"},{"topic":"t","event_id":"a/2"}]"#).await;
+    assert_eq!(found.json(), json!([null, {"seq": 2, "received_at": "1970-01-01T00:00:00.000000Z"}]));
+    assert_eq!(ask("[]").await.json(), json!([]));
+    let invalid = ask(r#"[{"topic":"t","event_id":"b"},{"topic":"","event_id":1}]"#).await;
+    assert_eq!(invalid.problem(), (422, "invalid_events".to_owned()));
+    assert_eq!(invalid.json()["errors"][0]["index"], 1);
+    assert_eq!(ask("{}").await.problem(), (422, "invalid_parameter".to_owned()));
+    assert_eq!(ask("[1,2,3,4,5,6,7,8,9,10,11]").await.problem(), (413, "batch_too_large".to_owned()));
 }
 
 #[actix_web::test]
