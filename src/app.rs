@@ -147,3 +147,61 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::http::tests::{Fake, settings};
+
+    async fn started() -> App {
+        App::start(&settings(), Arc::new(Fake::default())).await.unwrap()
+    }
+
+    fn connected(app: &App) -> TcpStream {
+        let stream = TcpStream::connect(app.addresses()[0]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+    }
+
+    /// What can be read until the other end closes.
+    async fn rest(mut stream: TcpStream) -> String {
+        let reading = rt::task::spawn_blocking(move || {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).map(|_| text)
+        });
+        reading.await.unwrap().unwrap()
+    }
+
+    #[actix_web::test]
+    async fn a_stop_answers_what_is_in_flight_and_closes_what_is_idle() {
+        let app = started().await;
+        let (mut idle, mut busy) = (connected(&app), connected(&app));
+        idle.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        busy.write_all(b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[").unwrap();
+        rt::time::sleep(Duration::from_millis(200)).await;
+        let address = app.addresses()[0];
+        let (begun, stop) = (Instant::now(), rt::spawn(app.stop()));
+        let idle = rest(idle).await;
+        assert!(idle.starts_with("HTTP/1.1 200") && begun.elapsed() < Duration::from_millis(900), "{idle}");
+        busy.write_all(b"]").unwrap();
+        let busy = rest(busy).await;
+        assert!(busy.starts_with("HTTP/1.1 200") && busy.contains("\"received\":0"), "{busy}");
+        stop.await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    }
+
+    #[actix_web::test]
+    async fn an_address_that_is_taken_is_an_error() {
+        let app = started().await;
+        let mut same = settings();
+        same.server.bind = app.addresses()[0].to_string();
+        let error = App::start(&same, Arc::new(Fake::default())).await.err().unwrap();
+        assert!(error.to_string().contains(&same.server.bind), "{error}");
+        app.stop().await;
+    }
+}

@@ -82,7 +82,7 @@ async fn inflated(
         let mut reader = decoder(encoding, StreamReader::new(Box::pin(charged(payload, &permit))));
         let (mut body, mut buffer) = (Vec::new(), vec![0; INFLATE_BYTES]);
         loop {
-            let bytes = reader.read(&mut buffer).await.map_err(|error| undecodable(error, encoding))?;
+            let bytes = reader.read(&mut buffer).await.map_err(|error| undecodable(&error, encoding))?;
             if bytes == 0 {
                 break body;
             }
@@ -132,7 +132,7 @@ fn decoder<'a>(encoding: Encoding, input: impl AsyncBufRead + 'a) -> Pin<Box<dyn
     }
 }
 
-fn undecodable(error: io::Error, encoding: Encoding) -> Failure {
+fn undecodable(error: &io::Error, encoding: Encoding) -> Failure {
     let inner = error.get_ref();
     if let Some(refused) = inner.and_then(|inner| inner.downcast_ref::<PublishError>()) {
         return Failure::from(refused.clone());

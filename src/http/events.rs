@@ -1,6 +1,5 @@
 //! `GET /events`: which events of a topic are wanted, in which order and format.
 
-use actix_web::http::Method;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
@@ -57,14 +56,14 @@ struct Wanted {
     tag = "read",
     params(EventsQuery),
     responses((status = 200, description = "The events; one a line in NDJSON",
-        content((inline(Page<'_>) = "application/json"), (String = "application/x-ndjson"))), EventsProblems),
+        content((Page<'static> = "application/json"), (String = "application/x-ndjson"))), EventsProblems),
 )]
 pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     let wanted = wanted(&request)?;
     let format = headers::accepted(request.headers())?;
     let counts = state.reader.topic(wanted.topic.clone()).await?;
     let plan = plan(wanted, counts.as_ref());
-    stream::answer(state.reader.clone(), plan, format, request.method() == Method::HEAD).await
+    stream::answer(&request, state.reader.clone(), plan, format).await
 }
 
 fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {

@@ -90,9 +90,10 @@ impl From<PublishError> for Failure {
         let (code, detail) = match &error {
             PublishError::Overloaded => (Code::Overloaded, error.to_string()),
             PublishError::Stopping => (Code::ShuttingDown, error.to_string()),
-            PublishError::Unavailable(_) => (Code::StoreUnavailable, NOT_STORED.to_owned()),
+            PublishError::Unavailable(_) | PublishError::ActorFailed => {
+                (Code::StoreUnavailable, NOT_STORED.to_owned())
+            }
             PublishError::Damaged(_) => (Code::StoreDamaged, DAMAGED.to_owned()),
-            PublishError::ActorFailed => (Code::StoreUnavailable, NOT_STORED.to_owned()),
         };
         if code != Code::Overloaded {
             tracing::warn!(cause = %error, "a publish was not decided");

@@ -43,7 +43,7 @@ pub(super) fn content_format(headers: &HeaderMap) -> Result<Format, Failure> {
 
 /// The compression of the body; `None` where it has none.
 pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Failure> {
-    let names: Vec<_> = listed(headers, CONTENT_ENCODING).map(|name| name.to_ascii_lowercase()).collect();
+    let names: Vec<_> = listed(headers, CONTENT_ENCODING).map(str::to_ascii_lowercase).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     match names[..] {
         [] | ["identity"] => Ok(None),
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn content_types_may_have_parameters() {
-        let read = |value: &str| content_format(&headers(CONTENT_TYPE, &[value])).ok();
+        let read = |value: &str| content_format(&headers(&CONTENT_TYPE, &[value])).ok();
         assert_eq!(content_format(&HeaderMap::new()).unwrap(), Format::Json);
         assert_eq!(read("Application/JSON; charset=utf-8"), Some(Format::Json));
         for ndjson in ["application/x-ndjson", "application/ndjson", "application/jsonl;charset=UTF-8"] {
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn one_encoding_at_a_time() {
-        let read = |values: &[&str]| content_encoding(&headers(CONTENT_ENCODING, values)).ok();
+        let read = |values: &[&str]| content_encoding(&headers(&CONTENT_ENCODING, values)).ok();
         assert_eq!(read(&[]), Some(None));
         assert_eq!(read(&["identity"]), Some(None));
         assert_eq!(read(&["GZIP"]), Some(Some(Encoding::Gzip)));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_best_acceptable_format_is_chosen() {
-        let read = |value: &str| accepted(&headers(ACCEPT, &[value])).ok();
+        let read = |value: &str| accepted(&headers(&ACCEPT, &[value])).ok();
         assert_eq!(accepted(&HeaderMap::new()).unwrap(), Format::Json);
         for json in ["*/*", "text/html, */*;q=0.1", "application/json", "text/event-stream, application/*"] {
             assert_eq!(read(json), Some(Format::Json), "{json}");
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_preference_is_found_among_others() {
-        let read = |values: &[&str]| prefers_minimal(&headers(HeaderName::from_static("prefer"), values));
+        let read = |values: &[&str]| prefers_minimal(&headers(&HeaderName::from_static("prefer"), values));
         assert!(read(&["return=minimal"]));
         assert!(read(&["respond-async, wait=10", "return = \"minimal\"; foo"]));
         assert!(!read(&["return=representation"]));

@@ -22,7 +22,7 @@ use crate::store::Key;
     path = "/events/{topic}/{event_id}",
     tag = "read",
     params(api::Key),
-    responses((status = 200, description = "The event", body = inline(api::Event<'_>)), EventProblems),
+    responses((status = 200, description = "The event", body = api::Event<'static>), EventProblems),
 )]
 pub(super) async fn event(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;

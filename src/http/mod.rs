@@ -17,7 +17,7 @@ mod topics;
 mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use actix_web::dev::Handler;
 use actix_web::http::header::{ALLOW, HeaderValue};

@@ -56,13 +56,11 @@ impl Query {
     /// A parameter that is one of a few words.
     pub(super) fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Failure> {
         let Some(text) = self.take(name) else { return Ok(None) };
-        match words.iter().find(|(word, _)| *word == text) {
-            Some((_, value)) => Ok(Some(*value)),
-            None => {
-                let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-                Err(Failure::parameter(name, &format!("must be {}", names.join(" or "))))
-            }
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(Some(*value));
         }
+        let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        Err(Failure::parameter(name, &format!("must be {}", names.join(" or "))))
     }
 
     /// Refuses what was not taken.

@@ -91,9 +91,11 @@ pub(super) async fn publish(
     let parsed = intake::events(&bytes, format, state.intake_limits())?;
     drop(bytes);
     permit.charge_events(parsed.valid.len())?;
-    state.pipeline.reject(parsed.invalid.len() as u64);
-    if on_invalid == OnInvalid::Refuse && !parsed.invalid.is_empty() {
-        return Err(Failure::invalid(&parsed.invalid));
+    if !parsed.invalid.is_empty() {
+        state.pipeline.reject(parsed.invalid.len() as u64);
+        if on_invalid == OnInvalid::Refuse {
+            return Err(Failure::invalid(&parsed.invalid));
+        }
     }
     let verdicts = decide(&state, parsed.valid, permit).await?;
     if on_invalid == OnInvalid::Refuse {
@@ -159,4 +161,42 @@ fn results(verdicts: &[Verdict], invalid: &[Invalid]) -> Vec<EventResult> {
         None => verdicts.next().map(|verdict| EventResult::decided(*verdict)),
     };
     (0..count).filter_map(result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::{FaultCode, Refusal};
+
+    #[test]
+    fn results_stand_in_the_order_of_the_request() {
+        let bad = |index| Invalid { index, faults: vec![Fault::of_event(FaultCode::NotAnObject, "no")] };
+        let verdicts = [
+            Verdict::Accepted { seq: 9 },
+            Verdict::Duplicate { seq: 4, conflict: false },
+            Verdict::Duplicate { seq: 5, conflict: true },
+            Verdict::Refused(Refusal::TopicLimit),
+        ];
+        let found: Vec<Value> = results(&verdicts, &[bad(0), bad(2), bad(5)])
+            .iter()
+            .map(|result| serde_json::to_value(result).unwrap())
+            .collect();
+        let rejected = |index: usize| found[index]["error"]["code"].as_str().unwrap().to_owned();
+        assert_eq!(found.len(), 7);
+        assert_eq!(found[1], json!({"status": "accepted", "seq": 9}));
+        assert_eq!(found[3], json!({"status": "duplicate", "seq": 4}));
+        assert_eq!(found[4], json!({"status": "duplicate", "seq": 5, "conflict": true}));
+        assert_eq!([0, 2, 5].map(rejected), ["not_an_object"; 3]);
+        assert_eq!(rejected(6), "topic_limit");
+    }
+
+    #[test]
+    fn refused_events_refuse_the_request_by_name() {
+        assert!(check_refusals(&[Verdict::Accepted { seq: 1 }]).is_ok());
+        let verdicts = [Verdict::Accepted { seq: 1 }, Verdict::Refused(Refusal::TopicLimit)];
+        let failure = check_refusals(&verdicts).unwrap_err();
+        assert!(failure.to_string().starts_with("invalid_events: 1 item"), "{failure}");
+    }
 }

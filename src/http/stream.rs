@@ -4,8 +4,9 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use actix_web::HttpResponse;
+use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 
 use super::failure::Failure;
@@ -32,12 +33,12 @@ pub(super) struct Plan {
 }
 
 /// The answer to a plan. The first page is read before anything is sent: an error then is a problem document,
-/// and what fits into one page has a Content-Length. `head_only` reads no further.
+/// and what fits into one page has a Content-Length.
 pub(super) async fn answer(
+    request: &HttpRequest,
     reader: Arc<dyn Reader>,
     plan: Plan,
     format: Format,
-    head_only: bool,
 ) -> Result<HttpResponse, Failure> {
     let mut response = HttpResponse::Ok();
     response.content_type(match format {
@@ -49,10 +50,16 @@ pub(super) async fn answer(
     if listing.done() {
         return Ok(response.body(first));
     }
-    if head_only {
+    if request.method() == Method::HEAD {
         return Ok(response.streaming(stream::empty::<io::Result<Bytes>>()));
     }
-    Ok(response.streaming(stream::try_unfold((Some(first), listing), step)))
+    let mut whole = response.streaming(stream::try_unfold((Some(first), listing), step));
+    if request.version() < Version::HTTP_11 {
+        // HTTP/1.0 knows no chunks: there the end of the connection is the end of the list.
+        whole.head_mut().no_chunking(true);
+        whole.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(whole)
 }
 
 /// Gives what is ready, else reads the next page. After an error the connection is cut, so that the client

@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
-use actix_web::Error;
-use actix_web::ResponseError;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
+use actix_web::{Error, ResponseError};
 
 use super::failure::Failure;
 use super::state::State;

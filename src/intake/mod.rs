@@ -101,11 +101,17 @@ pub fn keys(body: &[u8], limits: Limits) -> Result<Parsed<Key>, BodyError> {
     Ok(collector.parsed)
 }
 
+/// Past so many faults of one body only the first fault of each invalid item is kept, so that the answer to a
+/// hostile body stays within a few MB. Every invalid item is still named.
+const FAULTS_MAX: usize = 20_000;
+
 /// Checks one value after the other and keeps what comes out.
 struct Collector<T> {
     limits: Limits,
     check: fn(Members<'_>, Limits) -> Result<T, Vec<Fault>>,
     parsed: Parsed<T>,
+    /// The faults kept so far.
+    faults: usize,
 }
 
 /// A JSON value where an event or a key should be.
@@ -118,7 +124,7 @@ enum Item<'a> {
 
 impl<T> Collector<T> {
     fn new(limits: Limits, check: fn(Members<'_>, Limits) -> Result<T, Vec<Fault>>) -> Self {
-        Self { limits, check, parsed: Parsed { valid: Vec::new(), invalid: Vec::new() } }
+        Self { limits, check, parsed: Parsed { valid: Vec::new(), invalid: Vec::new() }, faults: 0 }
     }
 
     /// Takes the next value, of so many bytes as JSON.
@@ -139,8 +145,12 @@ impl<T> Collector<T> {
         }
         match checked {
             Ok(item) => self.parsed.valid.push(item),
-            Err(faults) => {
+            Err(mut faults) => {
                 debug_assert!(!faults.is_empty(), "an invalid item breaks a rule");
+                if self.faults >= FAULTS_MAX {
+                    faults.truncate(1);
+                }
+                self.faults += faults.len();
                 self.parsed.invalid.push(Invalid { index, faults });
             }
         }

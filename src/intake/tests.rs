@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::domain::Parts;
+use crate::domain::{Field, Parts};
 
 const LIMITS: Limits = Limits { items: 100, item_bytes: 1 << 20, depth: 64 };
 
@@ -27,7 +27,7 @@ fn faults(body: &str) -> Vec<(Option<String>, FaultCode)> {
     faults.iter().map(|fault| (fault.field.as_ref().map(ToString::to_string), fault.code)).collect()
 }
 
-fn with(field: &str, value: &str) -> String {
+fn with(field: &str, json: &str) -> String {
     let mut members: Vec<_> = [
         ("topic", "\"t\""),
         ("event_id", "\"1\""),
@@ -38,7 +38,7 @@ fn with(field: &str, value: &str) -> String {
     .into_iter()
     .filter(|(name, _)| *name != field)
     .collect();
-    members.push((field, value));
+    members.push((field, json));
     let members: Vec<_> = members.iter().map(|(name, value)| format!("{name:?}:{value}")).collect();
     format!("{{{}}}", members.join(","))
 }
@@ -122,14 +122,12 @@ fn every_fault_of_an_event_is_named() {
     assert_eq!(faults(&with("topic", &format!("{:?}", "x".repeat(256)))), [named("topic", TooLong)]);
 }
 
-use crate::domain::Field;
-
 #[test]
 fn details_are_sentences_with_numbers() {
     let parsed = json(&with("topic", &format!("{:?}", "x".repeat(300)))).unwrap();
     assert_eq!(parsed.invalid[0].faults[0].detail, "topic has 300 bytes, the limit is 255");
-    let parsed = json(&with("source", "null")).unwrap();
-    assert_eq!(parsed.invalid[0].faults[0].detail, "source must be a string, not null");
+    let other = json(&with("source", "null")).unwrap();
+    assert_eq!(other.invalid[0].faults[0].detail, "source must be a string, not null");
 }
 
 #[test]
@@ -138,6 +136,16 @@ fn a_hostile_number_of_unknown_fields_names_the_first_ones() {
     let parsed = json(&format!("{{{}}}", many.join(","))).unwrap();
     let text: usize = parsed.invalid[0].faults.iter().map(|fault| fault.detail.len()).sum();
     assert!(text < 4_000, "{text}");
+}
+
+#[test]
+fn a_hostile_number_of_faults_is_cut_to_one_for_each_event() {
+    let limits = Limits { items: 10_000, ..LIMITS };
+    let body = vec!["{}"; 10_000].join("\n");
+    let parsed = events(body.as_bytes(), Format::NdJson, limits).unwrap();
+    assert_eq!(parsed.invalid.len(), 10_000);
+    let faults: usize = parsed.invalid.iter().map(|bad| bad.faults.len()).sum();
+    assert_eq!(faults, FAULTS_MAX + 10_000 - FAULTS_MAX / Field::ALL.len());
 }
 
 #[test]
@@ -225,16 +233,16 @@ impl Sent {
 
 proptest! {
     #[test]
-    fn events_come_back_from_every_form(sent in prop::collection::vec(sent(), 1..9)) {
-        let texts: Vec<_> = sent.iter().map(Sent::json).collect();
+    fn events_come_back_from_every_form(all in prop::collection::vec(sent(), 1..9)) {
+        let texts: Vec<_> = all.iter().map(Sent::json).collect();
         let array = format!("[{}]", texts.join(" ,\n"));
         let batch = format!("{{\"events\":{array}}}");
         let forms = [json(&array).unwrap(), json(&batch).unwrap(), lines(texts.join("\n").as_bytes()),
             Parsed { valid: texts.iter().flat_map(|text| json(text).unwrap().valid).collect(), invalid: vec![] }];
         for parsed in forms {
             prop_assert!(parsed.invalid.is_empty());
-            prop_assert_eq!(parsed.valid.len(), sent.len());
-            for (event, sent) in parsed.valid.iter().zip(&sent) {
+            prop_assert_eq!(parsed.valid.len(), all.len());
+            for (event, sent) in parsed.valid.iter().zip(&all) {
                 let payload = sent.payload.to_string();
                 let parts = Parts { topic: &sent.topic, event_id: &sent.event_id,
                     timestamp: &sent.timestamp, source: &sent.source, payload: &payload };

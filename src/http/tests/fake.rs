@@ -1,0 +1,166 @@
+//! A pretended store: one topic `t` with as many events as wanted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::config::{Cache, Durability, Limits, Log, LogFormat, Router, Server, Settings, Store, StoreUrl};
+use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, Verdict};
+use crate::store::{
+    AppendError, Batch, Engine, Found, Key, Order, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals,
+    Writer,
+};
+
+/// Settings as a test wants them: small, on a free port.
+pub(crate) fn settings() -> Settings {
+    let second = Duration::from_secs(1);
+    Settings {
+        server: Server {
+            bind: "127.0.0.1:0".to_owned(),
+            workers: 1,
+            request_timeout: second,
+            body_timeout: second,
+            shutdown_timeout: second * 5,
+        },
+        limits: Limits {
+            body: 100_000,
+            batch_events: 10,
+            event: 10_000,
+            depth: 8,
+            in_flight_events: 1_000,
+            in_flight_bytes: 1_000_000,
+            topics: None,
+        },
+        router: Router { shards: 1, lanes: 1, idle: second, consumers: 10 },
+        cache: Cache { keys: 100, keys_per_topic: 10 },
+        store: Store {
+            url: StoreUrl::Sqlite(PathBuf::from("unused")),
+            durability: Durability::Full,
+            commit_events: 100,
+            commit_bytes: 1 << 20,
+            readers: 1,
+            lock_timeout: second,
+            wal_bytes: 1 << 20,
+        },
+        topics: std::collections::BTreeMap::new(),
+        log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+    }
+}
+
+/// A store whose topic `t` has the events 1 to `events`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fake {
+    pub(crate) events: u64,
+    /// A seq that does not read back.
+    pub(crate) missing: Option<u64>,
+    /// Whether no read succeeds.
+    pub(crate) unavailable: bool,
+}
+
+impl Fake {
+    fn check(&self) -> Result<(), StoreError> {
+        if self.unavailable { Err(StoreError::Unavailable("the disk is on fire".to_owned())) } else { Ok(()) }
+    }
+
+    fn has(&self, topic: &Topic) -> bool {
+        topic.as_str() == "t" && self.events > 0
+    }
+
+    fn found(&self, key: &Key) -> Option<u64> {
+        let seq = key.event_id.strip_prefix("a/").and_then(|seq| seq.parse().ok())?;
+        (self.has(&key.topic) && (1..=self.events).contains(&seq)).then_some(seq)
+    }
+
+    fn counts(&self) -> TopicCounts {
+        TopicCounts {
+            topic: Topic::parse("t").unwrap(),
+            counts: Counts { accepted: self.events, duplicates: 2, conflicts: 1, rejected: 0 },
+            first_seq: 1,
+            last_seq: self.events,
+            last_received_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
+fn stored(seq: u64) -> StoredEvent {
+    let event_id = format!("a/{seq}");
+    let parts = Parts {
+        topic: "t",
+        event_id: &event_id,
+        timestamp: "2026-01-01T00:00:00Z",
+        source: "s",
+        payload: "{\"n\":\n1.0}",
+    };
+    StoredEvent { seq, received_at: Timestamp::UNIX_EPOCH, event: Event::pack(parts) }
+}
+
+#[async_trait]
+impl Reader for Fake {
+    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
+        self.check()?;
+        let range = query.first.max(1)..=query.last.min(self.events);
+        let seqs: Vec<_> = match query.order {
+            Order::Ascending => range.take(query.limit).collect(),
+            Order::Descending => range.rev().take(query.limit).collect(),
+        };
+        Ok(seqs.into_iter().filter(|seq| Some(*seq) != self.missing).map(stored).collect())
+    }
+
+    async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {
+        self.check()?;
+        Ok(self.found(&key).map(stored))
+    }
+
+    async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {
+        let at = |seq| Found { seq, received_at: Timestamp::UNIX_EPOCH };
+        Ok(keys.iter().map(|key| self.found(key).map(at)).collect())
+    }
+
+    async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
+        self.check()?;
+        Ok(self.has(&topic).then(|| self.counts()))
+    }
+
+    async fn topics(&self, after: Option<String>, _limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
+        let wanted = self.events > 0 && after.is_none_or(|after| after.as_str() < "t");
+        Ok(if wanted { vec![self.counts()] } else { Vec::new() })
+    }
+
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        Ok(Totals { counts: self.counts().counts, topics: u64::from(self.events > 0) })
+    }
+}
+
+impl Engine for Fake {
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(self.clone())
+    }
+
+    fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        Ok(Box::new(Nowhere))
+    }
+
+    fn tally(&self) -> Arc<Tally> {
+        Arc::new(Tally::default())
+    }
+
+    fn durability(&self) -> &'static str {
+        "full"
+    }
+}
+
+/// A writer that stores nothing.
+struct Nowhere;
+
+impl Writer for Nowhere {
+    fn append(&mut self, _group: &[&Batch], _now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        Err(AppendError::Failed(StoreError::Unavailable("it is only pretended".to_owned())))
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Lists, single events, lookups, topics, and what is observed.
+
+use actix_web::test::TestRequest;
+use serde_json::json;
+
+use super::*;
+
+fn with(events: u64) -> Arc<State> {
+    state(Fake { events, ..Fake::default() }, &settings())
+}
+
+fn seqs(list: &Value) -> Vec<u64> {
+    list["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+}
+
+#[actix_web::test]
+async fn a_list_counts_its_events_and_says_where_to_go_on() {
+    let state = with(5);
+    let rising = get(&state, "/events?topic=t&after=1&limit=2").await.json();
+    assert_eq!((seqs(&rising), &rising["count"], &rising["next_after"]), (vec![2, 3], &json!(2), &json!(3)));
+    assert_eq!(rising["events"][0]["received_at"], "1970-01-01T00:00:00.000000Z");
+    let falling = get(&state, "/events?topic=t&order=desc&before=5&limit=2").await.json();
+    assert_eq!((seqs(&falling), &falling["next_before"]), (vec![4, 3], &json!(3)));
+    let none = get(&state, "/events?topic=unknown").await.json();
+    assert_eq!(none, json!({"topic": "unknown", "count": 0, "events": [], "next_after": 0}));
+}
+
+#[actix_web::test]
+async fn a_long_list_is_streamed_whole_in_both_formats_and_orders() {
+    let state = with(2_500);
+    let rising = get(&state, "/events?topic=t").await.json();
+    assert_eq!(seqs(&rising), (1..=2_500).collect::<Vec<_>>());
+    let falling = get(&state, "/events?topic=t&order=desc").await.json();
+    assert_eq!(seqs(&falling), (1..=2_500).rev().collect::<Vec<_>>());
+    let request = TestRequest::get().uri("/events?topic=t").insert_header(("accept", "application/x-ndjson"));
+    let answer = send(state, request).await;
+    assert_eq!(answer.header("content-type"), "application/x-ndjson");
+    assert!(answer.text().ends_with('\n'));
+    for (line, seq) in answer.text().lines().zip(1_u64..) {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&event["seq"], &event["payload"]), (&json!(seq), &json!({"n": 1.0})));
+    }
+    assert_eq!(answer.text().lines().count(), 2_500);
+}
+
+#[actix_web::test]
+async fn a_hole_in_the_log_is_never_a_short_answer() {
+    let holed =
+        |missing| state(Fake { events: 2_500, missing: Some(missing), ..Fake::default() }, &settings());
+    let early = get(&holed(10), "/events?topic=t").await;
+    assert_eq!(early.problem(), (500, "store_damaged".to_owned()));
+    let late = get(&holed(1_500), "/events?topic=t").await;
+    assert!(late.body.is_err(), "the stream is cut");
+}
+
+#[actix_web::test]
+async fn one_event_is_found_by_its_encoded_key() {
+    let state = with(5);
+    let answer = get(&state, "/events/t/a%2F3").await;
+    assert_eq!(answer.json()["seq"], 3);
+    assert!(answer.text().contains("\"payload\":{\"n\":\n1.0}"), "as it was sent");
+    assert_eq!(get(&state, "/events/t/a%2F6").await.problem(), (404, "event_not_found".to_owned()));
+    assert_eq!(get(&state, "/events/t/%FF").await.problem(), (422, "invalid_parameter".to_owned()));
+}
+
+#[actix_web::test]
+async fn keys_are_looked_up_in_their_order() {
+    let state = with(5);
+    let ask =
+        |body: &'static str| send(state.clone(), TestRequest::post().uri("/events/lookup").set_payload(body));
+    let found = ask(r#"[{"topic":"t","event_id":"b"},{"topic":"t","event_id":"a/2"}]"#).await;
+    assert_eq!(found.json(), json!([null, {"seq": 2, "received_at": "1970-01-01T00:00:00.000000Z"}]));
+    assert_eq!(ask("[]").await.json(), json!([]));
+    let invalid = ask(r#"[{"topic":"t","event_id":"b"},{"topic":"","event_id":1}]"#).await;
+    assert_eq!(invalid.problem(), (422, "invalid_events".to_owned()));
+    assert_eq!(invalid.json()["errors"][0]["index"], 1);
+    assert_eq!(ask("{}").await.problem(), (422, "invalid_parameter".to_owned()));
+    assert_eq!(ask("[1,2,3,4,5,6,7,8,9,10,11]").await.problem(), (413, "batch_too_large".to_owned()));
+}
+
+#[actix_web::test]
+async fn topics_are_listed_and_found() {
+    let state = with(5);
+    let page = get(&state, "/topics").await.json();
+    assert_eq!((&page["topics"][0]["topic"], &page["next_after"]), (&json!("t"), &json!("t")));
+    assert_eq!(get(&state, "/topics?after=x").await.json(), json!({"topics": [], "next_after": "x"}));
+    assert_eq!(get(&with(0), "/topics").await.json(), json!({"topics": [], "next_after": null}));
+    assert_eq!(get(&state, "/topics/t").await.json()["last_seq"], 5);
+    assert_eq!(get(&state, "/topics/u").await.problem(), (404, "topic_not_found".to_owned()));
+}
+
+#[actix_web::test]
+async fn counts_health_metrics_and_pages_are_there() {
+    let state = with(5);
+    let stats = get(&state, "/stats").await.json();
+    assert_eq!(stats["persistent"]["total_events_received"], 7);
+    assert_eq!((&stats["topics"], &stats["topics_total"]), (&json!(["t"]), &json!(1)));
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(get(&state, path).await.json(), json!({"status": "ok"}));
+    }
+    let metrics = get(&state, "/metrics").await;
+    assert!(metrics.text().contains("route=\"/stats\""), "{}", metrics.text());
+    assert!(get(&state, "/openapi.json").await.text().contains("\"/publish\""));
+    assert_eq!(get(&state, "/docs").await.header("location"), "/docs/");
+    assert!(get(&state, "/docs/").await.text().contains("<html"));
+    assert!(get(&state, "/docs/swagger-initializer.js").await.text().contains("/openapi.json"));
+    assert_eq!(get(&state, "/docs/nothing.js").await.problem(), (404, "not_found".to_owned()));
+}
+
+#[actix_web::test]
+async fn head_answers_wherever_get_does() {
+    let state = with(2_500);
+    for path in [
+        "/events?topic=t",
+        "/events/t/a%2F3",
+        "/topics",
+        "/topics/t",
+        "/stats",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/docs/",
+    ] {
+        let answer =
+            send(state.clone(), TestRequest::with_uri(path).method(actix_web::http::Method::HEAD)).await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
+}
