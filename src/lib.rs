@@ -20,6 +20,7 @@
 //! | [`cli`] | arguments and exit codes |
 
 pub mod api;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod domain;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use actix_web::error::ParseError;
 use awc::error::{ConnectError, SendRequestError};
 use thiserror::Error;
 
@@ -101,6 +102,12 @@ impl ClientError {
                 Self::Broken { url, reason: "closed before the answer".to_owned() }
             }
             SendRequestError::Connect(reason) => Self::Unreachable { url, reason: reason.to_string() },
+            SendRequestError::Response(ParseError::Io(reason)) => {
+                Self::Broken { url, reason: reason.to_string() }
+            }
+            SendRequestError::Response(ParseError::Incomplete | ParseError::Timeout) => {
+                Self::Broken { url, reason: "ended in the middle of the answer".to_owned() }
+            }
             SendRequestError::Send(reason) => Self::Broken { url, reason: reason.to_string() },
             SendRequestError::Url(reason) => Self::Url(format!("{url} is no address of a server: {reason}")),
             other => Self::Unreadable { url, reason: other.to_string() },

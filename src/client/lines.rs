@@ -92,19 +92,21 @@ mod tests {
         }
     }
 
-    fn chunk(text: &'static str) -> Result<Bytes, PayloadError> {
-        Ok(Bytes::from_static(text.as_bytes()))
+    fn chunks(texts: &[&'static str]) -> Vec<Result<Bytes, PayloadError>> {
+        texts.iter().map(|text| Ok(Bytes::from_static(text.as_bytes()))).collect()
     }
 
     #[actix_web::test]
     async fn lines_come_whole_however_they_are_cut() {
-        let (lines, whole) = read(vec![chunk("a"), chunk("b\n\ncd"), chunk("\nlast")]).await;
+        let (lines, whole) = read(chunks(&["a", "b\n\ncd", "\nlast"])).await;
         assert_eq!((lines, whole), (vec!["ab".to_owned(), String::new(), "cd".into(), "last".into()], true));
     }
 
     #[actix_web::test]
     async fn a_part_of_a_line_before_a_break_is_not_given() {
-        let (lines, whole) = read(vec![chunk("a\nb"), Err(PayloadError::Incomplete(None))]).await;
+        let mut broken = chunks(&["a\nb"]);
+        broken.push(Err(PayloadError::Incomplete(None)));
+        let (lines, whole) = read(broken).await;
         assert_eq!((lines, whole), (vec!["a".to_owned()], false));
     }
 }
