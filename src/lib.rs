@@ -29,6 +29,8 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod domain;
 pub mod http;

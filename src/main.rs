@@ -1,3 +1,7 @@
 //! The `sekali` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sekali::cli::main()
+}

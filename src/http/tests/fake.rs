@@ -160,6 +160,14 @@ impl Writer for Nowhere {
         Err(AppendError::Failed(StoreError::Unavailable("it is only pretended".to_owned())))
     }
 
+    fn flush(&mut self, _now: Timestamp) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    fn probe(&mut self, _now: Timestamp) -> Result<(), AppendError> {
+        Ok(())
+    }
+
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         Ok(())
     }

@@ -1,0 +1,98 @@
+//! `sekali events`: reads a topic, one event a line, in constant memory.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use actix_web::web::Bytes;
+use anyhow::Context;
+use serde::Deserialize;
+
+use super::Outcome;
+use super::server::ServerArgs;
+use crate::client::{Lines, Order, Range};
+
+/// The greatest limit that the server takes; more events than this are read without a limit.
+const SERVER_LIMIT: u64 = 10_000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The topic
+    topic: String,
+    /// Only events with a greater seq
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
+    /// Only events with a smaller seq
+    #[arg(long, value_name = "SEQ")]
+    before: Option<u64>,
+    /// So many events at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// The newest first
+    #[arg(long)]
+    desc: bool,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    let order = if args.desc { Order::Desc } else { Order::Asc };
+    let limit = args.limit.filter(|limit| *limit <= SERVER_LIMIT);
+    let range = Range { after: args.after, before: args.before, limit, order };
+    let mut lines = args.server.client()?.events(&args.topic, range).await?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let copied = copy(&mut lines, args.limit.unwrap_or(u64::MAX), order, &mut out).await;
+    let flushed = out.flush().map_err(anyhow::Error::from);
+    match copied.and(flushed) {
+        // A reader that has seen enough (`| head`) is no error.
+        Err(error) if is_broken_pipe(&error) => Ok(Outcome::Done),
+        done => done.map(|()| Outcome::Done),
+    }
+}
+
+async fn copy(
+    lines: &mut Lines,
+    limit: u64,
+    order: Order,
+    out: &mut BufWriter<StdoutLock<'_>>,
+) -> anyhow::Result<()> {
+    let mut last = Bytes::new();
+    for _ in 0..limit {
+        let Some(line) = lines.next().await.with_context(|| how_to_go_on(&last, order))? else { break };
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        last = line;
+    }
+    Ok(())
+}
+
+/// What to say when a read ends early.
+fn how_to_go_on(last: &[u8], order: Order) -> String {
+    #[derive(Deserialize)]
+    struct Line {
+        seq: u64,
+    }
+    let flag = match order {
+        Order::Asc => "--after",
+        Order::Desc => "--before",
+    };
+    match serde_json::from_slice(last) {
+        Ok(Line { seq }) => format!("the read ended early; go on with {flag} {seq}"),
+        Err(_) => "the read ended before the first event".to_owned(),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_ended_early_says_how_to_go_on() {
+        let line = br#"{"seq":41,"topic":"orders"}"#;
+        assert_eq!(how_to_go_on(line, Order::Asc), "the read ended early; go on with --after 41");
+        assert_eq!(how_to_go_on(line, Order::Desc), "the read ended early; go on with --before 41");
+        assert_eq!(how_to_go_on(b"", Order::Asc), "the read ended before the first event");
+    }
+}

@@ -1,0 +1,58 @@
+//! `sekali lookup`: whether events are stored, and since when.
+
+use serde::Serialize;
+
+use super::server::ServerArgs;
+use super::{Outcome, output};
+use crate::api::{Found, Key};
+
+/// Keys of one request, well under every limit of a server.
+const KEYS: usize = 1000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The topic
+    topic: String,
+    /// The ids of events
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    /// Give a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    key: Key,
+    /// Null where the event is not stored.
+    found: Option<Found>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    let client = args.server.client()?;
+    let key = |event_id| Key { topic: args.topic.clone(), event_id };
+    let keys: Vec<Key> = args.ids.into_iter().map(key).collect();
+    let mut found = Vec::with_capacity(keys.len());
+    for some in keys.chunks(KEYS) {
+        found.append(&mut client.lookup(some).await?);
+    }
+    let outcome = if found.contains(&None) { Outcome::Failed } else { Outcome::Done };
+    let answers = keys.into_iter().zip(found).map(|(key, found)| Answer { key, found });
+    if args.json {
+        output::json(&answers.collect::<Vec<_>>())?;
+    } else {
+        output::result(&output::table(&["event_id", "received at", "seq"], 2, answers.map(row)))?;
+    }
+    Ok(outcome)
+}
+
+fn row(answer: Answer) -> Vec<String> {
+    let (received_at, seq) = match answer.found {
+        Some(found) => (found.received_at, found.seq.to_string()),
+        None => ("not stored".to_owned(), "-".to_owned()),
+    };
+    vec![answer.key.event_id, received_at, seq]
+}

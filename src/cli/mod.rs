@@ -1,0 +1,130 @@
+//! The command line: one file a command. Results go to standard output, talk to standard error; the exit code
+//! is 0 when everything is done, 1 when it failed, 2 for wrong usage.
+
+mod bench;
+mod check;
+mod events;
+mod health;
+mod lookup;
+mod output;
+mod publish;
+mod serve;
+mod server;
+mod stats;
+mod topics;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::ClientError;
+use crate::config::ConfigErrors;
+
+/// An idempotent event log: every event stored exactly once, durable before it is acknowledged.
+#[derive(Debug, Parser)]
+#[command(name = "sekali", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the log; the same as `sekali` alone
+    Serve(serve::Args),
+    /// Send events, again and again until each is known to be stored
+    Publish(publish::Args),
+    /// Read a topic: one event a line
+    Events(events::Args),
+    /// Show what the server counts
+    Stats(stats::Args),
+    /// List the topics
+    Topics(topics::Args),
+    /// Ask whether events are stored, and since when; exit 1 if one is not
+    Lookup(lookup::Args),
+    /// Put load on a server, with duplicates, then verify that every event is stored exactly once
+    Bench(bench::Args),
+    /// Say what is wrong with a configuration file
+    Check(check::Args),
+    /// Exit 0 when the server is ready (for container health checks)
+    Health(health::Args),
+}
+
+/// How a command that ran to its end ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Failed,
+}
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Wrong usage ends the process here, with exit code 2.
+    let cli = Cli::parse();
+    match run(cli.command.unwrap_or(Command::Serve(cli.serve))) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            output::talk(&explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Publish(args) => block_on(publish::run(args)),
+        Command::Events(args) => block_on(events::run(args)),
+        Command::Stats(args) => block_on(stats::run(args)),
+        Command::Topics(args) => block_on(topics::run(args)),
+        Command::Lookup(args) => block_on(lookup::run(args)),
+        Command::Bench(args) => block_on(bench::run(args)),
+        Command::Check(args) => check::run(&args),
+        Command::Health(args) => block_on(health::run(args)),
+    }
+}
+
+fn block_on<T>(command: impl Future<Output = T>) -> T {
+    actix_web::rt::System::new().block_on(command)
+}
+
+/// An error as the user sees it.
+fn explain(error: &anyhow::Error) -> String {
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        // Each line begins with its file and line, where editors look for them.
+        return errors.to_string();
+    }
+    let text = format!("error: {error:#}");
+    match error.chain().find_map(|cause| cause.downcast_ref::<ClientError>()) {
+        Some(ClientError::Unreachable { .. }) => {
+            format!(
+                "{text}\nStart a server with `sekali serve`, or name another one with --url or SEKALI_URL."
+            )
+        }
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unreachable_server_comes_with_advice() {
+        let error = ClientError::Unreachable { url: "http://h".to_owned(), reason: "refused".to_owned() };
+        let text = explain(&anyhow::Error::new(error).context("sending"));
+        assert!(text.starts_with("error: sending: cannot reach http://h: refused\nStart a server"), "{text}");
+    }
+}

@@ -1,0 +1,58 @@
+//! Standard output for results, standard error for talk, and tables.
+
+use std::io::{self, Write};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// Writes a result and a line end. A reader that has seen enough (`| head`) is no error.
+pub(super) fn result(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes a result as JSON on one line.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(result(&serde_json::to_string(value)?)?)
+}
+
+/// Says something to the user. When even that fails there is nobody to tell.
+pub(super) fn talk(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A table in plain columns; the columns from `numbers` on are aligned to the right.
+pub(super) fn table(header: &[&str], numbers: usize, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.to_vec());
+    for row in rows {
+        let cell = |(column, text): (usize, String)| {
+            let side = if column < numbers { CellAlignment::Left } else { CellAlignment::Right };
+            Cell::new(text).set_alignment(side)
+        };
+        table.add_row(row.into_iter().enumerate().map(cell));
+    }
+    table.trim_fmt()
+}
+
+/// A number with its thousands apart, as people read it.
+pub(super) fn thousands(number: u64) -> String {
+    indicatif::HumanCount(number).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_plain_columns() {
+        let rows = [vec!["orders".to_owned(), "7".to_owned()], vec!["x".to_owned(), thousands(1234)]];
+        let text = table(&["topic", "events"], 1, rows);
+        let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+        assert_eq!(lines, [["topic", "events"], ["orders", "7"], ["x", "1,234"]]);
+    }
+}

@@ -1,0 +1,61 @@
+//! The progress bar of `publish`, on a terminal only, and what is said beside it.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::input::Place;
+use super::sender::Listener;
+use crate::api::EventFault;
+use crate::cli::output::{self, thousands};
+use crate::client::ClientError;
+
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// A bar of the bytes sent, or of an unknown whole.
+pub(super) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// A bar for an input of so many bytes. It stays away where standard error is no terminal.
+    pub(super) fn new(size: Option<u64>) -> Self {
+        let (bar, template) = match size {
+            Some(bytes) => {
+                (ProgressBar::new(bytes), "[{elapsed}] {wide_bar} {bytes}/{total_bytes} {msg} events")
+            }
+            None => (ProgressBar::new_spinner(), "[{elapsed}] {spinner} {bytes} {msg} events"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(REDRAW);
+        Self { bar }
+    }
+
+    /// So many bytes more are sent, and so many events in all.
+    pub(super) fn sent(&self, bytes: usize, events: u64) {
+        self.bar.inc(bytes as u64);
+        self.bar.set_message(thousands(events));
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn talk(&self, text: &str) {
+        self.bar.suspend(|| output::talk(text));
+    }
+}
+
+impl Listener for Progress {
+    fn rejected(&self, place: Place, fault: &EventFault) {
+        let field = fault.field.as_deref().unwrap_or("the event");
+        self.talk(&format!("rejected: {place}: {field}: {} ({})", fault.detail, fault.code));
+    }
+
+    fn again(&self, error: &ClientError, delay: Duration) {
+        self.talk(&format!("{error}; trying again in {:.1} s", delay.as_secs_f64()));
+    }
+}

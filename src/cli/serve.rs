@@ -1,0 +1,32 @@
+//! `sekali serve`: runs the log.
+
+use std::path::PathBuf;
+
+use super::Outcome;
+use crate::app;
+use crate::config::{self, Overrides};
+use crate::telemetry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A configuration file; without one the defaults apply
+    #[arg(long, value_name = "FILE", env = "SEKALI_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where to listen, HOST:PORT; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", env = "SEKALI_BIND")]
+    bind: Option<String>,
+    /// Where the events are, such as sqlite:data/sekali.db
+    #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
+    store: Option<String>,
+    /// What to log: error, warn, info, debug, trace, off, or a filter
+    #[arg(long, value_name = "LEVEL", env = "SEKALI_LOG")]
+    log: Option<String>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let overrides = Overrides { bind: args.bind.clone(), store: args.store.clone(), log: args.log.clone() };
+    let settings = config::load(args.config.as_deref(), &overrides)?;
+    telemetry::init(&settings.log)?;
+    app::run(&settings)?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,165 @@
+//! Why a request has no answer, in words for a person, and whether sending it again can help.
+
+use std::fmt;
+use std::time::Duration;
+
+use actix_web::error::ParseError;
+use awc::error::{ConnectError, SendRequestError};
+use thiserror::Error;
+
+use crate::api::Problem;
+
+/// Errors of single events that are shown; an answer may hold ten thousand.
+const SHOWN: usize = 10;
+
+/// Why a request has no answer. After every one but [`ClientError::Url`] the server may have done what it was
+/// asked to; sending the same event ids again is safe.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The address is none that can be used.
+    #[error("{0}")]
+    Url(String),
+    /// No connection to the server.
+    #[error("cannot reach {url}: {reason}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// The connection ended before the answer did.
+    #[error("the connection to {url} broke: {reason}")]
+    Broken {
+        /// The server.
+        url: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// No answer in time.
+    #[error("{url} did not answer within {} s", waited.as_secs())]
+    Timeout {
+        /// The server.
+        url: String,
+        /// How long the client waited.
+        waited: Duration,
+    },
+    /// An answer that says no.
+    #[error("{0}")]
+    Refused(Box<Refused>),
+    /// An answer that is none of the contract's.
+    #[error("{url} answers like no sekali server: {reason}")]
+    Unreadable {
+        /// The server.
+        url: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+}
+
+/// An answer with an error status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The server.
+    pub url: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// When the server wants to be asked again.
+    pub retry_after: Option<Duration>,
+    /// What it said; `None` where it was no problem document (a proxy, or another server).
+    pub problem: Option<Problem>,
+}
+
+impl ClientError {
+    /// Whether the same request may succeed later: there was no answer, or a 503, or a proxy's word for the one
+    /// or the other.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
+            Self::Refused(refused) => matches!(refused.status, 502..=504),
+            Self::Url(_) | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// How long the server asks to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.refused().and_then(|refused| refused.retry_after)
+    }
+
+    /// The answer, where there was one that says no.
+    #[must_use]
+    pub fn refused(&self) -> Option<&Refused> {
+        if let Self::Refused(refused) = self { Some(refused) } else { None }
+    }
+
+    /// The error of a request that has no answer.
+    pub(super) fn of_send(url: &str, error: SendRequestError, waited: Duration) -> Self {
+        let url = url.to_owned();
+        match error {
+            SendRequestError::Timeout => Self::Timeout { url, waited },
+            SendRequestError::Connect(ConnectError::Disconnected) => {
+                Self::Broken { url, reason: "closed before the answer".to_owned() }
+            }
+            SendRequestError::Connect(reason) => Self::Unreachable { url, reason: reason.to_string() },
+            SendRequestError::Response(ParseError::Io(reason)) => {
+                Self::Broken { url, reason: reason.to_string() }
+            }
+            SendRequestError::Response(ParseError::Incomplete | ParseError::Timeout) => {
+                Self::Broken { url, reason: "ended in the middle of the answer".to_owned() }
+            }
+            SendRequestError::Send(reason) => Self::Broken { url, reason: reason.to_string() },
+            SendRequestError::Url(reason) => Self::Url(format!("{url} is no address of a server: {reason}")),
+            other => Self::Unreadable { url, reason: other.to_string() },
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(problem) = &self.problem else {
+            return write!(formatter, "{} answers with HTTP status {}", self.url, self.status);
+        };
+        write!(formatter, "{} ({} {}): {}", problem.title, self.status, problem.code, problem.detail)?;
+        for error in problem.errors.iter().take(SHOWN) {
+            let field = error.fault.field.as_deref().unwrap_or("the event");
+            write!(formatter, "\n  event {}: {field}: {}", error.index, error.fault.detail)?;
+        }
+        match problem.errors.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(formatter, "\n  and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Code, EventError, EventFault};
+
+    fn refused(status: u16, problem: Option<Problem>) -> Refused {
+        Refused { url: "http://h".to_owned(), status, retry_after: None, problem }
+    }
+
+    #[test]
+    fn only_answers_that_may_change_are_transient() {
+        let transient = |status| ClientError::Refused(Box::new(refused(status, None))).is_transient();
+        assert!(transient(503) && transient(502));
+        assert!(![400, 404, 413, 422, 500].into_iter().any(transient));
+    }
+
+    #[test]
+    fn a_refusal_shows_the_problem_and_its_first_errors() {
+        let fault = EventFault {
+            field: Some("source".to_owned()),
+            code: "empty".to_owned(),
+            detail: "must not be empty".to_owned(),
+        };
+        let errors = (0..12).map(|index| EventError { index, fault: fault.clone() }).collect();
+        let text =
+            refused(422, Some(Problem::new(Code::InvalidEvents, "12 events are bad", errors))).to_string();
+        assert!(text.starts_with("Invalid events (422 invalid_events): 12 events are bad\n"), "{text}");
+        assert!(text.contains("\n  event 9: source: must not be empty\n  and 2 more"), "{text}");
+        assert_eq!(refused(404, None).to_string(), "http://h answers with HTTP status 404");
+    }
+}

@@ -1,0 +1,112 @@
+//! The lines of an answer, one at a time: a read of any length takes the memory of one line.
+
+use std::time::Duration;
+
+use actix_web::web::{Bytes, BytesMut};
+use awc::error::PayloadError;
+use futures_util::StreamExt;
+use futures_util::stream::LocalBoxStream;
+
+use super::error::ClientError;
+
+/// The longest line, in bytes; far over any event.
+const LINE_MAX: usize = 256 << 20;
+/// The longest silence in the middle of an answer.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// A body that arrives in pieces.
+pub(super) type Body = LocalBoxStream<'static, Result<Bytes, PayloadError>>;
+
+/// An NDJSON answer.
+pub struct Lines {
+    url: String,
+    body: Body,
+    buffer: BytesMut,
+    /// So many bytes of the buffer hold no line end.
+    searched: usize,
+}
+
+impl Lines {
+    pub(super) fn new(url: String, body: Body) -> Self {
+        Self { url, body, buffer: BytesMut::new(), searched: 0 }
+    }
+
+    /// The next line, without its end; `None` after the last.
+    ///
+    /// # Errors
+    /// When the connection breaks or falls silent; a part of a line is never given.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(self.searched + end + 1).freeze();
+                self.searched = 0;
+                return Ok(Some(line.slice(..line.len() - 1)));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > LINE_MAX {
+                return Err(self.unreadable(format!("a line is longer than {LINE_MAX} bytes")));
+            }
+            if !self.fill().await? {
+                self.searched = 0;
+                let rest = self.buffer.split().freeze();
+                return Ok(Some(rest).filter(|line| !line.is_empty()));
+            }
+        }
+    }
+
+    /// Waits for more; false at the end.
+    async fn fill(&mut self) -> Result<bool, ClientError> {
+        match tokio::time::timeout(SILENCE, self.body.next()).await {
+            Err(_) => Err(ClientError::Timeout { url: self.url.clone(), waited: SILENCE }),
+            Ok(None) => Ok(false),
+            Ok(Some(Ok(chunk))) => {
+                self.buffer.extend_from_slice(&chunk);
+                Ok(true)
+            }
+            Ok(Some(Err(reason))) => {
+                Err(ClientError::Broken { url: self.url.clone(), reason: reason.to_string() })
+            }
+        }
+    }
+
+    fn unreadable(&self, reason: String) -> ClientError {
+        ClientError::Unreadable { url: self.url.clone(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    async fn read(chunks: Vec<Result<Bytes, PayloadError>>) -> (Vec<String>, bool) {
+        let mut lines = Lines::new("http://h".to_owned(), stream::iter(chunks).boxed_local());
+        let mut found = Vec::new();
+        loop {
+            match lines.next().await {
+                Ok(Some(line)) => found.push(String::from_utf8(line.to_vec()).unwrap()),
+                Ok(None) => return (found, true),
+                Err(_) => return (found, false),
+            }
+        }
+    }
+
+    fn chunks(texts: &[&'static str]) -> Vec<Result<Bytes, PayloadError>> {
+        texts.iter().map(|text| Ok(Bytes::from_static(text.as_bytes()))).collect()
+    }
+
+    #[actix_web::test]
+    async fn lines_come_whole_however_they_are_cut() {
+        let (lines, whole) = read(chunks(&["a", "b\n\ncd", "\nlast"])).await;
+        assert_eq!((lines, whole), (vec!["ab".to_owned(), String::new(), "cd".into(), "last".into()], true));
+    }
+
+    #[actix_web::test]
+    async fn a_part_of_a_line_before_a_break_is_not_given() {
+        let mut broken = chunks(&["a\nb"]);
+        broken.push(Err(PayloadError::Incomplete(None)));
+        let (lines, whole) = read(broken).await;
+        assert_eq!((lines, whole), (vec!["a".to_owned()], false));
+    }
+}
