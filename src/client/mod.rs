@@ -6,6 +6,10 @@
 mod error;
 mod lines;
 mod retry;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::time::Duration;
