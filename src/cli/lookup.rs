@@ -33,8 +33,8 @@ struct Answer {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let client = args.server.client()?;
-    let key = |event_id| Key { topic: args.topic.clone(), event_id };
-    let keys: Vec<Key> = args.ids.into_iter().map(key).collect();
+    let keys = args.ids.into_iter().map(|event_id| Key { topic: args.topic.clone(), event_id });
+    let keys: Vec<Key> = keys.collect();
     let mut found = Vec::with_capacity(keys.len());
     for some in keys.chunks(KEYS) {
         found.append(&mut client.lookup(some).await?);

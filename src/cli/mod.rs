@@ -11,6 +11,8 @@ mod publish;
 mod serve;
 mod server;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::future::Future;
@@ -107,24 +109,5 @@ fn explain(error: &anyhow::Error) -> String {
             )
         }
         _ => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn an_unreachable_server_comes_with_advice() {
-        let error = ClientError::Unreachable { url: "http://h".to_owned(), reason: "refused".to_owned() };
-        let text = explain(&anyhow::Error::new(error).context("sending"));
-        assert!(text.starts_with("error: sending: cannot reach http://h: refused\nStart a server"), "{text}");
     }
 }

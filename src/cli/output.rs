@@ -36,6 +36,9 @@ pub(super) fn table(header: &[&str], numbers: usize, rows: impl IntoIterator<Ite
         };
         table.add_row(row.into_iter().enumerate().map(cell));
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table.trim_fmt()
 }
 

@@ -17,9 +17,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let stats = args.server.client()?.stats().await?;
     if args.json {
-        output::json(&stats)?
+        output::json(&stats)?;
     } else {
-        output::result(&text(&stats))?
+        output::result(&text(&stats))?;
     }
     Ok(Outcome::Done)
 }

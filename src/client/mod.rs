@@ -6,6 +6,10 @@
 mod error;
 mod lines;
 mod retry;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::time::Duration;
@@ -30,6 +34,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest answer that is read as a whole, in bytes.
 const ANSWER_MAX: usize = 64 << 20;
+/// How long an unused connection is kept; under the 5 s after which actix servers close it.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Connections at once; more requests wait for one.
 const CONNECTIONS: usize = 1024;
 
@@ -70,7 +76,8 @@ impl Client {
     /// # Errors
     /// When the address is none, or is `https`.
     pub fn new(address: &str) -> Result<Self, ClientError> {
-        let connector = Connector::new().timeout(CONNECT_TIMEOUT).limit(CONNECTIONS);
+        let connector =
+            Connector::new().timeout(CONNECT_TIMEOUT).conn_keep_alive(KEEP_ALIVE).limit(CONNECTIONS);
         let http =
             awc::Client::builder().connector(connector).timeout(ANSWER_TIMEOUT).disable_redirects().finish();
         Ok(Self { http, url: url::check(address)? })

@@ -46,10 +46,9 @@ pub(super) fn log_format(text: &str) -> Option<LogFormat> {
 /// A filter that says something: a lone word would be taken for the name of a module, so that a level with a
 /// typing error would switch everything else off.
 pub(super) fn log_level(text: &str) -> Option<String> {
-    // An empty part parses as a level too.
-    let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
-    let says_something = |part: &str| part.contains(['=', '[']) || is_level(part);
-    let valid = text.split(',').all(says_something) && EnvFilter::try_new(text).is_ok();
+    let lone_is_level =
+        |part: &str| part.contains(['=', '[']) || (!part.is_empty() && part.parse::<LevelFilter>().is_ok());
+    let valid = text.split(',').all(lone_is_level) && EnvFilter::try_new(text).is_ok();
     valid.then(|| text.to_owned())
 }
 

@@ -5,7 +5,6 @@ mod load;
 mod plan;
 mod verify;
 
-use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
@@ -54,14 +53,36 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let bar = progress_bar(args.events);
     let sent = load::run(&client, &plan, schedule, shape, &bar).await;
     bar.finish_and_clear();
-    let mut measured = sent.context("FAILED: a request was never answered")?;
+    let mut measured = match sent {
+        Ok(measured) => measured,
+        Err(error) => return failed(&error.context("not every event was sent")),
+    };
     output::result(&speed(&measured))?;
     let mut verifier = Verifier::new(&plan, unique, measured.sent.clone());
-    read_back(&client, &plan, &mut verifier, measured.lost).await.context("FAILED: cannot verify")?;
-    look_up(&client, &plan, &mut verifier).await.context("FAILED: cannot verify")?;
+    match verify(&client, &plan, &mut verifier, measured.lost).await {
+        Ok(after) => check_stats(&mut measured, &before, &after),
+        Err(error) => return failed(&error.context("cannot read back what was sent")),
+    }
     measured.check_answers();
-    check_stats(&mut measured, &before, &client.stats().await?);
     judge(&measured, &verifier.finish(), plan.topics().len())
+}
+
+/// The last line of a run that broke off.
+fn failed(error: &anyhow::Error) -> anyhow::Result<Outcome> {
+    output::result(&format!("FAILED: {error:#}"))?;
+    Ok(Outcome::Failed)
+}
+
+/// Reads everything back; gives the server's totals after it.
+async fn verify(
+    client: &Client,
+    plan: &Plan,
+    verifier: &mut Verifier<'_>,
+    lost: u64,
+) -> anyhow::Result<Stats> {
+    read_back(client, plan, verifier, lost).await?;
+    look_up(client, plan, verifier).await?;
+    Ok(client.stats().await?)
 }
 
 fn progress_bar(events: u64) -> ProgressBar {

@@ -104,9 +104,8 @@ impl<'a> Verifier<'a> {
         });
         self.faults
             .check(conflicts == 0, || format!("{name} counts {conflicts} conflicts, and none was sent"));
-        let (last, read) = (stats.last_seq, self.next[topic] - 1);
-        self.faults
-            .check(last == read, || format!("{name} has last_seq {last}, and {read} was the last read"));
+        let (end, read) = (stats.last_seq, self.next[topic] - 1);
+        self.faults.check(end == read, || format!("{name} has last_seq {end}, and {read} was the last read"));
     }
 
     /// The index and the seq of so many events, to be looked up.
@@ -133,8 +132,6 @@ impl<'a> Verifier<'a> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
-
     use super::*;
     use crate::cli::bench::plan::Made;
 

@@ -132,7 +132,7 @@ mod tests {
         let writer = Arc::clone(&queue);
         let thread = thread::spawn(move || {
             for index in 0..100 {
-                assert!(writer.put(event(index, 1 + (index as usize * 7) % 12)).is_continue());
+                assert!(writer.put(event(index, 1 + usize::try_from(index).unwrap() * 7 % 12)).is_continue());
             }
             writer.end(Ok(()));
         });
