@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod contract;
 mod error;
+mod index;
 mod memory;
 mod sqlite;
 mod tally;

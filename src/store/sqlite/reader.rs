@@ -6,25 +6,43 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{Options, rows, topics};
+use super::index::SharedMemory;
+use super::runs::{self, Search};
+use super::topics::TopicId;
+use super::{Options, page, rows, topics};
 use crate::domain::{Counts, StoredEvent, Topic};
+use crate::store::index::{Entry, Hasher};
 use crate::store::{Found, Key, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals};
 
 /// A few connections that only read, each used by one read at a time on a thread that may block.
 pub(super) struct SqliteReader {
     options: Arc<Options>,
     tally: Arc<Tally>,
+    /// Recent keys and positions, and what memory holds of the runs. Whoever reads looks here first and into the
+    /// file after that: what is sealed in between is then seen in one of the two, and never in neither.
+    memory: SharedMemory,
+    hasher: Hasher,
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
 }
 
 impl SqliteReader {
-    pub(super) fn new(options: Arc<Options>, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(
+        options: Arc<Options>,
+        tally: Arc<Tally>,
+        memory: SharedMemory,
+        hasher: Hasher,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(options.readers));
-        Self { options, tally, idle: Arc::default(), places }
+        Self { options, tally, memory, hasher, idle: Arc::default(), places }
     }
 
-    /// Runs `read` in one read transaction. A connection is kept for the next read unless this one failed.
+    /// Where a key is looked for.
+    fn keys(&self) -> Keys {
+        Keys { memory: self.memory.clone(), hasher: self.hasher.clone() }
+    }
+
+    /// Runs `read` on a thread that may block. A connection is kept for the next read unless this one failed.
     async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -36,13 +54,11 @@ impl SqliteReader {
         let result = tokio::task::spawn_blocking(move || {
             let _place = place;
             let waiting = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut connection = match waiting {
+            let connection = match waiting {
                 Some(connection) => connection,
                 None => options.database.open_to_read()?,
             };
-            let transaction = connection.transaction()?;
-            let value = read(&transaction)?;
-            transaction.finish()?;
+            let value = read(&connection)?;
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             Ok(value)
         });
@@ -53,25 +69,34 @@ impl SqliteReader {
 #[async_trait]
 impl Reader for SqliteReader {
     async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
-        self.read(move |connection| rows::page(connection, &query)).await
+        let memory = self.memory.clone();
+        self.read(move |connection| page::read(connection, &memory, &query)).await
     }
 
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {
-        self.read(move |connection| rows::event(connection, key.topic.as_str(), &key.event_id)).await
+        let keys = self.keys();
+        let read = move |connection: &Connection| {
+            let Some((topic, entry)) = keys.find(connection, &key)? else { return Ok(None) };
+            rows::at(connection, (topic, key.topic.as_str()), (entry.seq, entry.pos)).map(Some)
+        };
+        self.read(read).await
     }
 
-    async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {
-        let find_all = move |connection: &Connection| {
-            keys.iter().map(|key| rows::find(connection, key.topic.as_str(), &key.event_id)).collect()
+    async fn lookup(&self, wanted: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {
+        let keys = self.keys();
+        let look_up = move |connection: &Connection, key: &Key| {
+            let Some((_, entry)) = keys.find(connection, key)? else { return Ok(None) };
+            Ok(Some(Found { seq: entry.seq, received_at: rows::received_at(connection, entry.pos)? }))
         };
-        self.read(find_all).await
+        self.read(move |connection| wanted.iter().map(|key| look_up(connection, key)).collect()).await
     }
 
     async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
         let tally = self.tally.snapshot();
         self.read(move |connection| {
-            let missing = tally.missing_from(epoch(connection)?);
-            let mut found = topics::one(connection, &topic)?;
+            let snapshot = connection.unchecked_transaction()?;
+            let missing = tally.missing_from(epoch(&snapshot)?);
+            let mut found = topics::one(&snapshot, &topic)?;
             if let Some(found) = &mut found {
                 found.counts += missing.of(&topic);
             }
@@ -83,8 +108,9 @@ impl Reader for SqliteReader {
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
         let tally = self.tally.snapshot();
         self.read(move |connection| {
-            let missing = tally.missing_from(epoch(connection)?);
-            let mut page = topics::list(connection, after.as_deref(), limit)?;
+            let snapshot = connection.unchecked_transaction()?;
+            let missing = tally.missing_from(epoch(&snapshot)?);
+            let mut page = topics::list(&snapshot, after.as_deref(), limit)?;
             for found in &mut page {
                 found.counts += missing.of(&found.topic);
             }
@@ -96,11 +122,44 @@ impl Reader for SqliteReader {
     async fn totals(&self) -> Result<Totals, StoreError> {
         let tally = self.tally.snapshot();
         self.read(move |connection| {
-            let mut totals = totals(connection)?;
-            totals.counts += tally.missing_from(epoch(connection)?).sum();
+            let snapshot = connection.unchecked_transaction()?;
+            let mut totals = totals(&snapshot)?;
+            totals.counts += tally.missing_from(epoch(&snapshot)?).sum();
             Ok(totals)
         })
         .await
+    }
+}
+
+/// Where a key is looked for: recent keys, then runs.
+struct Keys {
+    memory: SharedMemory,
+    hasher: Hasher,
+}
+
+impl Keys {
+    /// The topic and the entry of a key.
+    fn find(&self, connection: &Connection, key: &Key) -> Result<Option<(TopicId, Entry)>, StoreError> {
+        let Some(topic) = topics::load(connection, &key.topic)? else { return Ok(None) };
+        let hash = self.hasher.key(topic.id.0, &key.event_id);
+        loop {
+            let (recent, runs) = {
+                let memory = self.memory.read();
+                (memory.recent(hash), memory.runs())
+            };
+            if let Some(entry) = recent {
+                return Ok(Some((topic.id, entry)));
+            }
+            match runs::search(connection, runs.iter().map(Arc::as_ref), hash)? {
+                Search::Found(entry) => return Ok(Some((topic.id, entry))),
+                Search::NotThere => return Ok(None),
+                // A merge has replaced a run meanwhile; memory knows the new one.
+                Search::Outdated if !Arc::ptr_eq(&runs, &self.memory.read().runs()) => {}
+                Search::Outdated => {
+                    return Err(StoreError::Damaged("a block of the dedup index is missing".to_owned()));
+                }
+            }
+        }
     }
 }
 

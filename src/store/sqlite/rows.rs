@@ -1,38 +1,29 @@
-//! The rows of events, and how a key is found among them.
-//!
-//! A plain unique index on `(topic, event_id)` decides what is new. Everything that knows of that index
-//! stands in this file.
+//! The rows of events: the log itself, in the order in which it was committed.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::topics::TopicId;
 use crate::domain::{Event, Parts, StoredEvent};
-use crate::store::{Found, Order, PAGE_BYTES, PageQuery, StoreError};
+use crate::store::StoreError;
+use crate::store::index::{Entry, Hasher, Recent};
 
-/// What decides about a repeated key: the event that was stored first.
-pub(super) struct First {
-    pub(super) seq: u64,
-    pub(super) payload: String,
-}
-
-/// Stores the event with this seq if its key is new; gives the event that is stored already if it is not.
-///
-/// invariant 3: the unique index decides, whoever else writes and whatever memory says.
-pub(super) fn insert_if_new(
+/// Stores an event at a position behind all others.
+pub(super) fn insert(
     connection: &Connection,
     topic: TopicId,
-    seq: u64,
+    (pos, seq): (u64, u64),
     event: &Event,
     now: Timestamp,
-) -> Result<Option<First>, StoreError> {
+) -> rusqlite::Result<()> {
     let Parts { event_id, timestamp, source, payload, .. } = event.parts();
-    let inserted = connection
+    connection
         .prepare_cached(
-            "INSERT INTO events (topic, seq, event_id, timestamp, source, payload, received_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (topic, event_id) DO NOTHING",
+            "INSERT INTO events (pos, topic, seq, event_id, timestamp, source, payload, received_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
+            pos.cast_signed(),
             topic.0,
             seq.cast_signed(),
             event_id,
@@ -41,78 +32,81 @@ pub(super) fn insert_if_new(
             payload,
             now.as_microsecond()
         ])?;
-    if inserted == 1 {
-        return Ok(None);
-    }
-    let first = connection
-        .prepare_cached("SELECT seq, payload FROM events WHERE topic = ?1 AND event_id = ?2")?
-        .query_row(params![topic.0, event_id], |row| {
-            Ok(First { seq: row.get::<_, i64>(0)?.cast_unsigned(), payload: row.get(1)? })
-        })?;
-    Ok(Some(first))
+    Ok(())
 }
 
-/// The event with this key.
-pub(super) fn event(
+/// The last position of the log; 0 where it is empty.
+pub(super) fn last_pos(connection: &Connection) -> rusqlite::Result<u64> {
+    let last: Option<i64> = connection.query_row("SELECT max(pos) FROM events", [], |row| row.get(0))?;
+    Ok(last.map_or(0, i64::cast_unsigned))
+}
+
+/// The payload at a position.
+pub(super) fn payload(connection: &Connection, pos: u64) -> rusqlite::Result<String> {
+    let sql = "SELECT payload FROM events WHERE pos = ?1";
+    connection.prepare_cached(sql)?.query_row([pos.cast_signed()], |row| row.get(0))
+}
+
+/// When the event at a position was stored.
+pub(super) fn received_at(connection: &Connection, pos: u64) -> Result<Timestamp, StoreError> {
+    let sql = "SELECT received_at FROM events WHERE pos = ?1";
+    time(connection.prepare_cached(sql)?.query_row([pos.cast_signed()], |row| row.get(0))?)
+}
+
+/// The event at a position, which must have this topic and seq: the index and the rows agree, or one of them
+/// is damaged.
+pub(super) fn at(
     connection: &Connection,
-    topic: &str,
-    event_id: &str,
-) -> Result<Option<StoredEvent>, StoreError> {
-    let sql = "SELECT e.seq, e.received_at, e.event_id, e.timestamp, e.source, e.payload
-               FROM events AS e JOIN topics AS t ON t.id = e.topic WHERE t.name = ?1 AND e.event_id = ?2";
+    (topic, name): (TopicId, &str),
+    (seq, pos): (u64, u64),
+) -> Result<StoredEvent, StoreError> {
+    let sql =
+        "SELECT seq, received_at, event_id, timestamp, source, payload, topic FROM events WHERE pos = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([topic, event_id])?;
-    rows.next()?.map(|row| stored_event(topic, row)).transpose()
-}
-
-/// Where and when this key was stored.
-pub(super) fn find(
-    connection: &Connection,
-    topic: &str,
-    event_id: &str,
-) -> Result<Option<Found>, StoreError> {
-    let found: Option<(i64, i64)> = connection
-        .prepare_cached(
-            "SELECT e.seq, e.received_at FROM events AS e JOIN topics AS t ON t.id = e.topic
-             WHERE t.name = ?1 AND e.event_id = ?2",
-        )?
-        .query_row([topic, event_id], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    found.map(|(seq, micros)| Ok(Found { seq: seq.cast_unsigned(), received_at: time(micros)? })).transpose()
-}
-
-/// A page of one topic. A gap in its seqs is damage: they are given without gaps.
-pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
-    const COLUMNS: &str = "SELECT e.seq, e.received_at, e.event_id, e.timestamp, e.source, e.payload
-        FROM events AS e WHERE e.topic = (SELECT id FROM topics WHERE name = ?1) AND e.seq BETWEEN ?2 AND ?3";
-    let order = match query.order {
-        Order::Ascending => "ASC",
-        Order::Descending => "DESC",
-    };
-    let mut statement = connection.prepare_cached(&format!("{COLUMNS} ORDER BY e.seq {order}"))?;
-    let last = query.last.min(i64::MAX as u64);
-    let mut rows =
-        statement.query(params![query.topic.as_str(), query.first.cast_signed(), last.cast_signed()])?;
-    let (mut events, mut bytes) = (Vec::<StoredEvent>::new(), 0);
-    while events.len() < query.limit
-        && let Some(row) = rows.next()?
+    let mut rows = statement.query([pos.cast_signed()])?;
+    if let Some(row) = rows.next()?
+        && row.get::<_, i64>(6)? == topic.0
+        && row.get::<_, i64>(0)?.cast_unsigned() == seq
     {
-        let stored = stored_event(query.topic.as_str(), row)?;
-        bytes += stored.event.bytes();
-        if bytes > PAGE_BYTES && !events.is_empty() {
-            break;
-        }
-        if let Some(before) = events.last()
-            && before.seq.abs_diff(stored.seq) != 1
-        {
-            return Err(StoreError::Damaged(format!(
-                "topic {}: seq {} is followed by seq {}",
-                query.topic, before.seq, stored.seq
-            )));
-        }
-        events.push(stored);
+        return stored_event(name, row);
     }
-    Ok(events)
+    Err(StoreError::Damaged(format!("topic {name}: the row of seq {seq} is not at position {pos}")))
+}
+
+/// The seq and position of each event of a topic behind a position.
+pub(super) fn places_behind(
+    connection: &Connection,
+    topic: TopicId,
+    pos: u64,
+) -> rusqlite::Result<Vec<(u64, u64)>> {
+    let sql = "SELECT seq, pos FROM events WHERE pos > ?1 AND topic = ?2 ORDER BY pos";
+    let mut statement = connection.prepare_cached(sql)?;
+    let number = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let places = statement
+        .query_map([pos.cast_signed(), topic.0], |row| Ok((number(row, 0)?, number(row, 1)?)))?
+        .collect();
+    places
+}
+
+/// The events behind a position, up to a number, as the index sees them.
+pub(super) fn recent(
+    connection: &Connection,
+    hasher: &Hasher,
+    after: u64,
+    limit: usize,
+) -> Result<Recent, StoreError> {
+    let sql = "SELECT pos, topic, seq, event_id, payload FROM events WHERE pos > ?1 ORDER BY pos LIMIT ?2";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query(params![after.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut recent = Recent::default();
+    while let Some(row) = rows.next()? {
+        let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+        let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+        let topic = row.get(1)?;
+        let (key, digest) = (hasher.key(topic, text(3)?), hasher.digest(text(4)?));
+        recent.push(topic, Entry { key, pos: number(0)?, seq: number(2)?, digest });
+    }
+    Ok(recent)
 }
 
 fn stored_event(topic: &str, row: &Row<'_>) -> Result<StoredEvent, StoreError> {

@@ -9,7 +9,8 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x7365_6b61;
 
 /// One migration a version, from an empty file on. What stands here was released: never change it, append.
-const MIGRATIONS: [&str; 1] = ["CREATE TABLE totals (
+const MIGRATIONS: [&str; 2] = [
+    "CREATE TABLE totals (
          one         INTEGER PRIMARY KEY CHECK (one = 1),
          topics      INTEGER NOT NULL,
          accepted    INTEGER NOT NULL,
@@ -46,10 +47,57 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE totals (
      CREATE VIEW log AS
      SELECT e.pos, t.name AS topic, e.seq, e.event_id, e.timestamp, e.source, e.payload,
             strftime('%Y-%m-%dT%H:%M:%fZ', e.received_at / 1000000.0, 'unixepoch') AS received_at
-     FROM events AS e JOIN topics AS t ON t.id = e.topic;"];
+     FROM events AS e JOIN topics AS t ON t.id = e.topic;",
+    // The indexes on the rows give way to sealed runs, which are built from the rows when the store is opened.
+    "DROP INDEX events_by_key;
+     DROP INDEX events_by_seq;
+
+     CREATE TABLE secrets (
+         one       INTEGER PRIMARY KEY CHECK (one = 1),
+         index_key BLOB NOT NULL -- keys the hashes of the dedup index
+     ) STRICT;
+     INSERT INTO secrets VALUES (1, randomblob(16));
+
+     -- The directory of the dedup index: together the runs cover the log from its first position on.
+     CREATE TABLE runs (
+         first_block INTEGER PRIMARY KEY,
+         level       INTEGER NOT NULL,
+         first_pos   INTEGER NOT NULL,
+         last_pos    INTEGER NOT NULL,
+         entries     INTEGER NOT NULL,
+         checksum    INTEGER NOT NULL -- of the parts together
+     ) STRICT;
+
+     -- The filter and the fences of each run, which memory holds, in parts.
+     CREATE TABLE parts (
+         run    INTEGER NOT NULL,
+         number INTEGER NOT NULL,
+         data   BLOB NOT NULL,
+         UNIQUE (run, number)
+     ) STRICT;
+
+     -- The entries of the runs, a page each.
+     CREATE TABLE blocks (
+         id   INTEGER PRIMARY KEY,
+         data BLOB NOT NULL
+     ) STRICT;
+
+     -- Where the events of each topic are.
+     CREATE TABLE segments (
+         topic     INTEGER NOT NULL,
+         first_seq INTEGER NOT NULL,
+         positions BLOB NOT NULL,
+         PRIMARY KEY (topic, first_seq)
+     ) STRICT, WITHOUT ROWID;",
+];
 
 /// The version of the schema that this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len().cast_signed() as i64;
+
+/// The secret that keys the hashes of the dedup index.
+pub(super) fn index_key(connection: &Connection) -> Result<[u8; 16], StoreError> {
+    Ok(connection.query_row("SELECT index_key FROM secrets", [], |row| row.get(0))?)
+}
 
 /// Brings the file to [`VERSION`], or refuses it.
 pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {

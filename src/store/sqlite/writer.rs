@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::checkpoint::Checkpointer;
-use super::topics::{self, Remembered, TopicState};
-use super::{Options, rows};
+use super::index::{Index, SharedMemory, Slices};
+use super::topics::{self, Remembered, TopicId, TopicState};
+use super::{Options, rows, schema};
 use crate::config::Durability;
-use crate::domain::{Counts, Refusal, Topic, Verdict, same_value};
+use crate::domain::{Counts, Event, Refusal, Topic, Verdict, same_value};
+use crate::store::index::{Entry, Hasher};
 use crate::store::{AppendError, Batch, StoreError, Tally, Writer};
 
 /// The one connection that writes, and what it remembers of the store.
@@ -19,9 +21,12 @@ pub(super) struct SqliteWriter {
     options: Arc<Options>,
     tally: Arc<Tally>,
     checkpointer: Arc<Checkpointer>,
+    index: Index,
+    hasher: Hasher,
     /// True of the store at all times: changed only after a commit that is known to have succeeded.
     remembered: Remembered,
     topics_total: u64,
+    next_pos: u64,
     /// Whether a commit was not synced yet (durability relaxed).
     unsynced: bool,
 }
@@ -34,6 +39,12 @@ struct Staged {
     /// Events of topics that are one too many.
     refused: u64,
     bytes: usize,
+    next_pos: u64,
+    /// The new events, by topic, in the order of the log.
+    events: Vec<(TopicId, Entry)>,
+    /// The new events by key.
+    keys: HashMap<u128, Entry>,
+    slices: Slices,
 }
 
 struct StagedTopic {
@@ -53,22 +64,38 @@ impl SqliteWriter {
         options: &Arc<Options>,
         tally: Arc<Tally>,
         checkpointer: Arc<Checkpointer>,
+        memory: SharedMemory,
     ) -> Result<Self, StoreError> {
-        let connection = options.database.open_to_write()?;
+        let mut connection = options.database.open_to_write()?;
         let (topics, epoch) = connection.query_row("SELECT topics, tally_epoch FROM totals", [], |row| {
             Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
         })?;
         tally.resume(epoch);
-        let options = Arc::clone(options);
-        let remembered = Remembered::default();
-        // A commit of the writer before this one may not be synced.
-        let unsynced = options.durability == Durability::Relaxed;
-        Ok(Self { connection, options, tally, checkpointer, remembered, topics_total: topics, unsynced })
+        let hasher = Hasher::new(&schema::index_key(&connection)?);
+        let index = Index::open(&mut connection, &options.database, memory, &hasher, options.seal_keys)?;
+        Ok(Self {
+            next_pos: rows::last_pos(&connection)? + 1,
+            connection,
+            options: Arc::clone(options),
+            tally,
+            checkpointer,
+            index,
+            hasher,
+            remembered: Remembered::default(),
+            topics_total: topics,
+            // A commit of the writer before this one may not be synced.
+            unsynced: options.durability == Durability::Relaxed,
+        })
+    }
+
+    /// What makes this store's keys.
+    pub(super) fn hasher(&self) -> Hasher {
+        self.hasher.clone()
     }
 
     /// Writes the whole group inside the transaction that is open.
     fn write(
-        &self,
+        &mut self,
         group: &[&Batch],
         now: Timestamp,
         staged: &mut Staged,
@@ -82,6 +109,7 @@ impl SqliteWriter {
             topics::update(&self.connection, topic.state, topic.counts, now)?;
             sum += topic.counts;
         }
+        self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
         let epoch = self.write_tally(now, &mut sum)?;
         self.write_totals(staged.topics_total, sum, epoch)?;
         Ok(verdicts)
@@ -93,53 +121,62 @@ impl SqliteWriter {
         now: Timestamp,
         staged: &mut Staged,
     ) -> Result<Vec<Verdict>, StoreError> {
-        let Some(topic) = self.stage(&batch.topic, staged)? else {
-            staged.refused += batch.events.len() as u64;
+        self.stage(&batch.topic, staged)?;
+        let Staged { topics, next_pos, events, keys, bytes, refused, .. } = staged;
+        let Some(topic) = topics.get_mut(&batch.topic) else {
+            *refused += batch.events.len() as u64;
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
         };
         let mut verdicts = Vec::with_capacity(batch.events.len());
-        let mut bytes = 0;
         for event in &batch.events {
-            let seq = topic.state.last_seq + 1;
-            let verdict = match rows::insert_if_new(&self.connection, topic.state.id, seq, event, now)? {
-                None => Verdict::Accepted { seq },
-                Some(first) => Verdict::Duplicate {
-                    seq: first.seq,
-                    conflict: !same_value(&first.payload, event.payload()),
-                },
+            let key = self.hasher.key(topic.state.id.0, event.event_id());
+            let digest = self.hasher.digest(event.payload());
+            let known = match keys.get(&key) {
+                Some(entry) => Some(*entry),
+                None => self.index.find(&self.connection, key)?,
             };
-            // invariant 6: a seq is used by an event of the same transaction, or not at all.
-            if let Verdict::Accepted { .. } = verdict {
-                topic.state.last_seq = seq;
-                bytes += event.bytes();
-            }
+            let verdict = if let Some(first) = known {
+                self.repeat(first, digest, event)?
+            } else {
+                // invariant 6: a seq is used by an event of the same transaction, or not at all.
+                let entry = Entry { key, pos: *next_pos, seq: topic.state.last_seq + 1, digest };
+                rows::insert(&self.connection, topic.state.id, (entry.pos, entry.seq), event, now)?;
+                (*next_pos, topic.state.last_seq) = (entry.pos + 1, entry.seq);
+                keys.insert(key, entry);
+                events.push((topic.state.id, entry));
+                *bytes += event.bytes();
+                Verdict::Accepted { seq: entry.seq }
+            };
             topic.counts.count(verdict);
             verdicts.push(verdict);
         }
-        staged.bytes += bytes;
         Ok(verdicts)
     }
 
-    /// The topic as this transaction has it; `None` if it is new and one too many.
-    fn stage<'s>(
-        &self,
-        name: &Topic,
-        staged: &'s mut Staged,
-    ) -> Result<Option<&'s mut StagedTopic>, StoreError> {
-        if !staged.topics.contains_key(name) {
-            let state = match self.remembered.find(&self.connection, name)? {
-                Some(state) => state,
-                None if self.options.topic_limit.is_some_and(|limit| staged.topics_total >= limit) => {
-                    return Ok(None);
-                }
-                None => {
-                    staged.topics_total += 1;
-                    topics::create(&self.connection, name)?
-                }
-            };
-            staged.topics.insert(name.clone(), StagedTopic { state, counts: Counts::default() });
+    /// The verdict of an event whose key is stored. Equal digests mean equal payloads; others are compared.
+    fn repeat(&self, first: Entry, digest: u64, event: &Event) -> Result<Verdict, StoreError> {
+        let conflict = digest != first.digest
+            && !same_value(&rows::payload(&self.connection, first.pos)?, event.payload());
+        Ok(Verdict::Duplicate { seq: first.seq, conflict })
+    }
+
+    /// Makes the topic part of this transaction, unless it is new and one too many.
+    fn stage(&self, name: &Topic, staged: &mut Staged) -> Result<(), StoreError> {
+        if staged.topics.contains_key(name) {
+            return Ok(());
         }
-        Ok(staged.topics.get_mut(name))
+        let state = match self.remembered.find(&self.connection, name)? {
+            Some(state) => state,
+            None if self.options.topic_limit.is_some_and(|limit| staged.topics_total >= limit) => {
+                return Ok(());
+            }
+            None => {
+                staged.topics_total += 1;
+                topics::create(&self.connection, name)?
+            }
+        };
+        staged.topics.insert(name.clone(), StagedTopic { state, counts: Counts::default() });
+        Ok(())
     }
 
     /// Writes the counts that waited in memory, and gives their epoch.
@@ -185,15 +222,19 @@ impl SqliteWriter {
             self.connection.pragma_update(None, "synchronous", sync.pragma()).map_err(failed)?;
         }
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        let mut staged = Staged { topics_total: self.topics_total, ..Staged::default() };
-        let verdicts = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error))?;
-        self.commit()?;
-        self.tally.stored();
-        self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
-        self.topics_total = staged.topics_total;
-        self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
-        self.checkpointer.committed(staged.bytes);
-        Ok(verdicts)
+        let mut staged =
+            Staged { topics_total: self.topics_total, next_pos: self.next_pos, ..Staged::default() };
+        let written = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error));
+        match written.and_then(|verdicts| self.commit().map(|()| verdicts)) {
+            Ok(verdicts) => {
+                self.learn(staged, sync);
+                Ok(verdicts)
+            }
+            Err(error) => {
+                self.index.put_back(staged.slices);
+                Err(error)
+            }
+        }
     }
 
     /// Ends a transaction that cannot be committed. What is known afterwards depends on whether that worked.
@@ -215,6 +256,17 @@ impl SqliteWriter {
             Err(error) => Err(AppendError::Unknown(error.into())),
         }
     }
+
+    /// Takes over into memory what was committed.
+    fn learn(&mut self, staged: Staged, sync: Sync) {
+        self.tally.stored();
+        self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
+        self.topics_total = staged.topics_total;
+        self.next_pos = staged.next_pos;
+        self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
+        self.index.committed(staged.slices, staged.events.into_iter().map(|(topic, entry)| (topic.0, entry)));
+        self.checkpointer.committed(staged.bytes);
+    }
 }
 
 impl Writer for SqliteWriter {
@@ -223,7 +275,7 @@ impl Writer for SqliteWriter {
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
-        if !self.unsynced && self.tally.is_empty() {
+        if !self.unsynced && self.tally.is_empty() && !self.index.has_work() {
             return Ok(());
         }
         self.probe(now)

@@ -1,0 +1,201 @@
+//! Building runs on threads of their own: a seal of recent keys, a merge of runs. The writer takes what they
+//! built in slices, between its own writes, so that no commit waits for a whole run.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+
+use rusqlite::Connection;
+
+use super::connection::Database;
+use super::runs::{self, PART_BYTES};
+use crate::store::StoreError;
+use crate::store::index::{Built, Entry, Recent, Run, RunBuilder, Segment, Span};
+
+/// Slices between a thread and the writer: 1 MiB of blocks.
+const SLICES_AHEAD: usize = 256;
+
+/// Blocks that a merge reads at once.
+const BLOCKS_AT_ONCE: u64 = 16;
+
+/// What a thread hands to the writer.
+pub(super) enum Output {
+    Segment(Segment),
+    Block(Built),
+    Part {
+        run: u64,
+        number: usize,
+        data: Vec<u8>,
+    },
+    /// The run is whole, and replaces those that it was merged from.
+    Done(Arc<Run>),
+    /// It cannot be built.
+    Failed(StoreError),
+}
+
+/// A run that is being built.
+pub(super) struct Building {
+    receiver: Receiver<Output>,
+    /// What the writer took and could not commit.
+    returned: VecDeque<Output>,
+    /// The first blocks of the runs that the new one replaces.
+    pub(super) replaces: Vec<u64>,
+}
+
+/// The thread has gone away because the writer has.
+struct Abandoned;
+
+impl From<mpsc::SendError<Output>> for Abandoned {
+    fn from(_: mpsc::SendError<Output>) -> Self {
+        Self
+    }
+}
+
+impl Building {
+    /// Begins to seal.
+    pub(super) fn seal(recent: Arc<Recent>, span: Span) -> Result<Self, StoreError> {
+        Self::start("seal", Vec::new(), move |to| seal(&recent, span, to))
+    }
+
+    /// Begins to merge neighbouring runs.
+    pub(super) fn merge(database: Database, inputs: Vec<Arc<Run>>, span: Span) -> Result<Self, StoreError> {
+        let replaces = inputs.iter().map(|run| run.span.first_block).collect();
+        Self::start("merge", replaces, move |to| merge(&database, &inputs, span, to))
+    }
+
+    fn start(
+        name: &str,
+        replaces: Vec<u64>,
+        build: impl FnOnce(&SyncSender<Output>) -> Result<(), Abandoned> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (sender, receiver) = mpsc::sync_channel(SLICES_AHEAD);
+        thread::Builder::new()
+            .name(name.to_owned())
+            // It ends by itself where nobody takes what it built.
+            .spawn(move || drop(build(&sender)))
+            .map_err(|error| StoreError::Unavailable(format!("no thread for a {name}: {error}")))?;
+        Ok(Self { receiver, returned: VecDeque::new(), replaces })
+    }
+
+    /// The next slice, if it is there.
+    pub(super) fn next(&mut self) -> Option<Output> {
+        self.returned.pop_front().or_else(|| self.receiver.try_recv().ok())
+    }
+
+    /// The next slice, waiting for it; `None` where the thread died.
+    pub(super) fn wait(&mut self) -> Option<Output> {
+        self.returned.pop_front().or_else(|| self.receiver.recv().ok())
+    }
+
+    /// Gives slices back that were not committed, in their order.
+    pub(super) fn put_back(&mut self, slices: Vec<Output>) {
+        for slice in slices.into_iter().rev() {
+            self.returned.push_front(slice);
+        }
+    }
+}
+
+fn seal(recent: &Recent, span: Span, to: &SyncSender<Output>) -> Result<(), Abandoned> {
+    let mut segments: Vec<_> = recent.segments().collect();
+    segments.sort_unstable_by_key(|segment| (segment.topic, segment.first_seq));
+    for segment in segments {
+        to.send(Output::Segment(segment))?;
+    }
+    let mut builder = RunBuilder::new(span);
+    for entry in recent.sorted() {
+        push(&mut builder, entry, to)?;
+    }
+    finish(builder, to)
+}
+
+fn push(builder: &mut RunBuilder, entry: Entry, to: &SyncSender<Output>) -> Result<(), Abandoned> {
+    match builder.push(entry) {
+        Some(built) => Ok(to.send(Output::Block(built))?),
+        None => Ok(()),
+    }
+}
+
+fn finish(builder: RunBuilder, to: &SyncSender<Output>) -> Result<(), Abandoned> {
+    let (run, last) = builder.finish();
+    if let Some(built) = last {
+        to.send(Output::Block(built))?;
+    }
+    for (number, part) in run.to_bytes().chunks(PART_BYTES).enumerate() {
+        to.send(Output::Part { run: run.span.first_block, number, data: part.to_vec() })?;
+    }
+    Ok(to.send(Output::Done(Arc::new(run)))?)
+}
+
+fn merge(
+    database: &Database,
+    inputs: &[Arc<Run>],
+    span: Span,
+    to: &SyncSender<Output>,
+) -> Result<(), Abandoned> {
+    let outcome = database.open_to_read().map_err(StoreError::from).and_then(|connection| {
+        let mut cursors = Vec::with_capacity(inputs.len());
+        for run in inputs {
+            cursors.push(Cursor::open(&connection, run.span)?);
+        }
+        let mut builder = RunBuilder::new(span);
+        while let Some(entry) = pop_least(&connection, &mut cursors)? {
+            if push(&mut builder, entry, to).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(builder))
+    });
+    match outcome {
+        Ok(Some(builder)) => finish(builder, to),
+        Ok(None) => Err(Abandoned),
+        Err(error) => Ok(to.send(Output::Failed(error))?),
+    }
+}
+
+/// Takes the least entry of all cursors. A key is in one run only.
+fn pop_least(connection: &Connection, cursors: &mut [Cursor]) -> Result<Option<Entry>, StoreError> {
+    let heads =
+        cursors.iter().enumerate().filter_map(|(at, cursor)| cursor.head().map(|entry| (entry.key, at)));
+    match heads.min() {
+        Some((_, at)) => cursors[at].pop(connection),
+        None => Ok(None),
+    }
+}
+
+/// Reads a run in the order of its keys, a few blocks at a time.
+struct Cursor {
+    blocks: Range<u64>,
+    /// The entries that were read, the next one last.
+    entries: Vec<Entry>,
+}
+
+impl Cursor {
+    fn open(connection: &Connection, span: Span) -> Result<Self, StoreError> {
+        let mut cursor = Self { blocks: span.first_block..span.end_block(), entries: Vec::new() };
+        cursor.fill(connection)?;
+        Ok(cursor)
+    }
+
+    fn head(&self) -> Option<&Entry> {
+        self.entries.last()
+    }
+
+    fn pop(&mut self, connection: &Connection) -> Result<Option<Entry>, StoreError> {
+        let entry = self.entries.pop();
+        if self.entries.is_empty() {
+            self.fill(connection)?;
+        }
+        Ok(entry)
+    }
+
+    fn fill(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        for id in self.blocks.by_ref().take(usize::try_from(BLOCKS_AT_ONCE).unwrap_or(1)) {
+            runs::with_block(connection, id, |block| self.entries.extend(block.entries()))?
+                .ok_or_else(|| StoreError::Damaged(format!("block {id} of the dedup index is missing")))?;
+        }
+        self.entries.reverse();
+        Ok(())
+    }
+}

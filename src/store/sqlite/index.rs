@@ -1,0 +1,379 @@
+//! The dedup index of a file: what memory holds of it, shared with the readers, and how the writer keeps it.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::ops::{Range, RangeInclusive};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::building::{Building, Output};
+use super::connection::Database;
+use super::rows;
+use super::runs::{self, Search};
+use crate::store::StoreError;
+use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
+
+/// Slices that a transaction writes beside its events: enough to outrun the events, few enough that no commit
+/// grows by more than a few milliseconds.
+const SLICES_PER_COMMIT: usize = 64;
+
+/// Events for each further slice: a block holds 125 keys, and each is written about four times in all.
+const EVENTS_PER_SLICE: usize = 16;
+
+/// Slices of a transaction that has nothing else to do.
+const SLICES_WHEN_IDLE: usize = 2_048;
+
+/// Blocks that are deleted at once.
+const BLOCKS_PER_DELETE: u64 = 64;
+
+/// What memory holds of the index: recent keys, and filters and fences of the runs.
+#[derive(Default)]
+pub(super) struct Memory {
+    active: Recent,
+    /// Recent keys that are being sealed.
+    frozen: Option<Arc<Recent>>,
+    /// In the order of the log.
+    runs: Arc<Vec<Arc<Run>>>,
+}
+
+/// The shared memory of the index. The writer alone changes it, and only after a commit.
+#[derive(Clone, Default)]
+pub(super) struct SharedMemory(Arc<RwLock<Memory>>);
+
+impl SharedMemory {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// The entry of a key that is not sealed yet.
+    pub(super) fn recent(&self, key: u128) -> Option<Entry> {
+        self.active.find(key).or_else(|| self.frozen.as_ref()?.find(key))
+    }
+
+    /// The runs, to be searched in a transaction that begins later.
+    pub(super) fn runs(&self) -> Arc<Vec<Arc<Run>>> {
+        Arc::clone(&self.runs)
+    }
+
+    /// The seqs of a topic that are not sealed yet; they have no gaps.
+    pub(super) fn recent_seqs(&self, topic: i64) -> Option<RangeInclusive<u64>> {
+        let frozen = self.frozen.as_ref().and_then(|recent| recent.seqs(topic));
+        match (frozen, self.active.seqs(topic)) {
+            (Some(first), Some(last)) => Some(*first.start()..=*last.end()),
+            (first, last) => first.or(last),
+        }
+    }
+
+    /// The last position that memory knows of; the rows behind it were committed a moment ago.
+    pub(super) fn last_pos(&self) -> u64 {
+        let sealed = self.runs.last().map_or(0, |run| run.span.last_pos);
+        let frozen = self.frozen.as_ref().map_or(0, |recent| recent.last_pos());
+        sealed.max(frozen).max(self.active.last_pos())
+    }
+
+    /// The seqs and positions of a topic's events between two seqs that are not sealed yet, in the order of seq.
+    pub(super) fn positions(
+        &self,
+        topic: i64,
+        first: u64,
+        last: u64,
+    ) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+        let frozen = self.frozen.iter().flat_map(move |recent| recent.positions(topic, first, last));
+        frozen.chain(self.active.positions(topic, first, last))
+    }
+}
+
+/// The writer's side of the index.
+pub(super) struct Index {
+    memory: SharedMemory,
+    database: Database,
+    /// Recent keys that are sealed at once.
+    seal_keys: usize,
+    next_block: u64,
+    seal: Option<Building>,
+    merge: Option<Building>,
+    left_overs: VecDeque<Range<u64>>,
+}
+
+/// What a transaction did for the index, until it is committed.
+#[derive(Default)]
+pub(super) struct Slices {
+    of_seal: Vec<Output>,
+    of_merge: Vec<Output>,
+    deleted: Vec<Range<u64>>,
+}
+
+impl Index {
+    /// Opens the index as the file has it, and brings it up to the last row. An index that is damaged is built
+    /// again from the rows.
+    pub(super) fn open(
+        connection: &mut Connection,
+        database: &Database,
+        memory: SharedMemory,
+        hasher: &Hasher,
+        seal_keys: usize,
+    ) -> Result<Self, StoreError> {
+        let mut loaded = match load(connection) {
+            Err(StoreError::Damaged(what)) => {
+                tracing::warn!(what, "the dedup index is damaged; building it again from the rows");
+                runs::clear(connection)?;
+                Vec::new()
+            }
+            loaded => loaded?,
+        };
+        let spans: Vec<_> = loaded.iter().map(|run| run.span).collect();
+        let left_overs: VecDeque<_> = runs::left_overs(connection, &spans)?.into();
+        runs::delete_orphaned_parts(connection)?;
+        let used = spans.iter().map(Span::end_block).chain(left_overs.iter().map(|ids| ids.end));
+        let mut next_block = used.max().unwrap_or(1).max(1);
+        let active = catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
+        // Readers see the old memory until the new one is whole.
+        *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };
+        let database = database.clone();
+        let mut index = Self { memory, database, seal_keys, next_block, seal: None, merge: None, left_overs };
+        index.start_merge();
+        Ok(index)
+    }
+
+    /// The entry of a key, seen from inside the writer's transaction.
+    pub(super) fn find(&self, connection: &Connection, key: u128) -> Result<Option<Entry>, StoreError> {
+        let memory = self.memory.read();
+        if let Some(entry) = memory.recent(key) {
+            return Ok(Some(entry));
+        }
+        match runs::search(connection, memory.runs.iter().map(Arc::as_ref), key)? {
+            Search::Found(entry) => Ok(Some(entry)),
+            Search::NotThere => Ok(None),
+            Search::Outdated => Err(StoreError::Damaged("a block of the dedup index is missing".to_owned())),
+        }
+    }
+
+    /// Whether there is something to write where no event comes.
+    pub(super) fn has_work(&self) -> bool {
+        self.seal.is_some() || self.merge.is_some() || !self.left_overs.is_empty()
+    }
+
+    /// Writes some slices of what is being built, in a transaction with so many events.
+    pub(super) fn write_slices(
+        &mut self,
+        connection: &Connection,
+        events: usize,
+        slices: &mut Slices,
+    ) -> Result<(), StoreError> {
+        let budget =
+            if events == 0 { SLICES_WHEN_IDLE } else { SLICES_PER_COMMIT + events / EVENTS_PER_SLICE };
+        // A seal must end before the next one is due, or memory would grow with the log.
+        let late = self.memory.read().active.len() >= 2 * self.seal_keys;
+        if let Some(seal) = &mut self.seal {
+            write_some(connection, seal, budget, late, &mut slices.of_seal)?;
+        }
+        if let Some(merge) = &mut self.merge {
+            write_some(connection, merge, budget, false, &mut slices.of_merge)?;
+        }
+        self.delete_some(connection, slices)?;
+        Ok(())
+    }
+
+    fn delete_some(&mut self, connection: &Connection, slices: &mut Slices) -> rusqlite::Result<()> {
+        let Some(ids) = self.left_overs.front_mut() else { return Ok(()) };
+        let some = ids.start..ids.end.min(ids.start + BLOCKS_PER_DELETE);
+        ids.start = some.end;
+        if ids.is_empty() {
+            self.left_overs.pop_front();
+        }
+        slices.deleted.push(some.clone());
+        runs::delete_blocks(connection, &some)
+    }
+
+    /// Takes back what a transaction did that is known not to be committed.
+    pub(super) fn put_back(&mut self, slices: Slices) {
+        if let Some(seal) = &mut self.seal {
+            seal.put_back(slices.of_seal);
+        }
+        if let Some(merge) = &mut self.merge {
+            merge.put_back(slices.of_merge);
+        }
+        self.left_overs.extend(slices.deleted);
+    }
+
+    /// Takes over what a transaction committed: its events, and what it wrote of the index.
+    pub(super) fn committed(&mut self, slices: Slices, events: impl Iterator<Item = (i64, Entry)>) {
+        self.install(slices);
+        let memory = &mut *self.memory.write();
+        for (topic, entry) in events {
+            memory.active.push(topic, entry);
+        }
+        if self.seal.is_none() && memory.active.len() >= self.seal_keys {
+            self.seal = start_seal(memory, &mut self.next_block);
+        }
+    }
+
+    /// Makes finished runs visible.
+    fn install(&mut self, slices: Slices) {
+        match slices.of_seal.into_iter().next_back() {
+            Some(Output::Done(run)) => {
+                self.seal = None;
+                let mut memory = self.memory.write();
+                memory.frozen = None;
+                Arc::make_mut(&mut memory.runs).push(run);
+            }
+            Some(Output::Failed(error)) => tracing::error!(%error, "recent keys cannot be sealed"),
+            _ => {}
+        }
+        match slices.of_merge.into_iter().next_back() {
+            Some(Output::Done(run)) => self.install_merged(run),
+            Some(Output::Failed(error)) => {
+                tracing::error!(%error, "runs of the dedup index cannot be merged");
+                self.merge = None;
+            }
+            _ => {}
+        }
+        self.start_merge();
+    }
+
+    fn install_merged(&mut self, run: Arc<Run>) {
+        let Some(Building { replaces, .. }) = self.merge.take() else { return };
+        let mut memory = self.memory.write();
+        let runs = Arc::make_mut(&mut memory.runs);
+        let replaced = |old: &Arc<Run>| replaces.contains(&old.span.first_block);
+        let at = runs.iter().position(replaced).unwrap_or(0);
+        self.left_overs.extend(
+            runs.iter().filter(|old| replaced(old)).map(|old| old.span.first_block..old.span.end_block()),
+        );
+        runs.retain(|old| !replaced(old));
+        runs.insert(at, run);
+    }
+
+    fn start_merge(&mut self) {
+        if self.merge.is_some() {
+            return;
+        }
+        let runs = self.memory.read().runs();
+        let levels: Vec<_> = runs.iter().map(|run| run.span.level).collect();
+        let Some(range) = next_merge(&levels) else { return };
+        let inputs = runs[range].to_vec();
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
+        let span = Span {
+            level: first.span.level + 1,
+            first_pos: first.span.first_pos,
+            last_pos: last.span.last_pos,
+            entries: inputs.iter().map(|run| run.span.entries).sum(),
+            first_block: self.next_block,
+        };
+        self.next_block = span.end_block();
+        match Building::merge(self.database.clone(), inputs, span) {
+            Ok(merge) => self.merge = Some(merge),
+            Err(error) => tracing::error!(%error, "runs of the dedup index cannot be merged"),
+        }
+    }
+}
+
+/// Freezes the recent keys and begins to seal them.
+fn start_seal(memory: &mut Memory, next_block: &mut u64) -> Option<Building> {
+    // What could not be sealed before comes first.
+    let recent = memory.frozen.take().unwrap_or_else(|| Arc::new(mem::take(&mut memory.active)));
+    memory.frozen = Some(Arc::clone(&recent));
+    let span = span_behind(&memory.runs, &recent, next_block);
+    Building::seal(recent, span)
+        .inspect_err(|error| tracing::error!(%error, "recent keys cannot be sealed"))
+        .ok()
+}
+
+/// The span of recent keys as a run behind all others.
+fn span_behind(runs: &[Arc<Run>], recent: &Recent, next_block: &mut u64) -> Span {
+    let span = Span {
+        level: 0,
+        first_pos: runs.last().map_or(0, |run| run.span.last_pos) + 1,
+        last_pos: recent.last_pos(),
+        entries: recent.len() as u64,
+        first_block: *next_block,
+    };
+    *next_block = span.end_block();
+    span
+}
+
+/// Reads the rows behind the last run, and seals them as far as they fill runs; gives the rest.
+fn catch_up(
+    connection: &mut Connection,
+    hasher: &Hasher,
+    seal_keys: usize,
+    runs: &mut Vec<Arc<Run>>,
+    next_block: &mut u64,
+) -> Result<Recent, StoreError> {
+    loop {
+        let sealed = runs.last().map_or(0, |run| run.span.last_pos);
+        let recent = rows::recent(connection, hasher, sealed, seal_keys)?;
+        if recent.len() < seal_keys {
+            return Ok(recent);
+        }
+        let span = span_behind(runs, &recent, next_block);
+        let mut building = Building::seal(Arc::new(recent), span)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut slices = Vec::new();
+        write_some(&transaction, &mut building, 0, true, &mut slices)?;
+        transaction.commit()?;
+        match slices.pop() {
+            Some(Output::Done(run)) => runs.push(run),
+            _ => return Err(StoreError::Unavailable("a run could not be built from the rows".to_owned())),
+        }
+    }
+}
+
+fn load(connection: &Connection) -> Result<Vec<Arc<Run>>, StoreError> {
+    let mut loaded: Vec<Arc<Run>> = Vec::new();
+    for span in runs::directory(connection)? {
+        let expected = loaded.last().map_or(0, |run| run.span.last_pos) + 1;
+        if span.first_pos != expected || span.last_pos < span.first_pos {
+            return Err(StoreError::Damaged(format!(
+                "the directory of runs has a gap at position {expected}"
+            )));
+        }
+        loaded.push(Arc::new(runs::load(connection, span)?));
+    }
+    Ok(loaded)
+}
+
+/// Writes slices of a run until the budget ends or no more are there; all of them, waiting, where it is late.
+fn write_some(
+    connection: &Connection,
+    building: &mut Building,
+    budget: usize,
+    late: bool,
+    taken: &mut Vec<Output>,
+) -> Result<(), StoreError> {
+    while late || taken.len() < budget {
+        let Some(output) = (if late { building.wait() } else { building.next() }) else { break };
+        let last = matches!(output, Output::Done(_) | Output::Failed(_));
+        taken.push(output);
+        if let Some(output) = taken.last() {
+            write(connection, output, &building.replaces)?;
+        }
+        if last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn write(connection: &Connection, output: &Output, replaces: &[u64]) -> rusqlite::Result<()> {
+    match output {
+        Output::Segment(segment) => runs::write_segment(connection, segment),
+        Output::Block(built) => runs::write_block(connection, built.id, &built.bytes),
+        Output::Part { run, number, data } => runs::write_part(connection, *run, *number, data),
+        Output::Done(run) => {
+            runs::enter(connection, run)?;
+            replaces.iter().try_for_each(|old| {
+                runs::delete_parts(connection, *old)?;
+                runs::withdraw(connection, *old)
+            })
+        }
+        Output::Failed(_) => Ok(()),
+    }
+}

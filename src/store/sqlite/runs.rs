@@ -1,0 +1,218 @@
+//! The tables of the dedup index: the directory of runs, their blocks, filters and fences, and the segments of
+//! positions.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::store::StoreError;
+use crate::store::index::{Block, Entry, Run, Segment, Span};
+
+/// The bytes of one part of a run's filter and fences.
+pub(super) const PART_BYTES: usize = 64 << 10;
+
+/// The directory: every run that counts, in the order of the log.
+pub(super) fn directory(connection: &Connection) -> Result<Vec<Span>, StoreError> {
+    let sql = "SELECT first_block, level, first_pos, last_pos, entries FROM runs ORDER BY first_pos";
+    let mut statement = connection.prepare(sql)?;
+    let spans = statement.query_map([], span)?.collect::<rusqlite::Result<_>>()?;
+    Ok(spans)
+}
+
+fn span(row: &Row<'_>) -> rusqlite::Result<Span> {
+    let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    Ok(Span {
+        first_block: number(0)?,
+        level: row.get(1)?,
+        first_pos: number(2)?,
+        last_pos: number(3)?,
+        entries: number(4)?,
+    })
+}
+
+/// What memory holds of a run, from its parts.
+pub(super) fn load(connection: &Connection, span: Span) -> Result<Run, StoreError> {
+    let sql = "SELECT data FROM parts WHERE run = ?1 ORDER BY number";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([span.first_block.cast_signed()])?;
+    let mut bytes = Vec::new();
+    while let Some(row) = rows.next()? {
+        bytes.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
+    }
+    let sum = checksum(&bytes);
+    let stored: i64 = connection
+        .prepare_cached("SELECT checksum FROM runs WHERE first_block = ?1")?
+        .query_row([span.first_block.cast_signed()], |row| row.get(0))?;
+    let damaged =
+        || StoreError::Damaged(format!("the filter of the index run at block {}", span.first_block));
+    if sum != stored {
+        return Err(damaged());
+    }
+    Run::load(span, &bytes).ok_or_else(damaged)
+}
+
+/// Enters a run into the directory: from now on it counts.
+pub(super) fn enter(connection: &Connection, run: &Run) -> rusqlite::Result<()> {
+    let Span { level, first_pos, last_pos, entries, first_block } = run.span;
+    connection
+        .prepare_cached(
+            "INSERT INTO runs (first_block, level, first_pos, last_pos, entries, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            first_block.cast_signed(),
+            level,
+            first_pos.cast_signed(),
+            last_pos.cast_signed(),
+            entries.cast_signed(),
+            checksum(&run.to_bytes())
+        ])?;
+    Ok(())
+}
+
+/// Takes a run out of the directory; its blocks and parts are left-overs now.
+pub(super) fn withdraw(connection: &Connection, first_block: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM runs WHERE first_block = ?1")?
+        .execute([first_block.cast_signed()])
+        .map(drop)
+}
+
+fn checksum(bytes: &[u8]) -> i64 {
+    xxhash_rust::xxh3::xxh3_64(bytes).cast_signed()
+}
+
+/// Writes a block. A left-over of the same id, from a run that was not finished, is replaced.
+pub(super) fn write_block(connection: &Connection, id: u64, bytes: &[u8]) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO blocks (id, data) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![id.cast_signed(), bytes]).map(drop)
+}
+
+/// Writes a part of a run's filter and fences.
+pub(super) fn write_part(
+    connection: &Connection,
+    run: u64,
+    number: usize,
+    data: &[u8],
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO parts (run, number, data) VALUES (?1, ?2, ?3)";
+    let number = i64::try_from(number).unwrap_or(i64::MAX);
+    connection.prepare_cached(sql)?.execute(params![run.cast_signed(), number, data]).map(drop)
+}
+
+/// Writes a segment. One that is there already is a shorter one of a run that was not finished: positions
+/// never change.
+pub(super) fn write_segment(connection: &Connection, segment: &Segment) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO segments (topic, first_seq, positions) VALUES (?1, ?2, ?3)";
+    let values = params![segment.topic, segment.first_seq.cast_signed(), segment.pack()];
+    connection.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// The positions of a topic's sealed events from the segment on that holds `seq`: the seq of the first of them,
+/// and the positions; `None` where no segment holds it.
+pub(super) fn positions_at(
+    connection: &Connection,
+    topic: i64,
+    seq: u64,
+) -> Result<Option<(u64, Vec<u64>)>, StoreError> {
+    let sql = "SELECT first_seq, positions FROM segments WHERE topic = ?1 AND first_seq <= ?2
+               ORDER BY first_seq DESC LIMIT 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![topic, seq.min(i64::MAX as u64).cast_signed()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let first_seq = row.get::<_, i64>(0)?.cast_unsigned();
+    let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+    let positions = Segment::unpack(bytes)
+        .ok_or_else(|| StoreError::Damaged(format!("the positions of topic {topic} from seq {first_seq}")))?;
+    Ok((seq < first_seq + positions.len() as u64).then_some((first_seq, positions)))
+}
+
+/// Does something with a block; `None` where there is no block of this id.
+pub(super) fn with_block<T>(
+    connection: &Connection,
+    id: u64,
+    then: impl FnOnce(Block<'_>) -> T,
+) -> Result<Option<T>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT data FROM blocks WHERE id = ?1")?;
+    let mut rows = statement.query([id.cast_signed()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+    let block = Block::check(id, bytes)
+        .ok_or_else(|| StoreError::Damaged(format!("block {id} of the dedup index")))?;
+    Ok(Some(then(block)))
+}
+
+/// Where a search through the runs ended.
+pub(super) enum Search {
+    Found(Entry),
+    NotThere,
+    /// A block is gone: its run was merged into another one meanwhile.
+    Outdated,
+}
+
+/// Looks for a key in runs, the newest first: what is repeated is mostly recent.
+pub(super) fn search<'r>(
+    connection: &Connection,
+    runs: impl DoubleEndedIterator<Item = &'r Run>,
+    key: u128,
+) -> Result<Search, StoreError> {
+    for run in runs.rev() {
+        for id in run.blocks_of(key) {
+            match with_block(connection, id, |block| block.find(key))? {
+                Some(Some(entry)) => return Ok(Search::Found(entry)),
+                Some(None) => {}
+                None => return Ok(Search::Outdated),
+            }
+        }
+    }
+    Ok(Search::NotThere)
+}
+
+/// Deletes blocks.
+pub(super) fn delete_blocks(connection: &Connection, ids: &Range<u64>) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM blocks WHERE id >= ?1 AND id < ?2")?
+        .execute([ids.start.cast_signed(), ids.end.cast_signed()])
+        .map(drop)
+}
+
+/// Deletes the parts of a run.
+pub(super) fn delete_parts(connection: &Connection, run: u64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM parts WHERE run = ?1")?.execute([run.cast_signed()]).map(drop)
+}
+
+/// What no run of the directory owns: the left-overs of runs that were merged, or not finished.
+pub(super) fn left_overs(connection: &Connection, runs: &[Span]) -> Result<Vec<Range<u64>>, StoreError> {
+    let last: Option<i64> = connection.query_row("SELECT max(id) FROM blocks", [], |row| row.get(0))?;
+    let end = last.map_or(0, |id| id.cast_unsigned() + 1);
+    let mut owned: Vec<_> = runs.iter().map(|run| run.first_block..run.end_block()).collect();
+    owned.push(end..end);
+    owned.sort_unstable_by_key(|blocks| blocks.start);
+    let mut gaps = Vec::new();
+    let mut at = 0;
+    for blocks in owned {
+        if at < blocks.start && has_blocks(connection, &(at..blocks.start))? {
+            gaps.push(at..blocks.start);
+        }
+        at = at.max(blocks.end);
+    }
+    Ok(gaps)
+}
+
+fn has_blocks(connection: &Connection, ids: &Range<u64>) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM blocks WHERE id >= ?1 AND id < ?2 LIMIT 1")?
+        .query_row([ids.start.cast_signed(), ids.end.cast_signed()], |_| Ok(()))
+        .optional()
+        .map(|found| found.is_some())
+}
+
+/// Deletes the parts that belong to no run of the directory.
+pub(super) fn delete_orphaned_parts(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM parts WHERE run NOT IN (SELECT first_block FROM runs)", []).map(drop)
+}
+
+/// Empties the index, to be built again from the rows.
+pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("DELETE FROM runs; DELETE FROM parts; DELETE FROM blocks; DELETE FROM segments;")
+}
