@@ -128,7 +128,6 @@ async fn a_restarted_process_goes_on_where_it_was() {
 }
 
 #[actix_web::test]
-#[ignore = "a fault of src/client: awc takes the end of a connection for the end of a chunked body"]
 async fn a_read_that_the_server_cut_off_is_an_error_of_the_command() {
     let home = tempdir().unwrap();
     let process = Process::serve(home.path());
