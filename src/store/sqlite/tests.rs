@@ -131,6 +131,17 @@ fn a_locked_store_refuses_in_time_and_takes_the_same_event_later() {
     assert_eq!(append(&mut *writer, &event), [Verdict::Accepted { seq: 1 }]);
 }
 
+#[test]
+fn a_store_that_something_else_has_locked_opens_and_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(&directory);
+    append(&mut *first.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+    drop(first);
+    let locker = outsider(&directory);
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(read_all(&*open(&directory).reader(), "a").len(), 1);
+}
+
 // invariant 4: events, keys and counters change together or not at all.
 #[test]
 fn a_failed_group_leaves_nothing_in_memory_and_loses_no_count() {
