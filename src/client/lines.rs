@@ -17,29 +17,33 @@ const SILENCE: Duration = Duration::from_mins(1);
 /// A body that arrives in pieces.
 pub(super) type Body = LocalBoxStream<'static, Result<Bytes, PayloadError>>;
 
-/// An NDJSON answer.
+/// An NDJSON answer with a known number of lines. The number is needed: awc takes a connection that was closed
+/// within a chunked body for its end.
 pub struct Lines {
     url: String,
     body: Body,
+    /// Lines that are still to come.
+    missing: u64,
     buffer: BytesMut,
     /// So many bytes of the buffer hold no line end.
     searched: usize,
 }
 
 impl Lines {
-    pub(super) fn new(url: String, body: Body) -> Self {
-        Self { url, body, buffer: BytesMut::new(), searched: 0 }
+    pub(super) fn new(url: String, body: Body, count: u64) -> Self {
+        Self { url, body, missing: count, buffer: BytesMut::new(), searched: 0 }
     }
 
     /// The next line, without its end; `None` after the last.
     ///
     /// # Errors
-    /// When the connection breaks or falls silent; a part of a line is never given.
+    /// When the answer ends before its last line, breaks or falls silent; a part of a line is never given.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(self.searched + end + 1).freeze();
                 self.searched = 0;
+                self.missing = self.missing.saturating_sub(1);
                 return Ok(Some(line.slice(..line.len() - 1)));
             }
             self.searched = self.buffer.len();
@@ -47,11 +51,17 @@ impl Lines {
                 return Err(self.unreadable(format!("a line is longer than {LINE_MAX} bytes")));
             }
             if !self.fill().await? {
-                self.searched = 0;
-                let rest = self.buffer.split().freeze();
-                return Ok(Some(rest).filter(|line| !line.is_empty()));
+                return self.check_end().map(|()| None);
             }
         }
+    }
+
+    fn check_end(&self) -> Result<(), ClientError> {
+        if self.missing == 0 && self.buffer.is_empty() {
+            return Ok(());
+        }
+        let reason = format!("the answer ended {} events too early", self.missing);
+        Err(ClientError::Broken { url: self.url.clone(), reason })
     }
 
     /// Waits for more; false at the end.
@@ -80,8 +90,8 @@ mod tests {
 
     use super::*;
 
-    async fn read(chunks: Vec<Result<Bytes, PayloadError>>) -> (Vec<String>, bool) {
-        let mut lines = Lines::new("http://h".to_owned(), stream::iter(chunks).boxed_local());
+    async fn read(chunks: Vec<Result<Bytes, PayloadError>>, count: u64) -> (Vec<String>, bool) {
+        let mut lines = Lines::new("http://h".to_owned(), stream::iter(chunks).boxed_local(), count);
         let mut found = Vec::new();
         loop {
             match lines.next().await {
@@ -98,15 +108,23 @@ mod tests {
 
     #[actix_web::test]
     async fn lines_come_whole_however_they_are_cut() {
-        let (lines, whole) = read(chunks(&["a", "b\n\ncd", "\nlast"])).await;
-        assert_eq!((lines, whole), (vec!["ab".to_owned(), String::new(), "cd".into(), "last".into()], true));
+        let (lines, whole) = read(chunks(&["a", "b\n\ncd", "\n"]), 3).await;
+        assert_eq!((lines, whole), (vec!["ab".to_owned(), String::new(), "cd".into()], true));
+    }
+
+    #[actix_web::test]
+    async fn an_end_before_the_last_line_is_an_error() {
+        for (texts, count) in [(&["a\n"][..], 2), (&["a\n", "b"], 1), (&["a\n", "b"], 2), (&[], 1)] {
+            let (lines, whole) = read(chunks(texts), count).await;
+            assert_eq!((lines.len(), whole), (texts.len().min(1), false), "{texts:?}");
+        }
     }
 
     #[actix_web::test]
     async fn a_part_of_a_line_before_a_break_is_not_given() {
         let mut broken = chunks(&["a\nb"]);
         broken.push(Err(PayloadError::Incomplete(None)));
-        let (lines, whole) = read(broken).await;
+        let (lines, whole) = read(broken, 2).await;
         assert_eq!((lines, whole), (vec!["a".to_owned()], false));
     }
 }

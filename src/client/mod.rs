@@ -70,6 +70,16 @@ pub enum Order {
     Desc,
 }
 
+impl Range {
+    /// This range as far as the topic has events now, and how many those are: seqs have no gaps.
+    fn within(self, topic: &TopicStats) -> (Self, u64) {
+        let end = self.before.unwrap_or(u64::MAX).min(topic.last_seq + 1);
+        let first = self.after.map_or(1, |after| after.saturating_add(1)).max(topic.first_seq);
+        let count = end.saturating_sub(first).min(self.limit.unwrap_or(u64::MAX));
+        (Self { before: Some(end), ..self }, count)
+    }
+}
+
 impl Client {
     /// A client of the server at this address, such as `http://127.0.0.1:8080`.
     ///
@@ -104,15 +114,22 @@ impl Client {
         Err(self.unreadable(format!("{results} results for {events} events")))
     }
 
-    /// The events of a topic, one a line.
+    /// The events that a topic has now, one a line.
     ///
     /// # Errors
     /// When there is no answer, or one that says no.
-    pub async fn events(&self, topic: &str, range: Range) -> Result<Lines, ClientError> {
+    pub async fn events(&self, topic: &str, wanted: Range) -> Result<Lines, ClientError> {
+        let (range, count) = match self.topic(topic).await {
+            Ok(stats) => wanted.within(&stats),
+            Err(ClientError::Refused(refused)) if refused.status == 404 => {
+                (Range { before: Some(1), ..wanted }, 0)
+            }
+            Err(error) => return Err(error),
+        };
         let query = [urlencoded(&[("topic", topic)]), urlencoded(&range)].join("&");
         let request = self.http.get(self.address(&format!("/events?{query}")));
         let answer = self.send(request.insert_header((ACCEPT, "application/x-ndjson")), Bytes::new()).await?;
-        Ok(Lines::new(self.url.clone(), answer.boxed_local()))
+        Ok(Lines::new(self.url.clone(), answer.boxed_local(), count))
     }
 
     /// Where each of these keys is stored.

@@ -11,30 +11,45 @@ use crate::metrics::{ActorLabels, Metrics};
 /// The address of an actor that is started again when it has died.
 pub(super) struct Keeper<A: Actor> {
     kind: &'static str,
-    start: Box<dyn Fn() -> Addr<A> + Send + Sync>,
-    address: Mutex<Addr<A>>,
+    state: Mutex<State<A>>,
     metrics: Arc<Metrics>,
 }
+
+struct State<A: Actor> {
+    address: Addr<A>,
+    /// Gone when the keeper was closed, and with it everything that an actor would be made of.
+    start: Option<Start<A>>,
+}
+
+type Start<A> = Box<dyn Fn() -> Addr<A> + Send>;
 
 impl<A: Actor> Keeper<A> {
     /// Starts an actor of this kind (`router` or `writer`).
     pub(super) fn new(
         kind: &'static str,
         metrics: Arc<Metrics>,
-        start: impl Fn() -> Addr<A> + Send + Sync + 'static,
+        start: impl Fn() -> Addr<A> + Send + 'static,
     ) -> Self {
-        let address = Mutex::new(start());
-        Self { kind, start: Box::new(start), address, metrics }
+        let state = State { address: start(), start: Some(Box::new(start)) };
+        Self { kind, state: Mutex::new(state), metrics }
     }
 
-    /// The address of the actor, which lives now; it may still die before a message arrives.
+    /// The address of the actor, which lives now unless the keeper was closed; it may still die before a message
+    /// arrives.
     pub(super) fn address(&self) -> Addr<A> {
-        let mut address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
-        if !address.connected() {
+        let state = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(start) = &state.start
+            && !state.address.connected()
+        {
             report_restart(self.kind, &self.metrics);
-            *address = (self.start)();
+            state.address = start();
         }
-        address.clone()
+        state.address.clone()
+    }
+
+    /// Starts no actor any more.
+    pub(super) fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).start = None;
     }
 }
 

@@ -187,6 +187,9 @@ impl Pipeline {
             }
             Err(error) => tracing::error!(%error, "the writer failed while it closed the store"),
         }
+        // From here on nothing holds the engine but the threads, which end now.
+        self.0.router.close();
+        self.0.writer.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in &threads {
             thread.stop();

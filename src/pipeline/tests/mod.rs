@@ -184,6 +184,16 @@ async fn a_stop_answers_what_is_in_flight_and_refuses_the_rest() {
 }
 
 #[actix::test]
+async fn a_stop_lets_go_of_the_store_also_where_the_handle_lives_on() {
+    let engine: Arc<dyn Engine> = Arc::new(ScriptedStore::new());
+    let pipeline = Pipeline::start(&settings(), Arc::clone(&engine), Arc::default()).unwrap();
+    assert!(Arc::strong_count(&engine) > 1);
+    pipeline.stop().await;
+    assert_eq!(Arc::strong_count(&engine), 1, "its lock is free when the caller drops it");
+    drop(pipeline);
+}
+
+#[actix::test]
 async fn a_caller_that_hangs_up_changes_nothing() {
     let log = start(&settings());
     log.store.close_gate();

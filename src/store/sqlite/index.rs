@@ -24,6 +24,10 @@ const EVENTS_PER_SLICE: usize = 16;
 /// Slices of a transaction that has nothing else to do.
 const SLICES_WHEN_IDLE: usize = 2_048;
 
+/// So many times the keys of a seal may be read into memory at start; more are sealed at once, before the log is
+/// ready. After a kill there are at most about two, so that opening writes nothing and needs no free disk.
+const UNSEALED_AT_START: u64 = 4;
+
 /// Blocks that are deleted at once.
 const BLOCKS_PER_DELETE: u64 = 64;
 
@@ -100,6 +104,8 @@ pub(super) struct Index {
     seal: Option<Building>,
     merge: Option<Building>,
     left_overs: VecDeque<Range<u64>>,
+    /// Runs that were not finished, whose parts are left over.
+    orphans: Vec<u64>,
 }
 
 /// What a transaction did for the index, until it is committed.
@@ -108,6 +114,7 @@ pub(super) struct Slices {
     of_seal: Vec<Output>,
     of_merge: Vec<Output>,
     deleted: Vec<Range<u64>>,
+    orphans: Vec<u64>,
 }
 
 impl Index {
@@ -130,14 +137,15 @@ impl Index {
         };
         let spans: Vec<_> = loaded.iter().map(|run| run.span).collect();
         let left_overs: VecDeque<_> = runs::left_overs(connection, &spans)?.into();
-        runs::delete_orphaned_parts(connection)?;
+        let orphans = runs::orphaned_parts(connection)?;
         let used = spans.iter().map(Span::end_block).chain(left_overs.iter().map(|ids| ids.end));
         let mut next_block = used.max().unwrap_or(1).max(1);
         let active = catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
         // Readers see the old memory until the new one is whole.
         *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };
         let database = database.clone();
-        let mut index = Self { memory, database, seal_keys, next_block, seal: None, merge: None, left_overs };
+        let mut index =
+            Self { memory, database, seal_keys, next_block, seal: None, merge: None, left_overs, orphans };
         index.start_merge();
         Ok(index)
     }
@@ -157,7 +165,7 @@ impl Index {
 
     /// Whether there is something to write where no event comes.
     pub(super) fn has_work(&self) -> bool {
-        self.seal.is_some() || self.merge.is_some() || !self.left_overs.is_empty()
+        self.seal.is_some() || self.merge.is_some() || !self.left_overs.is_empty() || !self.orphans.is_empty()
     }
 
     /// Writes some slices of what is being built, in a transaction with so many events.
@@ -182,6 +190,10 @@ impl Index {
     }
 
     fn delete_some(&mut self, connection: &Connection, slices: &mut Slices) -> rusqlite::Result<()> {
+        if let Some(orphan) = self.orphans.pop() {
+            slices.orphans.push(orphan);
+            runs::delete_parts(connection, orphan)?;
+        }
         let Some(ids) = self.left_overs.front_mut() else { return Ok(()) };
         let some = ids.start..ids.end.min(ids.start + BLOCKS_PER_DELETE);
         ids.start = some.end;
@@ -201,6 +213,7 @@ impl Index {
             merge.put_back(slices.of_merge);
         }
         self.left_overs.extend(slices.deleted);
+        self.orphans.extend(slices.orphans);
     }
 
     /// Takes over what a transaction committed: its events, and what it wrote of the index.
@@ -299,7 +312,8 @@ fn span_behind(runs: &[Arc<Run>], recent: &Recent, next_block: &mut u64) -> Span
     span
 }
 
-/// Reads the rows behind the last run, and seals them as far as they fill runs; gives the rest.
+/// Reads the rows behind the last run. Where they are many, because the index is being built again, seals them
+/// as far as they fill runs; gives the rest.
 fn catch_up(
     connection: &mut Connection,
     hasher: &Hasher,
@@ -307,12 +321,13 @@ fn catch_up(
     runs: &mut Vec<Arc<Run>>,
     next_block: &mut u64,
 ) -> Result<Recent, StoreError> {
+    let last_pos = rows::last_pos(connection)?;
     loop {
         let sealed = runs.last().map_or(0, |run| run.span.last_pos);
-        let recent = rows::recent(connection, hasher, sealed, seal_keys)?;
-        if recent.len() < seal_keys {
-            return Ok(recent);
+        if last_pos - sealed < UNSEALED_AT_START * seal_keys as u64 {
+            return rows::recent(connection, hasher, sealed, usize::MAX);
         }
+        let recent = rows::recent(connection, hasher, sealed, seal_keys)?;
         let span = span_behind(runs, &recent, next_block);
         let mut building = Building::seal(Arc::new(recent), span)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -207,9 +207,12 @@ fn has_blocks(connection: &Connection, ids: &Range<u64>) -> rusqlite::Result<boo
         .map(|found| found.is_some())
 }
 
-/// Deletes the parts that belong to no run of the directory.
-pub(super) fn delete_orphaned_parts(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM parts WHERE run NOT IN (SELECT first_block FROM runs)", []).map(drop)
+/// Parts that belong to no run of the directory, by the run that was not finished.
+pub(super) fn orphaned_parts(connection: &Connection) -> rusqlite::Result<Vec<u64>> {
+    let sql = "SELECT DISTINCT run FROM parts WHERE run NOT IN (SELECT first_block FROM runs)";
+    let mut statement = connection.prepare(sql)?;
+    let orphans = statement.query_map([], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))?.collect();
+    orphans
 }
 
 /// Empties the index, to be built again from the rows.

@@ -99,9 +99,13 @@ pub(super) fn index_key(connection: &Connection) -> Result<[u8; 16], StoreError>
     Ok(connection.query_row("SELECT index_key FROM secrets", [], |row| row.get(0))?)
 }
 
-/// Brings the file to [`VERSION`], or refuses it.
+/// Brings the file to [`VERSION`], or refuses it. Writes nothing where there is nothing to do, so that a store on
+/// a full disk can still be read.
 pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
     let mut connection = database.open_to_write()?;
+    if application_id(&connection)? == APPLICATION_ID && version(&connection)? == VERSION {
+        return Ok(());
+    }
     // A transaction that writes, so that nobody migrates at the same time.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&transaction)?;
@@ -118,12 +122,16 @@ pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
     Ok(transaction.commit()?)
 }
 
+fn application_id(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, "application_id", |row| row.get(0))
+}
+
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 fn check_ours(database: &Database, transaction: &Transaction<'_>, found: i64) -> Result<(), StoreError> {
-    let id: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let id = application_id(transaction)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if id != APPLICATION_ID && (tables > 0 || found > 0) {
         return Err(StoreError::Foreign {

@@ -133,6 +133,17 @@ fn a_locked_store_refuses_in_time_and_takes_the_same_event_later() {
     assert_eq!(append(&mut *writer, &event), [Verdict::Accepted { seq: 1 }]);
 }
 
+#[test]
+fn a_store_that_something_else_has_locked_opens_and_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(&directory);
+    append(&mut *first.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+    drop(first);
+    let locker = outsider(&directory);
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(read_all(&*open(&directory).reader(), "a").len(), 1);
+}
+
 // invariant 4: events, keys and counters change together or not at all.
 #[test]
 fn a_failed_group_leaves_nothing_in_memory_and_loses_no_count() {
@@ -169,13 +180,7 @@ fn a_gap_in_a_topic_is_damage_and_not_a_short_page() {
     let mut writer = store.open_writer().unwrap();
     append(&mut *writer, &batch("a", &[("1", "{}"), ("2", "{}"), ("3", "{}")]));
     outsider(&directory).execute_batch("DELETE FROM events WHERE seq = 2").unwrap();
-    let query = crate::store::PageQuery {
-        topic: topic("a"),
-        first: 1,
-        last: 3,
-        limit: 10,
-        order: crate::store::Order::Ascending,
-    };
+    let query = PageQuery { topic: topic("a"), first: 1, last: 3, limit: 10, order: Order::Ascending };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let page = runtime.block_on(store.reader().page(query));
     assert!(matches!(&page, Err(StoreError::Damaged(what)) if what.contains("the row of seq 2")));

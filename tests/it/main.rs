@@ -1,0 +1,49 @@
+//! The log as its users meet it: through a real socket, against a fresh store, one file a subject.
+
+#![expect(clippy::shadow_unrelated, reason = "a test takes the same steps again on things of the same name")]
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod bodies;
+#[cfg(test)]
+mod codes;
+#[cfg(test)]
+mod concurrency;
+#[cfg(test)]
+mod configuring;
+#[cfg(test)]
+mod counters;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod fidelity;
+#[cfg(test)]
+mod full_disk;
+#[cfg(test)]
+mod hanging_up;
+#[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod locked;
+#[cfg(test)]
+mod observing;
+#[cfg(test)]
+mod overload;
+#[cfg(test)]
+mod process_limits;
+#[cfg(test)]
+mod process_signals;
+#[cfg(test)]
+mod process_starts;
+#[cfg(test)]
+mod reading;
+#[cfg(test)]
+mod stopping;
+#[cfg(test)]
+mod verdicts;

@@ -1,0 +1,73 @@
+//! More in flight than the budget: 503 at once, and a log that recovers.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join;
+use sekali::api::Code;
+
+use crate::support::{Locked, Log, Raw, array, event, everything, ids, until};
+
+#[actix_web::test]
+async fn past_the_events_in_flight_the_answer_is_503_at_once() {
+    // invariant 8: memory is bounded by what may be in flight.
+    let log = Log::configured(
+        "[limits]\nin_flight_events = 10\nbatch_events = 10\n[store]\nlock_timeout = \"30s\"",
+    );
+    let locked = Locked::take(log.store());
+    let first = log.publish(array(ids("t", 0..8)));
+    let second = async {
+        until("the first waits", async || log.metric("sekali_in_flight_events").await > 7.5).await;
+        let started = Instant::now();
+        log.publish(array(ids("t", 8..11))).await.problem(Code::Overloaded);
+        assert!(started.elapsed() < Duration::from_secs(5), "at once: {:?}", started.elapsed());
+        assert_eq!(log.read("/health/ready").await["status"], "ok", "an overloaded log can still write");
+        drop(locked);
+    };
+    assert_eq!(join(first, second).await.0.counts(), [8, 8, 0, 0, 0]);
+    assert_eq!(log.publish(array(ids("t", 8..11))).await.counts(), [3, 3, 0, 0, 0]);
+    assert_eq!(everything(&log, "t").await.len(), 11);
+}
+
+#[actix_web::test]
+async fn past_the_bytes_in_flight_the_answer_is_503_before_the_body_is_whole() {
+    let log = Log::configured("[limits]\nbody = \"8KiB\"\nevent = \"1KiB\"\nin_flight_bytes = \"10KiB\"");
+    let mut slow = Raw::publishing(log.address(), "Content-Length: 7001\r\n");
+    slow.send(" ".repeat(6_999));
+    until("its bytes are charged", async || log.metric("sekali_in_flight_bytes").await > 6_998.0).await;
+    let body = format!("{}{}", " ".repeat(6_000), event("t", "1"));
+    log.publish(body.clone()).await.problem(Code::Overloaded);
+    slow.send("[]");
+    assert_eq!(slow.answer().status, 200);
+    until("there is room again", async || log.metric("sekali_in_flight_bytes").await < 0.5).await;
+    assert_eq!(log.publish(body).await.fates(), ["accepted 1"]);
+}
+
+#[actix_web::test]
+async fn an_inflated_body_is_charged_with_what_it_becomes() {
+    let log = Log::configured("[limits]\nbody = \"64KiB\"\nevent = \"1KiB\"\nin_flight_bytes = \"64KiB\"");
+    let mut slow = Raw::publishing(log.address(), "Content-Length: 60001\r\n");
+    slow.send(" ".repeat(60_000));
+    until("its bytes are charged", async || log.metric("sekali_in_flight_bytes").await > 59_999.0).await;
+    let request =
+        log.post("/publish").content_type("application/json").insert_header(("content-encoding", "gzip"));
+    let body = crate::bodies::compressed("gzip", " ".repeat(30_000).as_bytes()).await;
+    assert!(body.len() < 1_000);
+    log.send(request, body).await.problem(Code::Overloaded);
+}
+
+#[actix_web::test]
+async fn reads_and_health_are_answered_while_the_log_is_overloaded() {
+    let log =
+        Log::configured("[limits]\nin_flight_events = 1\nbatch_events = 1\n[store]\nlock_timeout = \"30s\"");
+    log.publish(event("t", "1")).await.ok();
+    let locked = Locked::take(log.store());
+    let waiting = log.publish(event("t", "2"));
+    let reads = async {
+        until("the log is full", async || log.metric("sekali_in_flight_events").await > 0.5).await;
+        log.publish(event("t", "3")).await.problem(Code::Overloaded);
+        assert_eq!(everything(&log, "t").await.len(), 1);
+        assert_eq!(log.read("/stats").await["topics_total"], 1);
+        drop(locked);
+    };
+    assert_eq!(join(waiting, reads).await.0.fates(), ["accepted 2"]);
+}

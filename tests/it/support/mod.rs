@@ -1,0 +1,22 @@
+//! What the tests stand on: a log behind a real socket, a client, events, raw bytes, trouble.
+
+mod answer;
+mod client;
+pub(crate) mod disk;
+pub(crate) mod events;
+mod follow;
+mod lock;
+mod log;
+mod process;
+mod raw;
+mod wait;
+
+pub(crate) use answer::Answer;
+pub(crate) use client::Client;
+pub(crate) use events::{array, event, event_with, ids, lines};
+pub(crate) use follow::{everything, seqs};
+pub(crate) use lock::Locked;
+pub(crate) use log::Log;
+pub(crate) use process::{Ended, Process, serving};
+pub(crate) use raw::Raw;
+pub(crate) use wait::until;

@@ -1,0 +1,177 @@
+//! The real program in a process of its own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Client, until};
+
+/// The program.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sekali");
+
+/// The longest that a start may take.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// What stands before the address in the line that names it.
+const LISTENING: &str = "listening on http://";
+
+/// A running `sekali serve`.
+pub(crate) struct Process {
+    client: Client,
+    program: Program,
+}
+
+/// A process that does not outlive its test, and what it says on standard error.
+struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    said: String,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; `None` where a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// Everything on standard error.
+    pub(crate) stderr: String,
+}
+
+impl Process {
+    /// Serves the store in this directory and waits until it listens.
+    pub(crate) fn serve(directory: &Path) -> Self {
+        Self::configured(directory, "")
+    }
+
+    /// Serves it with this configuration file.
+    pub(crate) fn configured(directory: &Path, config: &str) -> Self {
+        Self::listening(Program::spawn(command(PROGRAM).args(serving(directory, config))))
+    }
+
+    /// Serves it within limits that a shell sets: `trap` and `ulimit`.
+    pub(crate) fn limited(directory: &Path, limits: &str) -> Self {
+        let mut shell = command("sh");
+        shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(PROGRAM);
+        Self::listening(Program::spawn(shell.args(serving(directory, ""))))
+    }
+
+    fn listening(mut program: Program) -> Self {
+        let started = Instant::now();
+        loop {
+            let patience = START_MAX.saturating_sub(started.elapsed());
+            let line = program.lines.recv_timeout(patience).ok();
+            let line = line.unwrap_or_else(|| panic!("it does not listen: {}", program.said));
+            program.said.push_str(&line);
+            if let Some(address) = address_in(&line) {
+                return Self { client: Client::of(address), program };
+            }
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.program.child.id()
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().unwrap();
+        assert!(sent.success(), "kill -{name}");
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(self) -> Ended {
+        self.program.ended().await
+    }
+}
+
+impl Ended {
+    /// How the program ends with these arguments, which must be by itself.
+    pub(crate) async fn of<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
+        Program::spawn(command(PROGRAM).args(arguments)).ended().await
+    }
+}
+
+impl Program {
+    fn spawn(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = lines_of(child.stderr.take().unwrap());
+        Self { child, lines, said: String::new() }
+    }
+
+    async fn ended(mut self) -> Ended {
+        let mut code = None;
+        until("the process ends", async || {
+            let status = self.child.try_wait().unwrap();
+            code = status.and_then(|status| status.code());
+            status.is_some()
+        })
+        .await;
+        let mut stderr = std::mem::take(&mut self.said);
+        stderr.extend(self.lines.iter());
+        Ended { code, stderr }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Deref for Process {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// The arguments that serve the store in this directory on a free port, with this configuration file.
+pub(crate) fn serving(directory: &Path, config: &str) -> Vec<String> {
+    let file = directory.join("sekali.toml");
+    fs::write(&file, config).unwrap();
+    let (file, store) =
+        (file.display().to_string(), format!("sqlite:{}", directory.join("log.db").display()));
+    let arguments = ["serve", "--config", &file, "--bind", "127.0.0.1:0", "--store", &store, "--log", "info"];
+    arguments.map(str::to_owned).to_vec()
+}
+
+/// A command untouched by what whoever runs the tests has in the environment.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Lines as they come, so that a full pipe never holds the process back.
+fn lines_of(stderr: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(stderr);
+        let mut line = String::new();
+        while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+            if sender.send(std::mem::take(&mut line)).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, after) = line.split_once(LISTENING)?;
+    let end = after.find(|mark: char| !mark.is_ascii_digit() && mark != '.' && mark != ':');
+    after[..end.unwrap_or(after.len())].parse().ok()
+}
