@@ -39,7 +39,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/topics/{topic}", topics::one))
         .service(get("/stats", observe::stats))
         .service(get("/health", observe::health))
-        .service(get("/health/live", observe::live))
+        .service(get(watch::LIVE, observe::live))
         .service(get("/health/ready", observe::ready))
         .service(get("/metrics", observe::metrics))
         .service(get("/openapi.json", openapi::document))

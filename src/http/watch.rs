@@ -14,13 +14,16 @@ use super::state::State;
 use crate::api::Code;
 use crate::metrics::RequestLabels;
 
+/// Answered until the end: a process that stops in order is alive, and who asks would kill it otherwise.
+pub(super) const LIVE: &str = "/health/live";
+
 pub(super) async fn watch<B: MessageBody>(
     state: Data<State>,
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = Instant::now();
-    let response = if state.stopping() {
+    let response = if state.stopping() && request.path() != LIVE {
         let refusal = Failure::new(Code::ShuttingDown, "the log is stopping");
         request.into_response(refusal.error_response()).map_into_right_body()
     } else {
