@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 
 use super::members::Members;
-use super::{BodyError, Collector, Item};
+use super::{BodyError, Collector, Item, reason};
 use crate::domain::{Fault, FaultCode};
 
 /// Reads the events of the lines that are not empty.
@@ -24,5 +24,5 @@ fn parse(line: &[u8]) -> Result<Item<'_>, String> {
     } else {
         serde_json::from_str::<IgnoredAny>(text).map(Item::Other)
     };
-    parsed.map_err(|error| format!("the line is not JSON: {error}"))
+    parsed.map_err(|error| format!("the line is not JSON at column {}: {}", error.column(), reason(&error)))
 }
