@@ -59,7 +59,7 @@ pub(super) async fn ready(state: Data<State>) -> Result<HttpResponse, Failure> {
     Ok(live().await)
 }
 
-/// The same as `/health/ready`
+/// The same as /health/ready
 #[utoipa::path(
     get,
     path = "/health",
