@@ -44,6 +44,18 @@ async fn a_long_list_is_streamed_whole_in_both_formats_and_orders() {
 }
 
 #[actix_web::test]
+async fn chunks_are_for_clients_that_know_them() {
+    use actix_web::http::{Method, Version};
+    let state = with(2_500);
+    for method in [Method::GET, Method::HEAD] {
+        for (version, chunks) in [(Version::HTTP_10, false), (Version::HTTP_11, true)] {
+            let read = TestRequest::with_uri("/events?topic=t").method(method.clone()).version(version);
+            assert_eq!(send(state.clone(), read).await.chunks, chunks, "{method} {version:?}");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn a_hole_in_the_log_is_never_a_short_answer() {
     let holed =
         |missing| state(Fake { events: 2_500, missing: Some(missing), ..Fake::default() }, &settings());
