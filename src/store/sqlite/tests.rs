@@ -85,7 +85,10 @@ fn the_database_of_another_program_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("made")).unwrap();
     outsider(&directory).execute_batch("CREATE TABLE other (a)").unwrap();
+    let before = std::fs::read(directory.path().join("made/sekali.db")).unwrap();
     assert!(matches!(SqliteStore::open(&settings(directory.path())), Err(StoreError::Foreign { .. })));
+    let after = std::fs::read(directory.path().join("made/sekali.db")).unwrap();
+    assert!(before == after, "it is left as it was, its journal mode included");
     std::fs::write(directory.path().join("made/sekali.db"), "no database at all, but long enough").unwrap();
     assert!(SqliteStore::open(&settings(directory.path())).is_err());
 }
