@@ -117,6 +117,28 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(totals.counts, Counts { accepted: 2, duplicates: 2, conflicts: 1, rejected: 0 });
 }
 
+// invariant 9: a kill needs no hand.
+#[test]
+fn everything_acknowledged_is_there_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let killed = open(&directory);
+    let mut writer = killed.open_writer().unwrap();
+    let sent = batch("a", &[("1", "{}"), ("2", "{}")]);
+    append(&mut *writer, &sent);
+    // What a kill leaves on the disk: the files as they are, and nobody who tidies up.
+    let left = tempfile::tempdir().unwrap();
+    std::fs::create_dir(left.path().join("made")).unwrap();
+    for file in ["sekali.db", "sekali.db-wal"] {
+        let [from, to] = [&directory, &left].map(|place| place.path().join("made").join(file));
+        std::fs::copy(from, to).unwrap();
+    }
+    assert!(std::fs::metadata(left.path().join("made/sekali.db-wal")).unwrap().len() > 0);
+    let again = open(&left);
+    assert_eq!(read_all(&*again.reader(), "a").len(), 2);
+    let verdicts = append(&mut *again.open_writer().unwrap(), &batch("a", &[("2", "{}"), ("3", "{}")]));
+    assert_eq!(verdicts, [Verdict::Duplicate { seq: 2, conflict: false }, Verdict::Accepted { seq: 3 }]);
+}
+
 #[test]
 fn a_locked_store_refuses_in_time_and_takes_the_same_event_later() {
     let directory = tempfile::tempdir().unwrap();
