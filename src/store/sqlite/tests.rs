@@ -221,6 +221,31 @@ fn the_write_ahead_log_stays_bounded() {
     assert!(wal < 30 << 20, "60 MB were committed, and the log has {wal} bytes");
 }
 
+/// The reason why a writer refuses a batch whose stored rows do not fit together.
+fn damage(damaging: &str, sent: &Batch) -> AppendError {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+    outsider(&directory).execute_batch(damaging).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    let refused = writer.append(&[sent], Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
+    refused
+}
+
+// invariant 5: what is damaged under one request fails that request and no other.
+#[test]
+fn rows_that_do_not_fit_together_are_damage_and_no_reason_to_doubt_the_store() {
+    for (damaging, sent) in [
+        (r#"UPDATE events SET payload = '{"n":'"#, batch("a", &[("1", r#"{"n":1}"#)])),
+        ("UPDATE events SET payload = ''", batch("a", &[("1", r#"{"n":1}"#)])),
+        ("UPDATE topics SET last_seq = 0", batch("a", &[("2", "{}")])),
+    ] {
+        let refused = damage(damaging, &sent);
+        assert!(matches!(refused, AppendError::Failed(StoreError::Damaged(_))), "{damaging}: {refused:?}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(Vec<(u8, Vec<(u8, u8)>)>),

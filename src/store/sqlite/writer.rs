@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
+use serde::de::IgnoredAny;
 
 use super::checkpoint::Checkpointer;
+use super::rows::First;
 use super::topics::{self, Remembered, TopicState};
 use super::{Options, rows};
 use crate::config::Durability;
@@ -103,10 +105,9 @@ impl SqliteWriter {
             let seq = topic.state.last_seq + 1;
             let verdict = match rows::insert_if_new(&self.connection, topic.state.id, seq, event, now)? {
                 None => Verdict::Accepted { seq },
-                Some(first) => Verdict::Duplicate {
-                    seq: first.seq,
-                    conflict: !same_value(&first.payload, event.payload()),
-                },
+                Some(first) => {
+                    Verdict::Duplicate { seq: first.seq, conflict: conflicts(&first, event.payload())? }
+                }
             };
             // invariant 6: a seq is used by an event of the same transaction, or not at all.
             if let Verdict::Accepted { .. } = verdict {
@@ -236,6 +237,17 @@ impl Writer for SqliteWriter {
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         self.checkpointer.finish(&self.connection)
     }
+}
+
+/// Whether a repeat has another payload than the event that is stored.
+fn conflicts(first: &First, payload: &str) -> Result<bool, StoreError> {
+    if first.payload == payload {
+        return Ok(false);
+    }
+    // Only valid JSON can be compared; a panic over a damaged row would fail the whole group.
+    serde_json::from_str::<IgnoredAny>(&first.payload)
+        .map_err(|error| StoreError::Damaged(format!("the payload of seq {}: {error}", first.seq)))?;
+    Ok(!same_value(&first.payload, payload))
 }
 
 impl Sync {
