@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::store::StoreError;
 
 /// The page size of new stores, in bytes: SQLite's default, which matches most disks' blocks.
-const PAGE_SIZE: u32 = 4096;
+pub(super) const PAGE_SIZE: u32 = 4096;
 
 /// Memory for pages of one connection, in KiB. Enough for the upper levels of the indexes.
 const CACHE_KIB: i32 = 16 * 1024;

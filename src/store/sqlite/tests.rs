@@ -221,6 +221,24 @@ fn the_write_ahead_log_stays_bounded() {
     assert!(wal < 30 << 20, "60 MB were committed, and the log has {wal} bytes");
 }
 
+#[test]
+fn the_write_ahead_log_stays_bounded_by_its_own_length_and_not_by_new_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut small = settings(directory.path());
+    small.store.wal_bytes = 1 << 20;
+    let store = SqliteStore::open(&small).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    let (event, other) = (batch("a", &[("1", "{}")]), batch("a", &[("1", r#"{"n":1}"#)]));
+    for _ in 0..600 {
+        append(&mut *writer, &event);
+        append(&mut *writer, &other);
+        store.tally().reject(1);
+        writer.flush(Timestamp::UNIX_EPOCH).unwrap();
+    }
+    let wal = std::fs::metadata(directory.path().join("made/sekali.db-wal")).unwrap().len();
+    assert!(wal < 3 << 20, "1,800 commits of a few pages, and the log has {wal} bytes");
+}
+
 /// The reason why a writer refuses a batch whose stored rows do not fit together.
 fn damage(damaging: &str, sent: &Batch) -> AppendError {
     let directory = tempfile::tempdir().unwrap();

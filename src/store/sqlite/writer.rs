@@ -35,7 +35,6 @@ struct Staged {
     topics_total: u64,
     /// Events of topics that are one too many.
     refused: u64,
-    bytes: usize,
 }
 
 struct StagedTopic {
@@ -56,7 +55,8 @@ impl SqliteWriter {
         tally: Arc<Tally>,
         checkpointer: Arc<Checkpointer>,
     ) -> Result<Self, StoreError> {
-        let connection = options.database.open_to_write()?;
+        let mut connection = options.database.open_to_write()?;
+        checkpointer.watch(&mut connection)?;
         let (topics, epoch) = connection.query_row("SELECT topics, tally_epoch FROM totals", [], |row| {
             Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
         })?;
@@ -100,7 +100,6 @@ impl SqliteWriter {
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
         };
         let mut verdicts = Vec::with_capacity(batch.events.len());
-        let mut bytes = 0;
         for event in &batch.events {
             let seq = topic.state.last_seq + 1;
             let verdict = match rows::insert_if_new(&self.connection, topic.state.id, seq, event, now)? {
@@ -112,12 +111,10 @@ impl SqliteWriter {
             // invariant 6: a seq is used by an event of the same transaction, or not at all.
             if let Verdict::Accepted { .. } = verdict {
                 topic.state.last_seq = seq;
-                bytes += event.bytes();
             }
             topic.counts.count(verdict);
             verdicts.push(verdict);
         }
-        staged.bytes += bytes;
         Ok(verdicts)
     }
 
@@ -193,7 +190,7 @@ impl SqliteWriter {
         self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
         self.topics_total = staged.topics_total;
         self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
-        self.checkpointer.committed(staged.bytes);
+        self.checkpointer.committed();
         Ok(verdicts)
     }
 
