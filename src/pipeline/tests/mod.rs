@@ -7,11 +7,11 @@ mod scripted;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use self::scripted::ScriptedStore;
+use self::scripted::{Fault, ScriptedStore};
 use super::{Pipeline, PublishError};
 use crate::config::{Overrides, Settings, TopicSettings, load};
 use crate::domain::{Counts, Event, Parts, Verdict};
@@ -135,6 +135,26 @@ async fn what_waits_during_a_commit_is_committed_together() {
     assert!(first.is_ok() && others.iter().all(Result::is_ok));
     let groups = log.store.groups();
     assert!(groups.len() < 15, "21 requests took {groups:?} commits");
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn the_store_is_flushed_also_while_there_is_always_more_to_commit() {
+    let mut settings = settings();
+    settings.store.commit_events = 1;
+    let log = start(&settings);
+    log.store.fail_next(&vec![Fault::Slow; 20_000]);
+    let begun = Instant::now();
+    let busy = async |lane: usize| {
+        for id in 0.. {
+            if log.store.flushed() > 0 || begun.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+            log.publish_one(&lane.to_string(), &id.to_string()).await.unwrap();
+        }
+    };
+    join_all((0..32).map(busy)).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "no flush within {:?}", begun.elapsed());
     log.pipeline.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -20,6 +21,8 @@ pub(super) enum Fault {
     UnknownLost,
     /// The writer panics before it stores anything.
     Panic,
+    /// It is stored, a little later.
+    Slow,
 }
 
 /// A memory engine with faults in a row, and a gate before every append.
@@ -34,6 +37,7 @@ struct Script {
     faults: Mutex<VecDeque<Fault>>,
     damaged_topic: Mutex<Option<String>>,
     opened: AtomicUsize,
+    flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
     closed: Mutex<bool>,
     moved: Condvar,
@@ -57,6 +61,11 @@ impl ScriptedStore {
     /// How often a writer was opened.
     pub(super) fn opened(&self) -> usize {
         self.script.opened.load(Ordering::SeqCst)
+    }
+
+    /// How often waiting counts were stored and commits synced.
+    pub(super) fn flushed(&self) -> usize {
+        self.script.flushed.load(Ordering::SeqCst)
     }
 
     /// The batches of each group that was appended.
@@ -130,10 +139,15 @@ impl Writer for ScriptedStore {
                 Err(AppendError::Unknown(error()))
             }
             Some(Fault::Panic) => panic!("on purpose"),
+            Some(Fault::Slow) => {
+                std::thread::sleep(Duration::from_millis(1));
+                self.inner.append(group, now)
+            }
         }
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        self.script.flushed.fetch_add(1, Ordering::SeqCst);
         self.inner.flush(now)
     }
 
