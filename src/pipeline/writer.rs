@@ -98,6 +98,10 @@ impl Handler<Close> for WriterActor {
     fn handle(&mut self, _: Close, context: &mut Self::Context) -> Self::Result {
         while !self.pending.is_empty() {
             self.commit_next_group();
+            if !self.committer.can_write() {
+                // Each further group would wait for a locked store as long again.
+                break;
+            }
         }
         context.stop();
         self.committer.close()

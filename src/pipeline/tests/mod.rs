@@ -64,6 +64,13 @@ impl Started {
         .await;
     }
 
+    /// Waits until the consumer of this topic has taken in what was published before, by an event that it
+    /// knows and so answers by itself.
+    async fn until_passed_on(&self, topic: &str, known: &str) {
+        let verdict = self.publish_one(topic, known).await;
+        assert!(matches!(verdict, Ok(Verdict::Duplicate { .. })), "{verdict:?}");
+    }
+
     fn restarts(&self, actor: &'static str) -> u64 {
         self.metrics.actor_restarts.get_or_create(&crate::metrics::ActorLabels { actor }).get()
     }
