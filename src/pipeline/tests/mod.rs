@@ -108,19 +108,22 @@ async fn verdicts_come_in_the_order_of_the_request() {
 #[actix::test]
 async fn nothing_is_answered_before_the_commit() {
     let log = start(&settings());
+    assert_eq!(log.publish_one("a", "known").await, Ok(accepted(1)));
     log.store.close_gate();
     let publish = |_| log.publish_one("a", "same");
     let mut answers = Box::pin(join_all((0..64).map(publish)));
     let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
     assert!(!early.await);
-    log.store.wait_for_groups(1);
+    log.until_passed_on("a", "known").await;
+    log.store.wait_for_groups(2);
     let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
     assert!(!early.await, "the event is not stored yet, and neither is it a duplicate");
+    assert_eq!(log.metrics.counts(), Counts { accepted: 1, duplicates: 1, ..Counts::default() });
     log.store.open_gate();
     let verdicts: Vec<_> = answers.await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(verdicts.iter().filter(|verdict| **verdict == accepted(1)).count(), 1);
-    assert_eq!(verdicts.iter().filter(|verdict| **verdict == duplicate(1)).count(), 63);
-    assert_eq!(log.metrics.counts(), Counts { accepted: 1, duplicates: 63, ..Counts::default() });
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == accepted(2)).count(), 1);
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == duplicate(2)).count(), 63);
+    assert_eq!(log.metrics.counts(), Counts { accepted: 2, duplicates: 64, ..Counts::default() });
     assert_eq!(log.store.reader().totals().await.unwrap().counts, log.metrics.counts());
     log.pipeline.stop().await;
 }
