@@ -150,6 +150,15 @@ impl Router {
     }
 }
 
+impl Drop for Router {
+    /// A consumer goes only when it is told to, also where its router dies.
+    fn drop(&mut self) {
+        for consumer in self.roster.iter() {
+            consumer.do_send(Retire);
+        }
+    }
+}
+
 impl Actor for Router {
     type Context = Context<Self>;
 

@@ -197,6 +197,22 @@ async fn consumers_alive_at_once_are_bounded_and_every_lane_is_served() {
     log.pipeline.stop().await;
 }
 
+// invariant 5: an error is the answer to a fault, and to retire is none.
+#[actix::test]
+async fn a_consumer_that_is_retired_at_any_moment_loses_no_event() {
+    let mut settings = settings();
+    settings.router.consumers = 1;
+    let log = start(&settings);
+    let busy = async |topic: usize| {
+        for seq in 1..=1_000 {
+            let verdict = log.publish_one(&topic.to_string(), &seq.to_string()).await;
+            assert_eq!(verdict, Ok(accepted(seq)), "topic {topic}");
+        }
+    };
+    join_all((0..4).map(busy)).await;
+    log.pipeline.stop().await;
+}
+
 #[actix::test]
 async fn a_stop_answers_what_is_in_flight_and_refuses_the_rest() {
     let log = start(&settings());
