@@ -62,11 +62,13 @@ impl Router {
     fn dispatch(&mut self, lane: Lane, work: Consume, context: &mut Context<Self>) {
         if let Some(earlier) = self.parked_work.get_mut(&lane) {
             earlier.push(work);
-        } else if let Some(consumer) = self.find(&lane).or_else(|| self.start(&lane, context)) {
+        } else if let Some(consumer) = self.find(&lane) {
             consumer.do_send(work);
         } else {
+            // Behind those that wait already: a lane that came later must not take the place of one of them.
             self.parked_work.insert(lane.clone(), vec![work]);
             self.parked.push_back(lane);
+            self.unpark(context);
         }
     }
 

@@ -6,12 +6,15 @@ mod scripted;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use actix::prelude::*;
 use futures_util::future::join_all;
 
 use self::scripted::{Fault, ScriptedStore};
+use super::router::Router;
 use super::{Pipeline, PublishError};
 use crate::config::{Overrides, Settings, TopicSettings, load};
 use crate::domain::{Counts, Event, Parts, Verdict};
@@ -210,6 +213,43 @@ async fn a_consumer_that_is_retired_at_any_moment_loses_no_event() {
         }
     };
     join_all((0..4).map(busy)).await;
+    log.pipeline.stop().await;
+}
+
+/// Keeps the router busy until the other end of the channel is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Hold(Receiver<()>);
+
+impl Handler<Hold> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Hold(until): Hold, _: &mut Self::Context) {
+        let _ = until.recv();
+    }
+}
+
+#[actix::test]
+async fn a_lane_that_waits_for_a_consumer_is_served_before_one_that_comes_later() {
+    let mut settings = settings();
+    settings.router.consumers = 1;
+    let log = start(&settings);
+    log.store.close_gate();
+    let (free, held) = mpsc::channel();
+    let early = async { tokio::join!(log.publish_one("first", "1"), log.publish_one("parked", "1")) };
+    let late = async {
+        log.until(|log| log.store.groups().len() == 1).await;
+        log.pipeline.0.router.address().do_send(Hold(held));
+        let mut late = Box::pin(log.publish_one("late", "1"));
+        assert!(poll_fn(|context| Poll::Ready(late.as_mut().poll(context).is_pending())).await);
+        log.store.open_gate();
+        log.until(|log| log.metrics.consumers.get() == 0).await;
+        drop(free);
+        late.await
+    };
+    let (early, late) = tokio::join!(early, late);
+    assert_eq!((early, late), ((Ok(accepted(1)), Ok(accepted(1))), Ok(accepted(1))));
+    assert_eq!(log.store.topics(), ["first", "parked", "late"]);
     log.pipeline.stop().await;
 }
 

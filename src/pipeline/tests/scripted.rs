@@ -39,6 +39,7 @@ struct Script {
     opened: AtomicUsize,
     flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
+    topics: Mutex<Vec<String>>,
     closed: Mutex<bool>,
     moved: Condvar,
 }
@@ -71,6 +72,11 @@ impl ScriptedStore {
     /// The batches of each group that was appended.
     pub(super) fn groups(&self) -> Vec<usize> {
         self.script.groups.lock().unwrap().clone()
+    }
+
+    /// The topics of all batches, in the order in which they were appended.
+    pub(super) fn topics(&self) -> Vec<String> {
+        self.script.topics.lock().unwrap().clone()
     }
 
     /// Lets no append pass until the gate is opened.
@@ -123,6 +129,7 @@ impl Engine for ScriptedStore {
 
 impl Writer for ScriptedStore {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        self.script.topics.lock().unwrap().extend(group.iter().map(|batch| batch.topic.to_string()));
         self.pass_gate(group.len());
         let damaged = self.script.damaged_topic.lock().unwrap().clone();
         if group.iter().any(|batch| Some(batch.topic.as_str()) == damaged.as_deref()) {
