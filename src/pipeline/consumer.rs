@@ -164,11 +164,6 @@ pub(super) fn report_conflict(event: &Event, verdict: Verdict) {
 impl Actor for Consumer {
     type Context = Context<Self>;
 
-    fn started(&mut self, context: &mut Self::Context) {
-        // What is in flight is bounded before it gets here.
-        context.set_mailbox_capacity(usize::MAX >> 8);
-    }
-
     /// actix would stop an actor as soon as nobody holds its address, and with it lose the messages that came
     /// between its last look into the mailbox and that moment: the router's last ones, the writer's verdicts.
     fn stopping(&mut self, _: &mut Self::Context) -> Running {

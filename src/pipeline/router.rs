@@ -165,8 +165,6 @@ impl Actor for Router {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        // What is in flight is bounded before it gets here.
-        context.set_mailbox_capacity(usize::MAX >> 8);
         context.run_interval(ROUND, |router, context| {
             router.retire_idle();
             router.unpark(context);

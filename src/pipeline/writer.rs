@@ -62,8 +62,6 @@ impl Actor for WriterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        // What is in flight is bounded before it gets here.
-        context.set_mailbox_capacity(usize::MAX >> 8);
         context.run_interval(MAINTENANCE, |writer, _| writer.maintain());
     }
 }
