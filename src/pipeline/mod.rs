@@ -191,7 +191,8 @@ impl Pipeline {
         for thread in &threads {
             thread.stop();
         }
-        // Joined, so that the store is closed and its lock is free when this returns.
+        // Joined, so that nobody uses the writer when this returns. The engine, and with it the store's lock, goes
+        // with the last handle on this pipeline.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
         if !matches!(joined.await, Ok(true)) {
             tracing::error!("a thread of the pipeline ended with a panic");
