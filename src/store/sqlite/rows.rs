@@ -90,9 +90,9 @@ pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Vec<Sto
         Order::Descending => "DESC",
     };
     let mut statement = connection.prepare_cached(&format!("{COLUMNS} ORDER BY e.seq {order}"))?;
-    let last = query.last.min(i64::MAX as u64);
-    let mut rows =
-        statement.query(params![query.topic.as_str(), query.first.cast_signed(), last.cast_signed()])?;
+    // No seq is so great that SQLite's signed numbers do not hold it.
+    let [first, last] = [query.first, query.last].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX));
+    let mut rows = statement.query(params![query.topic.as_str(), first, last])?;
     let (mut events, mut bytes) = (Vec::<StoredEvent>::new(), 0);
     while events.len() < query.limit
         && let Some(row) = rows.next()?

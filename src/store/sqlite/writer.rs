@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
+use serde::de::IgnoredAny;
 
 use super::checkpoint::Checkpointer;
+use super::rows::First;
 use super::topics::{self, Remembered, TopicState};
 use super::{Options, rows};
 use crate::config::Durability;
@@ -33,7 +35,6 @@ struct Staged {
     topics_total: u64,
     /// Events of topics that are one too many.
     refused: u64,
-    bytes: usize,
 }
 
 struct StagedTopic {
@@ -54,7 +55,8 @@ impl SqliteWriter {
         tally: Arc<Tally>,
         checkpointer: Arc<Checkpointer>,
     ) -> Result<Self, StoreError> {
-        let connection = options.database.open_to_write()?;
+        let mut connection = options.database.open_to_write()?;
+        checkpointer.watch(&mut connection)?;
         let (topics, epoch) = connection.query_row("SELECT topics, tally_epoch FROM totals", [], |row| {
             Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
         })?;
@@ -98,25 +100,21 @@ impl SqliteWriter {
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
         };
         let mut verdicts = Vec::with_capacity(batch.events.len());
-        let mut bytes = 0;
         for event in &batch.events {
             let seq = topic.state.last_seq + 1;
             let verdict = match rows::insert_if_new(&self.connection, topic.state.id, seq, event, now)? {
                 None => Verdict::Accepted { seq },
-                Some(first) => Verdict::Duplicate {
-                    seq: first.seq,
-                    conflict: !same_value(&first.payload, event.payload()),
-                },
+                Some(first) => {
+                    Verdict::Duplicate { seq: first.seq, conflict: conflicts(&first, event.payload())? }
+                }
             };
             // invariant 6: a seq is used by an event of the same transaction, or not at all.
             if let Verdict::Accepted { .. } = verdict {
                 topic.state.last_seq = seq;
-                bytes += event.bytes();
             }
             topic.counts.count(verdict);
             verdicts.push(verdict);
         }
-        staged.bytes += bytes;
         Ok(verdicts)
     }
 
@@ -192,7 +190,7 @@ impl SqliteWriter {
         self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
         self.topics_total = staged.topics_total;
         self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
-        self.checkpointer.committed(staged.bytes);
+        self.checkpointer.committed();
         Ok(verdicts)
     }
 
@@ -236,6 +234,17 @@ impl Writer for SqliteWriter {
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         self.checkpointer.finish(&self.connection)
     }
+}
+
+/// Whether a repeat has another payload than the event that is stored.
+fn conflicts(first: &First, payload: &str) -> Result<bool, StoreError> {
+    if first.payload == payload {
+        return Ok(false);
+    }
+    // Only valid JSON can be compared; a panic over a damaged row would fail the whole group.
+    serde_json::from_str::<IgnoredAny>(&first.payload)
+        .map_err(|error| StoreError::Damaged(format!("the payload of seq {}: {error}", first.seq)))?;
+    Ok(!same_value(&first.payload, payload))
 }
 
 impl Sync {
