@@ -195,6 +195,33 @@ impl EventError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::FaultCode;
+
+    const DOCUMENT: &str = include_str!("../../docs/API.md");
+
+    /// The rows of the table with this head: what stands in the first cell, and in the second.
+    fn table(head: &str) -> Vec<(&'static str, &'static str)> {
+        let rows = DOCUMENT.lines().skip_while(|line| !line.starts_with(head)).skip(2);
+        let cells = rows.map_while(|line| line.strip_prefix("| ")?.split_once(" | "));
+        cells.map(|(first, rest)| (first, rest.split(" | ").next().unwrap())).collect()
+    }
+
+    #[test]
+    fn every_code_stands_in_the_documents_table_at_its_status() {
+        let documented: Vec<_> = table("| status | code |")
+            .into_iter()
+            .flat_map(|(status, codes)| codes.split(", ").map(move |code| format!("{status} {code}")))
+            .collect();
+        let expected = Code::ALL.map(|code| format!("{} `{}`", code.status(), code.as_str()));
+        assert_eq!(documented, expected);
+    }
+
+    #[test]
+    fn every_fault_of_an_event_stands_in_the_documents_table() {
+        let documented: Vec<_> =
+            table("| code of an event's fault |").into_iter().map(|(code, _)| code).collect();
+        assert_eq!(documented, FaultCode::ALL.map(|code| format!("`{}`", code.as_str())));
+    }
 
     #[test]
     fn codes_have_names_of_their_own() {

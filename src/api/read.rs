@@ -57,10 +57,12 @@ pub struct Page<'a> {
 #[into_params(parameter_in = Path)]
 pub struct Key {
     /// The topic: 1 to 255 bytes of UTF-8, no control characters.
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(min_length = 1, max_length = 255, example = "orders")]
+    #[param(example = "orders")]
     pub topic: String,
     /// The id within the topic: 1 to 255 bytes of UTF-8, no control characters.
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(min_length = 1, max_length = 255, example = "order-1")]
+    #[param(example = "order-1")]
     pub event_id: String,
 }
 

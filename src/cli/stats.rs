@@ -36,7 +36,7 @@ fn text(stats: &Stats) -> String {
         row("rejected", |totals| totals.total_events_rejected),
     ];
     format!(
-        "{}\n\n{} topics, {} shards, durability {}, up {:.0} s",
+        "{}\n\ntopics {}, shards {}, durability {}, up {:.0} s",
         output::table(&["events", "since start", "ever"], 1, rows),
         thousands(stats.topics_total),
         stats.shards,

@@ -119,6 +119,13 @@ fn an_input_that_breaks_off_is_an_error_after_the_events_before() {
 }
 
 #[test]
+fn an_input_that_cannot_be_read_is_said_once() {
+    let error = sekali(&FakeLog::start(), &["publish", "/"]).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("cannot read the input: ") && text.matches("directory").count() == 1, "{text}");
+}
+
+#[test]
 fn reading_commands_succeed_and_lookup_tells_what_is_missing() {
     let log = FakeLog::start();
     publish(&log, &events(3), &[]).unwrap();

@@ -186,7 +186,8 @@ mod tests {
             wal_bytes: 64 << 20,
         };
         assert_eq!(defaults.store, store);
-        assert_eq!(defaults.log, Log { level: "info,actix_server=warn".to_owned(), format: LogFormat::Auto });
+        let level = "info,actix_server=warn,actix_http=off".to_owned();
+        assert_eq!(defaults.log, Log { level, format: LogFormat::Auto });
         assert_eq!(defaults.topics, BTreeMap::new());
     }
 

@@ -144,9 +144,24 @@ fn undecodable(error: &io::Error, encoding: Encoding) -> Failure {
 }
 
 fn broken(error: &PayloadError) -> Failure {
-    Failure::new(Code::BadEncoding, format!("the body broke off: {error}"))
+    let detail = match error {
+        PayloadError::Incomplete(_) => "the body broke off, or its chunks are no HTTP".to_owned(),
+        other => format!("the body cannot be read: {other}"),
+    };
+    Failure::new(Code::BadEncoding, detail)
 }
 
 fn too_large(limit: usize) -> Failure {
     Failure::new(Code::BodyTooLarge, format!("the body has more than {limit} bytes (limits.body)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_broke_off_is_said_in_words() {
+        let detail = broken(&PayloadError::Incomplete(None)).to_string();
+        assert_eq!(detail, "bad_encoding: the body broke off, or its chunks are no HTTP");
+    }
 }

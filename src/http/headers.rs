@@ -36,8 +36,10 @@ fn essence(value: &str) -> String {
 /// The format of the body; JSON where nothing is said.
 pub(super) fn content_format(headers: &HeaderMap) -> Result<Format, Failure> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Format::Json) };
-    value.to_str().ok().and_then(format).ok_or_else(|| {
-        Failure::new(Code::UnsupportedType, format!("content types are application/json and {NDJSON}"))
+    let name = value.to_str().unwrap_or("unreadable");
+    format(name).ok_or_else(|| {
+        let rule = format!("the content type \"{name:.64}\" is not known; send application/json or {NDJSON}");
+        Failure::new(Code::UnsupportedType, rule)
     })
 }
 
@@ -71,7 +73,7 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
 
 /// The format of events that the client likes best: the greatest quality first, then the most exact range.
 pub(super) fn accepted(headers: &HeaderMap) -> Result<Format, Failure> {
-    if !headers.contains_key(ACCEPT) {
+    if listed(headers, ACCEPT).next().is_none() {
         return Ok(Format::Json);
     }
     let mut best: Option<((f32, u8), Format)> = None;
@@ -132,6 +134,11 @@ mod tests {
         }
         assert_eq!(read("text/plain"), None);
         assert_eq!(read(""), None);
+        // What `curl -d` sends: the answer says so, and repeats no more than a name's length of it.
+        let form =
+            headers(&CONTENT_TYPE, &[&format!("application/x-www-form-urlencoded;{}", "x".repeat(999))]);
+        let error = content_format(&form).unwrap_err().to_string();
+        assert!(error.contains("application/x-www-form-urlencoded") && error.len() < 250, "{error}");
     }
 
     #[test]
@@ -150,7 +157,9 @@ mod tests {
     fn the_best_acceptable_format_is_chosen() {
         let read = |value: &str| accepted(&headers(&ACCEPT, &[value])).ok();
         assert_eq!(accepted(&HeaderMap::new()).unwrap(), Format::Json);
-        for json in ["*/*", "text/html, */*;q=0.1", "application/json", "text/event-stream, application/*"] {
+        for json in
+            ["", " , ", "*/*", "text/html, */*;q=0.1", "application/json", "text/event-stream, application/*"]
+        {
             assert_eq!(read(json), Some(Format::Json), "{json}");
         }
         for ndjson in

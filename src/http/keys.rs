@@ -53,7 +53,7 @@ pub(super) async fn lookup(
     payload: Payload,
 ) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
-    if headers::content_format(request.headers())? != Format::Json {
+    if !matches!(headers::content_format(request.headers()), Ok(Format::Json)) {
         return Err(Failure::new(api::Code::UnsupportedType, "keys are sent as application/json"));
     }
     let (bytes, _permit) = body::read(&state, &request, payload).await?;

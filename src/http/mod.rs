@@ -28,6 +28,7 @@ pub use state::State;
 
 use crate::api::Code;
 use failure::Failure;
+use watch::Route;
 
 /// Every path. The busiest comes first, since they are tried in this order.
 fn routes(app: &mut web::ServiceConfig) {
@@ -39,7 +40,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/topics/{topic}", topics::one))
         .service(get("/stats", observe::stats))
         .service(get("/health", observe::health))
-        .service(get("/health/live", observe::live))
+        .service(get(watch::LIVE, observe::live))
         .service(get("/health/ready", observe::ready))
         .service(get("/metrics", observe::metrics))
         .service(get("/openapi.json", openapi::document))
@@ -56,7 +57,7 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::resource(path)
+    resource(path)
         .route(web::get().to(handler.clone()))
         .route(web::head().to(handler))
         .default_service(web::to(|| async { method_not_allowed("GET, HEAD") }))
@@ -69,9 +70,14 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::resource(path)
+    resource(path)
         .route(web::post().to(handler))
         .default_service(web::to(|| async { method_not_allowed("POST") }))
+}
+
+/// A path that knows its pattern, for the counts.
+fn resource(path: &'static str) -> Resource {
+    web::resource(path).app_data(Route(path))
 }
 
 fn method_not_allowed(allowed: &'static str) -> HttpResponse {

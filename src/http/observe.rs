@@ -39,7 +39,7 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
     get,
     path = "/health/live",
     tag = "observe",
-    responses((status = 200, description = "It is", body = Health), HealthProblems),
+    responses((status = 200, description = "It is, also while it stops", body = Health)),
 )]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok".to_owned() })
@@ -59,7 +59,7 @@ pub(super) async fn ready(state: Data<State>) -> Result<HttpResponse, Failure> {
     Ok(live().await)
 }
 
-/// The same as `/health/ready`
+/// The same as /health/ready
 #[utoipa::path(
     get,
     path = "/health",

@@ -195,6 +195,19 @@ mod tests {
     }
 
     #[test]
+    fn the_page_sends_no_option_that_nobody_chose() {
+        // The page fills an example in and sends it: then every first try would go without results.
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        let operations = document["paths"].as_object().unwrap().values().filter_map(|path| path.as_object());
+        for parameter in
+            operations.flatten().filter_map(|(_, operation)| operation["parameters"].as_array()).flatten()
+        {
+            let (name, filled) = (&parameter["name"], parameter.get("example").is_some());
+            assert_eq!(filled, parameter["required"] == true, "{name}");
+        }
+    }
+
+    #[test]
     fn only_statuses_that_exist_are_documented() {
         for missing in ["\"401\"", "\"403\"", "\"429\""] {
             assert!(!DOCUMENT.contains(missing), "{missing}");

@@ -35,7 +35,7 @@ enum OnInvalid {
 struct PublishQuery {
     /// `skip` stores the valid events and rejects the invalid ones one by one; without it one invalid event
     /// refuses the whole request.
-    #[param(example = "skip", pattern = "^skip$")]
+    #[param(pattern = "^skip$")]
     invalid: Option<String>,
 }
 
@@ -66,8 +66,7 @@ pub(super) enum PublishBody {
     tag = "publish",
     params(
         PublishQuery,
-        ("Prefer" = Option<String>, Header, description = "`return=minimal` leaves out the results",
-            example = "return=minimal"),
+        ("Prefer" = Option<String>, Header, description = "`return=minimal` leaves out the results"),
     ),
     request_body(
         description = "Events",

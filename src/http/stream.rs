@@ -50,10 +50,10 @@ pub(super) async fn answer(
     if listing.done() {
         return Ok(response.body(first));
     }
-    if request.method() == Method::HEAD {
-        return Ok(response.streaming(stream::empty::<io::Result<Bytes>>()));
-    }
-    let mut whole = response.streaming(stream::try_unfold((Some(first), listing), step));
+    let mut whole = match *request.method() {
+        Method::HEAD => response.streaming(stream::empty::<io::Result<Bytes>>()),
+        _ => response.streaming(stream::try_unfold((Some(first), listing), step)),
+    };
     if request.version() < Version::HTTP_11 {
         // HTTP/1.0 knows no chunks: there the end of the connection is the end of the list.
         whole.head_mut().no_chunking(true);

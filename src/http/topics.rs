@@ -53,7 +53,7 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
     get,
     path = "/topics/{topic}",
     tag = "read",
-    params(("topic" = String, Path, description = "The topic, percent-encoded")),
+    params(("topic" = String, Path, description = "The topic, percent-encoded", example = "orders")),
     responses((status = 200, description = "The topic", body = TopicStats), TopicProblems),
 )]
 pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {

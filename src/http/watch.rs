@@ -14,13 +14,20 @@ use super::state::State;
 use crate::api::Code;
 use crate::metrics::RequestLabels;
 
+/// Answered until the end: a process that stops in order is alive, and who asks would kill it otherwise.
+pub(super) const LIVE: &str = "/health/live";
+
+/// The pattern of a path, which the path's resource holds: the router would put it together anew for each request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route(pub(super) &'static str);
+
 pub(super) async fn watch<B: MessageBody>(
     state: Data<State>,
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = Instant::now();
-    let response = if state.stopping() {
+    let response = if state.stopping() && request.path() != LIVE {
         let refusal = Failure::new(Code::ShuttingDown, "the log is stopping");
         request.into_response(refusal.error_response()).map_into_right_body()
     } else {
@@ -33,10 +40,12 @@ pub(super) async fn watch<B: MessageBody>(
 fn record<B>(state: &State, response: &ServiceResponse<B>, started: Instant) {
     let (request, status) = (response.request(), response.status().as_u16());
     // The pattern and never the path, a known method and never any word: labels must not grow without bound.
-    let route = request.match_pattern().unwrap_or_else(|| "none".to_owned());
+    let route = request.app_data().map_or("none", |Route(pattern)| *pattern);
     let method = match *request.method() {
-        Method::GET | Method::HEAD | Method::POST => request.method().to_string(),
-        _ => "other".to_owned(),
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        _ => "other",
     };
     let micros = started.elapsed().as_micros();
     if status >= 500 {

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::members::{quoted, unescaped};
-use super::{BodyError, Collector, Item};
+use super::{BodyError, Collector, Item, reason};
 
 /// The member whose presence makes an object a batch.
 const EVENTS: &str = "events";
@@ -73,14 +73,14 @@ impl<'a> Cursor<'a> {
         if self.eat(b'}') {
             return Ok(());
         }
-        self.expect(b',')?;
+        self.expect(b',', "`,` or `}`")?;
         let (name, _) = self.value::<&RawValue>()?;
         Err(beside_events(&unescaped(name.get())))
     }
 
     /// Reads `[event, event, ...]`.
     fn array<T>(&mut self, collector: &mut Collector<T>) -> Result<(), BodyError> {
-        self.expect(b'[')?;
+        self.expect(b'[', "`[`")?;
         if self.eat(b']') {
             return Ok(());
         }
@@ -88,7 +88,7 @@ impl<'a> Cursor<'a> {
             let (item, bytes) = self.item()?;
             collector.take(item, bytes)?;
             if !self.eat(b',') {
-                return self.expect(b']');
+                return self.expect(b']', "`,` or `]`");
             }
         }
     }
@@ -123,7 +123,7 @@ impl<'a> Cursor<'a> {
                 self.at += bytes;
                 Ok((value, bytes))
             }
-            Some(Err(error)) => Err(self.broken(&error.to_string())),
+            Some(Err(error)) => Err(self.unreadable(&error)),
             None => Err(self.broken("it ends where a value should be")),
         }
     }
@@ -142,24 +142,46 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    fn expect(&mut self, mark: u8) -> Result<(), BodyError> {
+    fn expect(&mut self, mark: u8, wanted: &str) -> Result<(), BodyError> {
         if self.eat(mark) {
             return Ok(());
         }
-        Err(self.broken(&format!("expected `{}`", char::from(mark))))
+        Err(self.broken(&format!("expected {wanted}")))
     }
 
     fn end(&mut self) -> Result<(), BodyError> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(self.broken("something follows where the body should end")),
+            Some(_) => {
+                Err(self.broken("something follows where the body should end; one event a line is NDJSON"))
+            }
         }
     }
 
     fn broken(&self, what: &str) -> BodyError {
-        let at = self.at;
-        BodyError::NotJson(format!("the body is not JSON: {what} (counted from byte {at} of the body)"))
+        let (line, column) = self.place();
+        not_json(what, line, column)
     }
+
+    /// The error of a value that begins here, which counts lines and columns from there.
+    fn unreadable(&self, error: &serde_json::Error) -> BodyError {
+        let (line, column) = self.place();
+        match error.line() {
+            0 | 1 => not_json(&reason(error), line, column + error.column().saturating_sub(1)),
+            later => not_json(&reason(error), line + later - 1, error.column()),
+        }
+    }
+
+    /// Line and column of the next byte, from 1.
+    fn place(&self) -> (usize, usize) {
+        let before = &self.text[..self.at];
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        (before.matches('\n').count() + 1, self.at - line_start + 1)
+    }
+}
+
+fn not_json(what: &str, line: usize, column: usize) -> BodyError {
+    BodyError::NotJson(format!("the body is not JSON at line {line}, column {column}: {what}"))
 }
 
 fn beside_events(name: &str) -> BodyError {

@@ -101,6 +101,12 @@ pub fn keys(body: &[u8], limits: Limits) -> Result<Parsed<Key>, BodyError> {
     Ok(collector.parsed)
 }
 
+/// What a JSON error says, without the place: it counts from where a value begins, which is no place in the body.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+}
+
 /// Past so many faults of one body only the first fault of each invalid item is kept, so that the answer to a
 /// hostile body stays within a few MB. Every invalid item is still named.
 const FAULTS_MAX: usize = 20_000;

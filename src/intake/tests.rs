@@ -69,8 +69,23 @@ fn a_body_that_is_not_json_is_refused_as_a_whole() {
     }
     let not_utf8 = events(b"[\"\xff\"]", Format::Json, LIMITS);
     assert!(matches!(not_utf8, Err(BodyError::NotJson(_))));
-    let error = json(&format!("[{GOOD},{{\"topic\" 1}}]")).unwrap_err().to_string();
-    assert!(error.contains(&format!("byte {}", GOOD.len() + 2)), "{error}");
+}
+
+#[test]
+fn what_is_not_json_is_named_with_its_place_in_the_whole_body() {
+    let place = |body: &str| json(body).unwrap_err().to_string();
+    let said = |line, column, what| format!("the body is not JSON at line {line}, column {column}: {what}");
+    assert_eq!(place("nope"), said(1, 2, "expected ident"));
+    assert_eq!(place(&format!("[{GOOD},\n {{\"topic\" 1}}]")), said(2, 11, "expected `:`"));
+    assert_eq!(place(&format!("[{GOOD},\n {{\n\"topic\" 1}}]")), said(3, 9, "expected `:`"));
+    assert_eq!(place(&format!("[\n{GOOD}\n{GOOD}]")), said(3, 1, "expected `,` or `]`"));
+    let lines_as_json = place(&format!("{GOOD}\n{GOOD}"));
+    assert!(
+        lines_as_json.contains("line 2, column 1: ") && lines_as_json.contains("NDJSON"),
+        "{lines_as_json}"
+    );
+    let line = lines(b"{\"topic\" 1}").invalid.remove(0).faults.remove(0).detail;
+    assert_eq!(line, "the line is not JSON at column 10: expected `:`");
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl Committer {
         Ok(self.writer.insert(writer))
     }
 
+    /// Whether the store could write when it last tried.
+    pub(super) fn can_write(&self) -> bool {
+        self.health.is_good()
+    }
+
     /// Commits a group and gives an outcome for each batch. A batch that cannot be decided because stored data
     /// is damaged fails alone.
     pub(super) fn commit(&mut self, group: &[&Batch]) -> Vec<BatchOutcome> {

@@ -136,8 +136,13 @@ impl Consumer {
         }
     }
 
+    /// Whether nothing comes any more: `Retire` was the last message of the router.
+    fn is_done(&self) -> bool {
+        self.retiring && self.unsettled == 0
+    }
+
     fn stop_if_done(&self, context: &mut Context<Self>) {
-        if self.retiring && self.unsettled == 0 {
+        if self.is_done() {
             context.stop();
         }
     }
@@ -159,9 +164,10 @@ pub(super) fn report_conflict(event: &Event, verdict: Verdict) {
 impl Actor for Consumer {
     type Context = Context<Self>;
 
-    fn started(&mut self, context: &mut Self::Context) {
-        // What is in flight is bounded before it gets here.
-        context.set_mailbox_capacity(usize::MAX >> 8);
+    /// actix would stop an actor as soon as nobody holds its address, and with it lose the messages that came
+    /// between its last look into the mailbox and that moment: the router's last ones, the writer's verdicts.
+    fn stopping(&mut self, _: &mut Self::Context) -> Running {
+        if self.is_done() { Running::Stop } else { Running::Continue }
     }
 }
 

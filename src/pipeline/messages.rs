@@ -1,4 +1,7 @@
 //! Every message between the actors, in the order of an event's way.
+//!
+//! They are sent with `do_send`, which no mailbox's capacity holds back: what is in flight is bounded before it
+//! gets here (see `budget`).
 
 use actix::prelude::*;
 

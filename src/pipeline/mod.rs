@@ -14,7 +14,7 @@
 //! ```
 //!
 //! An actor that panics takes down what it held, which is answered with an error, and is started again by
-//! whoever finds its address closed ([`keeper`]).
+//! whoever finds its address closed (`keeper`).
 
 mod budget;
 mod commit;
@@ -194,7 +194,7 @@ impl Pipeline {
         for thread in &threads {
             thread.stop();
         }
-        // Joined, so that the store is closed and its lock is free when this returns.
+        // Joined, so that the writer is gone when this returns, and with it the last hold on the engine.
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
         if !matches!(joined.await, Ok(true)) {
             tracing::error!("a thread of the pipeline ended with a panic");

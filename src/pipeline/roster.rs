@@ -71,7 +71,6 @@ impl<M> Roster<M> {
     }
 
     /// Every member.
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &M> {
         self.members.values().map(|entry| &entry.member)
     }

@@ -62,11 +62,13 @@ impl Router {
     fn dispatch(&mut self, lane: Lane, work: Consume, context: &mut Context<Self>) {
         if let Some(earlier) = self.parked_work.get_mut(&lane) {
             earlier.push(work);
-        } else if let Some(consumer) = self.find(&lane).or_else(|| self.start(&lane, context)) {
+        } else if let Some(consumer) = self.find(&lane) {
             consumer.do_send(work);
         } else {
+            // Behind those that wait already: a lane that came later must not take the place of one of them.
             self.parked_work.insert(lane.clone(), vec![work]);
             self.parked.push_back(lane);
+            self.unpark(context);
         }
     }
 
@@ -150,12 +152,19 @@ impl Router {
     }
 }
 
+impl Drop for Router {
+    /// A consumer goes only when it is told to, also where its router dies.
+    fn drop(&mut self) {
+        for consumer in self.roster.iter() {
+            consumer.do_send(Retire);
+        }
+    }
+}
+
 impl Actor for Router {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        // What is in flight is bounded before it gets here.
-        context.set_mailbox_capacity(usize::MAX >> 8);
         context.run_interval(ROUND, |router, context| {
             router.retire_idle();
             router.unpark(context);

@@ -3,7 +3,7 @@
 //! It takes what is waiting, commits it in one transaction, answers everyone in it and looks again: under light
 //! load a commit holds one request, under heavy load thousands, and no timer adds latency.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
@@ -21,11 +21,17 @@ pub(super) struct WriterActor {
     committer: Committer,
     pending: Pending<WayBack>,
     scheduled: bool,
+    maintained: Instant,
 }
 
 impl WriterActor {
     pub(super) fn new(committer: Committer, pending: Pending<WayBack>) -> Self {
-        Self { committer, pending, scheduled: false }
+        Self { committer, pending, scheduled: false, maintained: Instant::now() }
+    }
+
+    fn maintain(&mut self) {
+        self.committer.maintain();
+        self.maintained = Instant::now();
     }
 
     /// invariant 1: the answers follow the commit, and the commit follows the sync.
@@ -56,9 +62,7 @@ impl Actor for WriterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        // What is in flight is bounded before it gets here.
-        context.set_mailbox_capacity(usize::MAX >> 8);
-        context.run_interval(MAINTENANCE, |writer, _| writer.committer.maintain());
+        context.run_interval(MAINTENANCE, |writer, _| writer.maintain());
     }
 }
 
@@ -77,6 +81,11 @@ impl Handler<Commit> for WriterActor {
     fn handle(&mut self, _: Commit, context: &mut Self::Context) {
         self.scheduled = false;
         self.commit_next_group();
+        // While there is always more to commit, actix never comes to look at the clock. A store that cannot
+        // write is probed by the commits themselves.
+        if self.committer.can_write() && self.maintained.elapsed() >= MAINTENANCE {
+            self.maintain();
+        }
         self.schedule(context);
     }
 }
@@ -87,6 +96,10 @@ impl Handler<Close> for WriterActor {
     fn handle(&mut self, _: Close, context: &mut Self::Context) -> Self::Result {
         while !self.pending.is_empty() {
             self.commit_next_group();
+            if !self.committer.can_write() {
+                // Each further group would wait for a locked store as long again.
+                break;
+            }
         }
         context.stop();
         self.committer.close()

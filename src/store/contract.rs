@@ -175,6 +175,7 @@ fn pages(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     assert_eq!(page(0, 2, 100, Order::Descending), [2, 1]);
     assert_eq!(page(6, 4, 100, Order::Ascending), [0; 0]);
     assert_eq!(page(11, u64::MAX, 100, Order::Ascending), [0; 0]);
+    assert_eq!(page(1 << 63, u64::MAX, 100, Order::Ascending), [0; 0]);
     assert_eq!(page(1, 10, 0, Order::Ascending), [0; 0]);
     assert_eq!(seqs(&read_all(&*reader, "unknown")), [0; 0]);
 

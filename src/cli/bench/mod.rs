@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// Events of one request
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
-    /// Topics; their names are new in every run
+    /// Topics; their names are new in every run, and they stay in the store
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     topics: u32,
     /// The same seed makes the same ids, payloads and order

@@ -38,7 +38,7 @@ pub(super) enum Place {
 /// Why the rest of the input cannot be read.
 #[derive(Debug, Error)]
 pub(super) enum InputError {
-    #[error("cannot read the input: {0}")]
+    #[error("cannot read the input")]
     Io(#[from] io::Error),
     #[error("line {line} is longer than {LINE_MAX} bytes")]
     LongLine { line: u64 },

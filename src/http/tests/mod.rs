@@ -33,6 +33,8 @@ fn state(fake: Fake, settings: &Settings) -> Arc<State> {
 struct Answer {
     status: u16,
     head: actix_web::http::header::HeaderMap,
+    /// Whether a body of unknown length may come in chunks.
+    chunks: bool,
     body: Result<String, String>,
 }
 
@@ -62,10 +64,11 @@ async fn send(state: Arc<State>, request: TestRequest) -> Answer {
     let app = App::new().app_data(Data::from(state)).wrap(from_fn(watch::watch)).configure(routes);
     let response = test::call_service(&test::init_service(app).await, request.to_request()).await;
     let (status, head) = (response.status().as_u16(), response.headers().clone());
+    let chunks = response.response().head().chunked();
     let body = test::try_read_body(response).await;
     let body =
         body.map_err(|error| error.to_string()).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
-    Answer { status, head, body }
+    Answer { status, head, chunks, body }
 }
 
 async fn get(state: &Arc<State>, uri: &str) -> Answer {

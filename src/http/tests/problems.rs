@@ -129,4 +129,7 @@ async fn a_stopping_server_refuses_what_is_new() {
         assert_eq!(answer.problem(), (503, "shutting_down".to_owned()), "{path}");
         assert_eq!((answer.header("retry-after"), answer.header("connection")), ("1", "close"));
     }
+    for (path, status) in [("/health", 503), ("/health/ready", 503), ("/health/live", 200)] {
+        assert_eq!(get(&state, path).await.status, status, "{path}");
+    }
 }

@@ -44,6 +44,18 @@ async fn a_long_list_is_streamed_whole_in_both_formats_and_orders() {
 }
 
 #[actix_web::test]
+async fn chunks_are_for_clients_that_know_them() {
+    use actix_web::http::{Method, Version};
+    let state = with(2_500);
+    for method in [Method::GET, Method::HEAD] {
+        for (version, chunks) in [(Version::HTTP_10, false), (Version::HTTP_11, true)] {
+            let read = TestRequest::with_uri("/events?topic=t").method(method.clone()).version(version);
+            assert_eq!(send(state.clone(), read).await.chunks, chunks, "{method} {version:?}");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn a_hole_in_the_log_is_never_a_short_answer() {
     let holed =
         |missing| state(Fake { events: 2_500, missing: Some(missing), ..Fake::default() }, &settings());
@@ -98,13 +110,37 @@ async fn counts_health_metrics_and_pages_are_there() {
     for path in ["/health", "/health/live", "/health/ready"] {
         assert_eq!(get(&state, path).await.json(), json!({"status": "ok"}));
     }
-    let metrics = get(&state, "/metrics").await;
-    assert!(metrics.text().contains("route=\"/stats\""), "{}", metrics.text());
     assert!(get(&state, "/openapi.json").await.text().contains("\"/publish\""));
     assert_eq!(get(&state, "/docs").await.header("location"), "/docs/");
     assert!(get(&state, "/docs/").await.text().contains("<html"));
     assert!(get(&state, "/docs/swagger-initializer.js").await.text().contains("/openapi.json"));
     assert_eq!(get(&state, "/docs/nothing.js").await.problem(), (404, "not_found".to_owned()));
+}
+
+#[actix_web::test]
+async fn answers_are_counted_by_pattern_and_never_by_what_a_client_made_up() {
+    let state = with(5);
+    for (method, path) in [
+        ("GET", "/stats"),
+        ("HEAD", "/events/t/a%2F3"),
+        ("GET", "/events/t/a%2F6"),
+        ("PUT", "/topics/made-up"),
+        ("POST", "/made-up"),
+    ] {
+        send(state.clone(), TestRequest::with_uri(path).method(method.parse().unwrap())).await;
+    }
+    let metrics = get(&state, "/metrics").await;
+    for (method, route, status) in [
+        ("GET", "/stats", 200),
+        ("HEAD", "/events/{topic}/{event_id}", 200),
+        ("GET", "/events/{topic}/{event_id}", 404),
+        ("other", "/topics/{topic}", 405),
+        ("POST", "none", 404),
+    ] {
+        let labels = format!("{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} 1");
+        assert!(metrics.text().contains(&labels), "{labels} in {}", metrics.text());
+    }
+    assert!(!metrics.text().contains("made-up"));
 }
 
 #[actix_web::test]

@@ -6,12 +6,15 @@ mod scripted;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use actix::prelude::*;
 use futures_util::future::join_all;
 
-use self::scripted::ScriptedStore;
+use self::scripted::{Fault, ScriptedStore};
+use super::router::Router;
 use super::{Pipeline, PublishError};
 use crate::config::{Overrides, Settings, TopicSettings, load};
 use crate::domain::{Counts, Event, Parts, Verdict};
@@ -64,6 +67,13 @@ impl Started {
         .await;
     }
 
+    /// Waits until the consumer of this topic has taken in what was published before, by an event that it
+    /// knows and so answers by itself.
+    async fn until_passed_on(&self, topic: &str, known: &str) {
+        let verdict = self.publish_one(topic, known).await;
+        assert!(matches!(verdict, Ok(Verdict::Duplicate { .. })), "{verdict:?}");
+    }
+
     fn restarts(&self, actor: &'static str) -> u64 {
         self.metrics.actor_restarts.get_or_create(&crate::metrics::ActorLabels { actor }).get()
     }
@@ -101,19 +111,22 @@ async fn verdicts_come_in_the_order_of_the_request() {
 #[actix::test]
 async fn nothing_is_answered_before_the_commit() {
     let log = start(&settings());
+    assert_eq!(log.publish_one("a", "known").await, Ok(accepted(1)));
     log.store.close_gate();
     let publish = |_| log.publish_one("a", "same");
     let mut answers = Box::pin(join_all((0..64).map(publish)));
     let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
     assert!(!early.await);
-    log.store.wait_for_groups(1);
+    log.until_passed_on("a", "known").await;
+    log.store.wait_for_groups(2);
     let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
     assert!(!early.await, "the event is not stored yet, and neither is it a duplicate");
+    assert_eq!(log.metrics.counts(), Counts { accepted: 1, duplicates: 1, ..Counts::default() });
     log.store.open_gate();
     let verdicts: Vec<_> = answers.await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(verdicts.iter().filter(|verdict| **verdict == accepted(1)).count(), 1);
-    assert_eq!(verdicts.iter().filter(|verdict| **verdict == duplicate(1)).count(), 63);
-    assert_eq!(log.metrics.counts(), Counts { accepted: 1, duplicates: 63, ..Counts::default() });
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == accepted(2)).count(), 1);
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == duplicate(2)).count(), 63);
+    assert_eq!(log.metrics.counts(), Counts { accepted: 2, duplicates: 64, ..Counts::default() });
     assert_eq!(log.store.reader().totals().await.unwrap().counts, log.metrics.counts());
     log.pipeline.stop().await;
 }
@@ -135,6 +148,26 @@ async fn what_waits_during_a_commit_is_committed_together() {
     assert!(first.is_ok() && others.iter().all(Result::is_ok));
     let groups = log.store.groups();
     assert!(groups.len() < 15, "21 requests took {groups:?} commits");
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn the_store_is_flushed_also_while_there_is_always_more_to_commit() {
+    let mut settings = settings();
+    settings.store.commit_events = 1;
+    let log = start(&settings);
+    log.store.fail_next(&vec![Fault::Slow; 20_000]);
+    let begun = Instant::now();
+    let busy = async |lane: usize| {
+        for id in 0.. {
+            if log.store.flushed() > 0 || begun.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+            log.publish_one(&lane.to_string(), &id.to_string()).await.unwrap();
+        }
+    };
+    join_all((0..32).map(busy)).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "no flush within {:?}", begun.elapsed());
     log.pipeline.stop().await;
 }
 
@@ -164,6 +197,59 @@ async fn consumers_alive_at_once_are_bounded_and_every_lane_is_served() {
         assert!(verdicts.iter().all(|verdict| *verdict == accepted(round + 1)), "{verdicts:?}");
         assert!(log.metrics.consumers.get() <= 3);
     }
+    log.pipeline.stop().await;
+}
+
+// invariant 5: an error is the answer to a fault, and to retire is none.
+#[actix::test]
+async fn a_consumer_that_is_retired_at_any_moment_loses_no_event() {
+    let mut settings = settings();
+    settings.router.consumers = 1;
+    let log = start(&settings);
+    let busy = async |topic: usize| {
+        for seq in 1..=1_000 {
+            let verdict = log.publish_one(&topic.to_string(), &seq.to_string()).await;
+            assert_eq!(verdict, Ok(accepted(seq)), "topic {topic}");
+        }
+    };
+    join_all((0..4).map(busy)).await;
+    log.pipeline.stop().await;
+}
+
+/// Keeps the router busy until the other end of the channel is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Hold(Receiver<()>);
+
+impl Handler<Hold> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Hold(until): Hold, _: &mut Self::Context) {
+        let _ = until.recv();
+    }
+}
+
+#[actix::test]
+async fn a_lane_that_waits_for_a_consumer_is_served_before_one_that_comes_later() {
+    let mut settings = settings();
+    settings.router.consumers = 1;
+    let log = start(&settings);
+    log.store.close_gate();
+    let (free, held) = mpsc::channel();
+    let early = async { tokio::join!(log.publish_one("first", "1"), log.publish_one("parked", "1")) };
+    let late = async {
+        log.until(|log| log.store.groups().len() == 1).await;
+        log.pipeline.0.router.address().do_send(Hold(held));
+        let mut late = Box::pin(log.publish_one("late", "1"));
+        assert!(poll_fn(|context| Poll::Ready(late.as_mut().poll(context).is_pending())).await);
+        log.store.open_gate();
+        log.until(|log| log.metrics.consumers.get() == 0).await;
+        drop(free);
+        late.await
+    };
+    let (early, late) = tokio::join!(early, late);
+    assert_eq!((early, late), ((Ok(accepted(1)), Ok(accepted(1))), Ok(accepted(1))));
+    assert_eq!(log.store.topics(), ["first", "parked", "late"]);
     log.pipeline.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -20,6 +21,8 @@ pub(super) enum Fault {
     UnknownLost,
     /// The writer panics before it stores anything.
     Panic,
+    /// It is stored, a little later.
+    Slow,
 }
 
 /// A memory engine with faults in a row, and a gate before every append.
@@ -34,7 +37,9 @@ struct Script {
     faults: Mutex<VecDeque<Fault>>,
     damaged_topic: Mutex<Option<String>>,
     opened: AtomicUsize,
+    flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
+    topics: Mutex<Vec<String>>,
     closed: Mutex<bool>,
     moved: Condvar,
 }
@@ -59,9 +64,19 @@ impl ScriptedStore {
         self.script.opened.load(Ordering::SeqCst)
     }
 
+    /// How often waiting counts were stored and commits synced.
+    pub(super) fn flushed(&self) -> usize {
+        self.script.flushed.load(Ordering::SeqCst)
+    }
+
     /// The batches of each group that was appended.
     pub(super) fn groups(&self) -> Vec<usize> {
         self.script.groups.lock().unwrap().clone()
+    }
+
+    /// The topics of all batches, in the order in which they were appended.
+    pub(super) fn topics(&self) -> Vec<String> {
+        self.script.topics.lock().unwrap().clone()
     }
 
     /// Lets no append pass until the gate is opened.
@@ -114,6 +129,7 @@ impl Engine for ScriptedStore {
 
 impl Writer for ScriptedStore {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+        self.script.topics.lock().unwrap().extend(group.iter().map(|batch| batch.topic.to_string()));
         self.pass_gate(group.len());
         let damaged = self.script.damaged_topic.lock().unwrap().clone();
         if group.iter().any(|batch| Some(batch.topic.as_str()) == damaged.as_deref()) {
@@ -130,10 +146,15 @@ impl Writer for ScriptedStore {
                 Err(AppendError::Unknown(error()))
             }
             Some(Fault::Panic) => panic!("on purpose"),
+            Some(Fault::Slow) => {
+                std::thread::sleep(Duration::from_millis(1));
+                self.inner.append(group, now)
+            }
         }
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
+        self.script.flushed.fetch_add(1, Ordering::SeqCst);
         self.inner.flush(now)
     }
 

@@ -1,9 +1,11 @@
 //! Moving the write-ahead log into the file, off the commit path.
 //!
-//! A thread with a connection of its own checkpoints whenever enough was committed. Under steady load it
-//! never catches up with the very last commits, so the log grows; past `store.wal_bytes` the writer itself
-//! waits once, for the little that is left, and the log begins again from its start.
+//! A thread with a connection of its own checkpoints whenever the log has grown by half of `store.wal_bytes`.
+//! Under steady load it never catches up with the very last commits, so the log grows; past `store.wal_bytes`
+//! the writer itself waits once, for the little that is left, and the log begins again from its start.
 
+use std::ffi::c_int;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +13,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::hooks::Wal;
 
-use super::connection::Database;
+use super::connection::{Database, PAGE_SIZE};
 use crate::store::StoreError;
-
-/// Bytes of events between two checkpoints: about SQLite's own default of 1,000 pages.
-const INTERVAL: usize = 4 << 20;
 
 /// How long a commit waits for readers that hold an old part of the log, before it goes on with a longer log.
 const ROOM_TIMEOUT: Duration = Duration::from_millis(50);
@@ -24,13 +24,15 @@ const ROOM_TIMEOUT: Duration = Duration::from_millis(50);
 /// The thread that checkpoints, and what the writer tells it.
 pub(super) struct Checkpointer {
     shared: Arc<Shared>,
+    /// Pages by which the log grows between two checkpoints.
+    interval: usize,
     lock_timeout: Duration,
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
 #[derive(Default)]
 struct Shared {
-    /// Bytes committed since the last wake-up.
+    /// Pages committed since the last wake-up.
     committed: AtomicUsize,
     /// The log is longer than it may be.
     full: AtomicBool,
@@ -42,18 +44,32 @@ impl Checkpointer {
     pub(super) fn start(database: &Database, wal_bytes: u64) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
         let connection = database.open_to_write()?;
+        let interval = usize::try_from(wal_bytes / 2 / u64::from(PAGE_SIZE)).unwrap_or(usize::MAX);
         let (wake, woken) = mpsc::sync_channel(1);
         let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("checkpoint".to_owned())
             .spawn(move || for_thread.run(&connection, &woken, wal_bytes))
             .map_err(|error| StoreError::Unavailable(format!("no thread for checkpoints: {error}")))?;
-        Ok(Self { shared, lock_timeout: database.lock_timeout, thread: Some((wake, thread)) })
+        Ok(Self { shared, interval, lock_timeout: database.lock_timeout, thread: Some((wake, thread)) })
     }
 
-    /// The writer committed so many bytes of events.
-    pub(super) fn committed(&self, bytes: usize) {
-        if self.shared.committed.fetch_add(bytes, Ordering::Relaxed) + bytes < INTERVAL {
+    /// Counts the pages that this connection commits. Events tell little of them: a single one, a repeat or a
+    /// count dirties a page in each table and index that it touches.
+    pub(super) fn watch(&self, writer: &mut Connection) -> rusqlite::Result<()> {
+        let (shared, mut before) = (Arc::clone(&self.shared), 0);
+        writer.wal_hook(Some(move |_: &mut Wal, length: c_int| {
+            let pages = usize::try_from(length).unwrap_or(0);
+            // Shorter than before: the log began again from its start.
+            let grown = pages.checked_sub(mem::replace(&mut before, pages)).unwrap_or(pages);
+            shared.committed.fetch_add(grown, Ordering::Relaxed);
+            Ok(())
+        }))
+    }
+
+    /// After a commit: wakes the thread where the log has grown enough.
+    pub(super) fn committed(&self) {
+        if self.shared.committed.load(Ordering::Relaxed) < self.interval {
             return;
         }
         self.shared.committed.store(0, Ordering::Relaxed);
@@ -106,10 +122,8 @@ impl Drop for Checkpointer {
 impl Shared {
     fn run(&self, connection: &Connection, woken: &Receiver<()>, wal_bytes: u64) {
         while woken.recv().is_ok() {
-            let turn = self.turn();
-            let outcome = checkpoint(connection, "PASSIVE");
-            drop(turn);
-            match outcome {
+            let _turn = self.turn();
+            match checkpoint(connection, "PASSIVE") {
                 Ok(outcome) => self.full.store(outcome.wal_bytes > wal_bytes, Ordering::Relaxed),
                 Err(error) => tracing::warn!(%error, "the write-ahead log cannot be checkpointed"),
             }

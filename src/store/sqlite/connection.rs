@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::store::StoreError;
 
 /// The page size of new stores, in bytes: SQLite's default, which matches most disks' blocks.
-const PAGE_SIZE: u32 = 4096;
+pub(super) const PAGE_SIZE: u32 = 4096;
 
 /// Memory for pages of one connection, in KiB. Enough for the upper levels of the indexes.
 const CACHE_KIB: i32 = 16 * 1024;
@@ -65,7 +65,9 @@ pub(super) fn report_recovery(path: &Path) {
     }
 }
 
-/// Reading a value of a wrong type means damage; everything about the disk may pass.
+/// Reading a value of a wrong type means damage, and so does a constraint that fails: the one that a repeated
+/// key breaks is dealt with in its statement, all others hold as long as rows fit together. Everything about
+/// the disk may pass.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::Error::{
@@ -73,9 +75,6 @@ impl From<rusqlite::Error> for StoreError {
             Utf8Error,
         };
         match (&error, error.sqlite_error_code()) {
-            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {
-                Self::Damaged(error.to_string())
-            }
             (
                 FromSqlConversionFailure(..)
                 | IntegralValueOutOfRange(..)
@@ -83,6 +82,10 @@ impl From<rusqlite::Error> for StoreError {
                 | QueryReturnedNoRows
                 | Utf8Error(..),
                 _,
+            )
+            | (
+                _,
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation),
             ) => Self::Damaged(error.to_string()),
             (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
                 Self::Unavailable(format!("something else has locked it ({error})"))

@@ -11,6 +11,8 @@ use super::building::{Building, Output};
 use super::connection::Database;
 use super::rows;
 use super::runs::{self, Search};
+use super::topics::TopicState;
+use crate::domain::Topic;
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
 
@@ -161,6 +163,25 @@ impl Index {
             Search::NotThere => Ok(None),
             Search::Outdated => Err(StoreError::Damaged("a block of the dedup index is missing".to_owned())),
         }
+    }
+
+    /// Checks that the next seq of a topic, as its row has it, is the one that follows those of the index.
+    pub(super) fn check_topic(
+        &self,
+        connection: &Connection,
+        name: &Topic,
+        topic: TopicState,
+    ) -> Result<(), StoreError> {
+        let recent = self.memory.read().recent_seqs(topic.id.0);
+        let last_seq = match recent {
+            Some(seqs) => *seqs.end(),
+            None => runs::last_seq(connection, topic.id.0)?,
+        };
+        if last_seq == topic.last_seq {
+            return Ok(());
+        }
+        let counted = topic.last_seq;
+        Err(StoreError::Damaged(format!("topic {name} counts {counted} events and has {last_seq}")))
     }
 
     /// Whether there is something to write where no event comes.

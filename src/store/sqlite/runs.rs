@@ -100,17 +100,36 @@ pub(super) fn write_part(
     connection.prepare_cached(sql)?.execute(params![run.cast_signed(), number, data]).map(drop)
 }
 
-/// Writes a segment. One that is there already is a shorter one of a run that was not finished: positions
-/// never change.
+/// Writes a segment in place of those that begin within it: left-overs of a run that was not finished, or of an
+/// index that was damaged.
 pub(super) fn write_segment(connection: &Connection, segment: &Segment) -> rusqlite::Result<()> {
+    let end = segment.first_seq + segment.positions.len() as u64;
+    connection
+        .prepare_cached("DELETE FROM segments WHERE topic = ?1 AND first_seq > ?2 AND first_seq < ?3")?
+        .execute(params![segment.topic, segment.first_seq.cast_signed(), end.cast_signed()])?;
     let sql = "INSERT OR REPLACE INTO segments (topic, first_seq, positions) VALUES (?1, ?2, ?3)";
     let values = params![segment.topic, segment.first_seq.cast_signed(), segment.pack()];
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 
-/// The positions of a topic's sealed events from the segment on that holds `seq`: the seq of the first of them,
-/// and the positions; `None` where no segment holds it.
+/// The segment of a topic that holds a seq: the seq of its first position, and its positions.
 pub(super) fn positions_at(
+    connection: &Connection,
+    topic: i64,
+    seq: u64,
+) -> Result<Option<(u64, Vec<u64>)>, StoreError> {
+    let segment = segment_up_to(connection, topic, seq)?;
+    Ok(segment.filter(|(first_seq, positions)| seq < first_seq + positions.len() as u64))
+}
+
+/// The last seq of a topic that is sealed; 0 where none is.
+pub(super) fn last_seq(connection: &Connection, topic: i64) -> Result<u64, StoreError> {
+    let segment = segment_up_to(connection, topic, u64::MAX)?;
+    Ok(segment.map_or(0, |(first_seq, positions)| first_seq + positions.len() as u64 - 1))
+}
+
+/// The last segment of a topic that does not begin behind a seq.
+fn segment_up_to(
     connection: &Connection,
     topic: i64,
     seq: u64,
@@ -124,7 +143,7 @@ pub(super) fn positions_at(
     let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
     let positions = Segment::unpack(bytes)
         .ok_or_else(|| StoreError::Damaged(format!("the positions of topic {topic} from seq {first_seq}")))?;
-    Ok((seq < first_seq + positions.len() as u64).then_some((first_seq, positions)))
+    Ok(Some((first_seq, positions)))
 }
 
 /// Does something with a block; `None` where there is no block of this id.

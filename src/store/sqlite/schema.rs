@@ -1,6 +1,6 @@
 //! The tables, their version, and the way from each version to the next.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::connection::Database;
 use crate::store::StoreError;
@@ -102,6 +102,10 @@ pub(super) fn index_key(connection: &Connection) -> Result<[u8; 16], StoreError>
 /// Brings the file to [`VERSION`], or refuses it. Writes nothing where there is nothing to do, so that a store on
 /// a full disk can still be read.
 pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
+    // On a connection that only reads: one that writes would switch another program's file to a write-ahead log.
+    if database.path.exists() {
+        check_ours(database, &database.open_to_read()?)?;
+    }
     let mut connection = database.open_to_write()?;
     if application_id(&connection)? == APPLICATION_ID && version(&connection)? == VERSION {
         return Ok(());
@@ -109,7 +113,6 @@ pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
     // A transaction that writes, so that nobody migrates at the same time.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&transaction)?;
-    check_ours(database, &transaction, found)?;
     let done = usize::try_from(found).unwrap_or(usize::MAX);
     for (migration, to) in MIGRATIONS.iter().zip(1..).skip(done) {
         transaction.execute_batch(migration)?;
@@ -130,9 +133,10 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn check_ours(database: &Database, transaction: &Transaction<'_>, found: i64) -> Result<(), StoreError> {
-    let id = application_id(transaction)?;
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+fn check_ours(database: &Database, connection: &Connection) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    let id = application_id(connection)?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if id != APPLICATION_ID && (tables > 0 || found > 0) {
         return Err(StoreError::Foreign {
             path: database.path.display().to_string(),

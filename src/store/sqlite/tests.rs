@@ -87,7 +87,10 @@ fn the_database_of_another_program_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("made")).unwrap();
     outsider(&directory).execute_batch("CREATE TABLE other (a)").unwrap();
+    let before = std::fs::read(directory.path().join("made/sekali.db")).unwrap();
     assert!(matches!(SqliteStore::open(&settings(directory.path())), Err(StoreError::Foreign { .. })));
+    let after = std::fs::read(directory.path().join("made/sekali.db")).unwrap();
+    assert!(before == after, "it is left as it was, its journal mode included");
     std::fs::write(directory.path().join("made/sekali.db"), "no database at all, but long enough").unwrap();
     assert!(SqliteStore::open(&settings(directory.path())).is_err());
 }
@@ -114,6 +117,28 @@ fn everything_is_there_after_a_restart() {
     );
     let totals = wait(again.reader().totals());
     assert_eq!(totals.counts, Counts { accepted: 2, duplicates: 2, conflicts: 1, rejected: 0 });
+}
+
+// invariant 9: a kill needs no hand.
+#[test]
+fn everything_acknowledged_is_there_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let killed = open(&directory);
+    let mut writer = killed.open_writer().unwrap();
+    let sent = batch("a", &[("1", "{}"), ("2", "{}")]);
+    append(&mut *writer, &sent);
+    // What a kill leaves on the disk: the files as they are, and nobody who tidies up.
+    let left = tempfile::tempdir().unwrap();
+    std::fs::create_dir(left.path().join("made")).unwrap();
+    for file in ["sekali.db", "sekali.db-wal"] {
+        let [from, to] = [&directory, &left].map(|place| place.path().join("made").join(file));
+        std::fs::copy(from, to).unwrap();
+    }
+    assert!(std::fs::metadata(left.path().join("made/sekali.db-wal")).unwrap().len() > 0);
+    let again = open(&left);
+    assert_eq!(read_all(&*again.reader(), "a").len(), 2);
+    let verdicts = append(&mut *again.open_writer().unwrap(), &batch("a", &[("2", "{}"), ("3", "{}")]));
+    assert_eq!(verdicts, [Verdict::Duplicate { seq: 2, conflict: false }, Verdict::Accepted { seq: 3 }]);
 }
 
 #[test]
@@ -289,6 +314,49 @@ fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
     outsider(&directory).execute_batch(old).unwrap();
     let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
     check_all(&again, &mut *again.open_writer().unwrap(), 300);
+}
+
+#[test]
+fn the_write_ahead_log_stays_bounded_by_its_own_length_and_not_by_new_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut small = settings(directory.path());
+    small.store.wal_bytes = 1 << 20;
+    let store = SqliteStore::open(&small).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    let (event, other) = (batch("a", &[("1", "{}")]), batch("a", &[("1", r#"{"n":1}"#)]));
+    for _ in 0..600 {
+        append(&mut *writer, &event);
+        append(&mut *writer, &other);
+        store.tally().reject(1);
+        writer.flush(Timestamp::UNIX_EPOCH).unwrap();
+    }
+    let wal = std::fs::metadata(directory.path().join("made/sekali.db-wal")).unwrap().len();
+    assert!(wal < 3 << 20, "1,800 commits of a few pages, and the log has {wal} bytes");
+}
+
+/// The reason why a writer refuses a batch whose stored rows do not fit together.
+fn damage(damaging: &str, sent: &Batch) -> AppendError {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+    outsider(&directory).execute_batch(damaging).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    let refused = writer.append(&[sent], Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
+    refused
+}
+
+// invariant 5: what is damaged under one request fails that request and no other.
+#[test]
+fn rows_that_do_not_fit_together_are_damage_and_no_reason_to_doubt_the_store() {
+    for (damaging, sent) in [
+        (r#"UPDATE events SET payload = '{"n":'"#, batch("a", &[("1", r#"{"n":1}"#)])),
+        ("UPDATE events SET payload = ''", batch("a", &[("1", r#"{"n":1}"#)])),
+        ("UPDATE topics SET last_seq = 0", batch("a", &[("2", "{}")])),
+    ] {
+        let refused = damage(damaging, &sent);
+        assert!(matches!(refused, AppendError::Failed(StoreError::Damaged(_))), "{damaging}: {refused:?}");
+    }
 }
 
 #[derive(Debug, Clone)]

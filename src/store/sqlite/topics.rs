@@ -31,16 +31,9 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// The topic, from memory or from its row.
-    pub(super) fn find(
-        &self,
-        connection: &Connection,
-        topic: &Topic,
-    ) -> rusqlite::Result<Option<TopicState>> {
-        match self.topics.get(topic) {
-            Some(state) => Ok(Some(*state)),
-            None => load(connection, topic),
-        }
+    /// The topic, if it is remembered.
+    pub(super) fn get(&self, topic: &Topic) -> Option<TopicState> {
+        self.topics.get(topic).copied()
     }
 
     /// Takes over what a commit made of these topics.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
+use serde::de::IgnoredAny;
 
 use super::checkpoint::Checkpointer;
 use super::index::{Index, SharedMemory, Slices};
@@ -38,7 +39,6 @@ struct Staged {
     topics_total: u64,
     /// Events of topics that are one too many.
     refused: u64,
-    bytes: usize,
     next_pos: u64,
     /// The new events, by topic, in the order of the log.
     events: Vec<(TopicId, Entry)>,
@@ -67,6 +67,7 @@ impl SqliteWriter {
         memory: SharedMemory,
     ) -> Result<Self, StoreError> {
         let mut connection = options.database.open_to_write()?;
+        checkpointer.watch(&mut connection)?;
         let (topics, epoch) = connection.query_row("SELECT topics, tally_epoch FROM totals", [], |row| {
             Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
         })?;
@@ -122,7 +123,7 @@ impl SqliteWriter {
         staged: &mut Staged,
     ) -> Result<Vec<Verdict>, StoreError> {
         self.stage(&batch.topic, staged)?;
-        let Staged { topics, next_pos, events, keys, bytes, refused, .. } = staged;
+        let Staged { topics, next_pos, events, keys, refused, .. } = staged;
         let Some(topic) = topics.get_mut(&batch.topic) else {
             *refused += batch.events.len() as u64;
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
@@ -144,7 +145,6 @@ impl SqliteWriter {
                 (*next_pos, topic.state.last_seq) = (entry.pos + 1, entry.seq);
                 keys.insert(key, entry);
                 events.push((topic.state.id, entry));
-                *bytes += event.bytes();
                 Verdict::Accepted { seq: entry.seq }
             };
             topic.counts.count(verdict);
@@ -156,7 +156,7 @@ impl SqliteWriter {
     /// The verdict of an event whose key is stored. Equal digests mean equal payloads; others are compared.
     fn repeat(&self, first: Entry, digest: u64, event: &Event) -> Result<Verdict, StoreError> {
         let conflict = digest != first.digest
-            && !same_value(&rows::payload(&self.connection, first.pos)?, event.payload());
+            && conflicts(&rows::payload(&self.connection, first.pos)?, first.seq, event.payload())?;
         Ok(Verdict::Duplicate { seq: first.seq, conflict })
     }
 
@@ -165,15 +165,17 @@ impl SqliteWriter {
         if staged.topics.contains_key(name) {
             return Ok(());
         }
-        let state = match self.remembered.find(&self.connection, name)? {
-            Some(state) => state,
-            None if self.options.topic_limit.is_some_and(|limit| staged.topics_total >= limit) => {
-                return Ok(());
-            }
-            None => {
-                staged.topics_total += 1;
-                topics::create(&self.connection, name)?
-            }
+        let limit = self.options.topic_limit.unwrap_or(u64::MAX);
+        let state = if let Some(state) = self.remembered.get(name) {
+            state
+        } else if let Some(state) = topics::load(&self.connection, name)? {
+            self.index.check_topic(&self.connection, name, state)?;
+            state
+        } else if staged.topics_total < limit {
+            staged.topics_total += 1;
+            topics::create(&self.connection, name)?
+        } else {
+            return Ok(());
         };
         staged.topics.insert(name.clone(), StagedTopic { state, counts: Counts::default() });
         Ok(())
@@ -265,7 +267,7 @@ impl SqliteWriter {
         self.next_pos = staged.next_pos;
         self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
         self.index.committed(staged.slices, staged.events.into_iter().map(|(topic, entry)| (topic.0, entry)));
-        self.checkpointer.committed(staged.bytes);
+        self.checkpointer.committed();
     }
 }
 
@@ -288,6 +290,14 @@ impl Writer for SqliteWriter {
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         self.checkpointer.finish(&self.connection)
     }
+}
+
+/// Whether a repeat has another payload than the event that is stored under this seq.
+fn conflicts(stored: &str, seq: u64, payload: &str) -> Result<bool, StoreError> {
+    // Only valid JSON can be compared; a panic over a damaged row would fail the whole group.
+    serde_json::from_str::<IgnoredAny>(stored)
+        .map_err(|error| StoreError::Damaged(format!("the payload of seq {seq}: {error}")))?;
+    Ok(!same_value(stored, payload))
 }
 
 impl Sync {
