@@ -62,7 +62,7 @@ impl Filter {
     #[expect(clippy::cast_possible_truncation, reason = "the upper half of a product with a length is less")]
     fn block_of(&self, key: u128) -> usize {
         let upper = key >> 64;
-        (upper * self.blocks.len() as u128 >> 64) as usize
+        ((upper * self.blocks.len() as u128) >> 64) as usize
     }
 }
 

@@ -89,7 +89,7 @@ impl Recent {
             digest: tail.digest,
         };
         let mut entries: Vec<_> = self.entries.iter().map(entry).collect();
-        entries.sort_unstable_by_key(|entry| entry.key);
+        entries.sort_unstable();
         entries
     }
 

@@ -43,8 +43,8 @@ pub(in crate::store) struct Run {
 impl Run {
     /// A run from what [`Run::to_bytes`] gave; `None` where that is not of a run with this span.
     pub(in crate::store) fn load(span: Span, bytes: &[u8]) -> Option<Self> {
-        let (filter, fences) = bytes.split_at_checked(Filter::bytes_for(span.entries))?;
-        let (numbers, odd) = fences.as_chunks::<8>();
+        let (filter, rest) = bytes.split_at_checked(Filter::bytes_for(span.entries))?;
+        let (numbers, odd) = rest.as_chunks::<8>();
         let fences: Vec<_> = numbers.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
         let fits = odd.is_empty() && fences.len() as u64 == span.blocks();
         fits.then_some(Self { span, filter: Filter::from_bytes(filter)?, fences })
@@ -117,7 +117,6 @@ impl RunBuilder {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 128 bits")]
 fn upper(key: u128) -> u64 {
     (key >> 64) as u64
 }

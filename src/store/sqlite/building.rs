@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
 
@@ -37,7 +37,8 @@ pub(super) enum Output {
 
 /// A run that is being built.
 pub(super) struct Building {
-    receiver: Receiver<Output>,
+    /// The slices and the thread; taken apart when this is dropped, which ends the thread.
+    thread: Option<(Receiver<Output>, JoinHandle<()>)>,
     /// What the writer took and could not commit.
     returned: VecDeque<Output>,
     /// The first blocks of the runs that the new one replaces.
@@ -71,28 +72,38 @@ impl Building {
         build: impl FnOnce(&SyncSender<Output>) -> Result<(), Abandoned> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::sync_channel(SLICES_AHEAD);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name.to_owned())
             // It ends by itself where nobody takes what it built.
             .spawn(move || drop(build(&sender)))
             .map_err(|error| StoreError::Unavailable(format!("no thread for a {name}: {error}")))?;
-        Ok(Self { receiver, returned: VecDeque::new(), replaces })
+        Ok(Self { thread: Some((receiver, thread)), returned: VecDeque::new(), replaces })
     }
 
     /// The next slice, if it is there.
     pub(super) fn next(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| self.receiver.try_recv().ok())
+        self.returned.pop_front().or_else(|| self.thread.as_ref()?.0.try_recv().ok())
     }
 
     /// The next slice, waiting for it; `None` where the thread died.
     pub(super) fn wait(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| self.receiver.recv().ok())
+        self.returned.pop_front().or_else(|| self.thread.as_ref()?.0.recv().ok())
     }
 
     /// Gives slices back that were not committed, in their order.
     pub(super) fn put_back(&mut self, slices: Vec<Output>) {
         for slice in slices.into_iter().rev() {
             self.returned.push_front(slice);
+        }
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        if let Some((receiver, thread)) = self.thread.take() {
+            drop(receiver);
+            // Joined, so that no connection outlives the store. A panic was logged when it happened.
+            let _ = thread.join();
         }
     }
 }

@@ -273,10 +273,10 @@ impl Index {
     }
 
     fn install_merged(&mut self, run: Arc<Run>) {
-        let Some(Building { replaces, .. }) = self.merge.take() else { return };
+        let Some(merge) = self.merge.take() else { return };
         let mut memory = self.memory.write();
         let runs = Arc::make_mut(&mut memory.runs);
-        let replaced = |old: &Arc<Run>| replaces.contains(&old.span.first_block);
+        let replaced = |old: &Arc<Run>| merge.replaces.contains(&old.span.first_block);
         let at = runs.iter().position(replaced).unwrap_or(0);
         self.left_overs.extend(
             runs.iter().filter(|old| replaced(old)).map(|old| old.span.first_block..old.span.end_block()),
@@ -388,8 +388,8 @@ fn write_some(
         let Some(output) = (if late { building.wait() } else { building.next() }) else { break };
         let last = matches!(output, Output::Done(_) | Output::Failed(_));
         taken.push(output);
-        if let Some(output) = taken.last() {
-            write(connection, output, &building.replaces)?;
+        if let Some(slice) = taken.last() {
+            write(connection, slice, &building.replaces)?;
         }
         if last {
             break;

@@ -82,10 +82,12 @@ pub(super) fn places_behind(
     let sql = "SELECT seq, pos FROM events WHERE pos > ?1 AND topic = ?2 ORDER BY pos";
     let mut statement = connection.prepare_cached(sql)?;
     let number = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-    let places = statement
-        .query_map([pos.cast_signed(), topic.0], |row| Ok((number(row, 0)?, number(row, 1)?)))?
-        .collect();
-    places
+    let mut rows = statement.query([pos.cast_signed(), topic.0])?;
+    let mut places = Vec::new();
+    while let Some(row) = rows.next()? {
+        places.push((number(row, 0)?, number(row, 1)?));
+    }
+    Ok(places)
 }
 
 /// The events behind a position, up to a number, as the index sees them.

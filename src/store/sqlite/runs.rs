@@ -230,8 +230,12 @@ fn has_blocks(connection: &Connection, ids: &Range<u64>) -> rusqlite::Result<boo
 pub(super) fn orphaned_parts(connection: &Connection) -> rusqlite::Result<Vec<u64>> {
     let sql = "SELECT DISTINCT run FROM parts WHERE run NOT IN (SELECT first_block FROM runs)";
     let mut statement = connection.prepare(sql)?;
-    let orphans = statement.query_map([], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))?.collect();
-    orphans
+    let mut rows = statement.query([])?;
+    let mut orphans = Vec::new();
+    while let Some(row) = rows.next()? {
+        orphans.push(row.get::<_, i64>(0)?.cast_unsigned());
+    }
+    Ok(orphans)
 }
 
 /// Empties the index, to be built again from the rows.

@@ -1,5 +1,7 @@
 //! The SQLite engine: the contract, the oracle, and what only a file can do.
 
+mod index;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{SqliteStore, runs, schema};
+use super::{SqliteStore, schema};
 use crate::config::{Durability, Overrides, Settings, StoreUrl, load};
 use crate::domain::{Counts, Verdict};
 use crate::store::contract::{self, append, batch, read_all, topic, wait};
@@ -127,13 +129,7 @@ fn everything_acknowledged_is_there_after_a_kill() {
     let mut writer = killed.open_writer().unwrap();
     let sent = batch("a", &[("1", "{}"), ("2", "{}")]);
     append(&mut *writer, &sent);
-    // What a kill leaves on the disk: the files as they are, and nobody who tidies up.
-    let left = tempfile::tempdir().unwrap();
-    std::fs::create_dir(left.path().join("made")).unwrap();
-    for file in ["sekali.db", "sekali.db-wal"] {
-        let [from, to] = [&directory, &left].map(|place| place.path().join("made").join(file));
-        std::fs::copy(from, to).unwrap();
-    }
+    let left = left_by_a_kill(&directory);
     assert!(std::fs::metadata(left.path().join("made/sekali.db-wal")).unwrap().len() > 0);
     let again = open(&left);
     assert_eq!(read_all(&*again.reader(), "a").len(), 2);
@@ -228,92 +224,15 @@ fn the_write_ahead_log_stays_bounded() {
     assert!(wal < 30 << 20, "60 MB were committed, and the log has {wal} bytes");
 }
 
-/// Appends a new event to one of three topics, so many times, each in a commit of its own.
-fn append_many(writer: &mut dyn crate::store::Writer, numbers: std::ops::Range<u64>) {
-    for number in numbers {
-        let name = format!("topic {}", number % 3);
-        let verdicts = append(writer, &batch(&name, &[(&number.to_string(), "{}")]));
-        assert_eq!(verdicts, [Verdict::Accepted { seq: number / 3 + 1 }], "{number}");
+/// What a kill leaves on the disk: the files as they are, and nobody who tidies up.
+fn left_by_a_kill(directory: &TempDir) -> TempDir {
+    let left = tempfile::tempdir().unwrap();
+    std::fs::create_dir(left.path().join("made")).unwrap();
+    for file in ["sekali.db", "sekali.db-wal"] {
+        let [from, to] = [directory, &left].map(|place| place.path().join("made").join(file));
+        std::fs::copy(from, to).unwrap();
     }
-}
-
-/// Every event is known under its seq, none is new, and every topic reads back whole, from either end.
-fn check_all(store: &SqliteStore, writer: &mut dyn crate::store::Writer, count: u64) {
-    for number in 0..count {
-        let name = format!("topic {}", number % 3);
-        let verdicts = append(writer, &batch(&name, &[(&number.to_string(), "{}")]));
-        assert_eq!(verdicts, [Verdict::Duplicate { seq: number / 3 + 1, conflict: false }], "{number}");
-    }
-    for name in 0..3 {
-        let events = read_all(&*store.reader(), &format!("topic {name}"));
-        let ids: Vec<_> =
-            events.iter().map(|stored| stored.event.event_id().parse::<u64>().unwrap()).collect();
-        assert_eq!(ids, (name..count).step_by(3).collect::<Vec<_>>());
-        let query = PageQuery {
-            topic: topic(&format!("topic {name}")),
-            first: 3,
-            last: ids.len() as u64 - 3,
-            limit: usize::MAX,
-            order: Order::Descending,
-        };
-        let page = wait(store.reader().page(query));
-        assert!(page.iter().rev().eq(&events[2..ids.len() - 3]), "topic {name} backwards");
-    }
-}
-
-/// The levels of the runs in the directory, in the order of the log.
-fn levels(directory: &TempDir) -> Vec<u8> {
-    runs::directory(&outsider(directory)).unwrap().iter().map(|span| span.level).collect()
-}
-
-#[test]
-fn keys_are_found_in_runs_of_every_level_and_after_every_restart() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut count = 0;
-    for round in 1..=4 {
-        let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
-        let mut writer = store.open_writer().unwrap();
-        append_many(&mut *writer, count..round * 400);
-        count = round * 400;
-        check_all(&store, &mut *writer, count);
-    }
-    let levels = levels(&directory);
-    assert!(levels.len() < 60 && levels.contains(&1), "160 runs of 10 keys were merged: {levels:?}");
-}
-
-#[test]
-fn an_index_that_is_damaged_or_missing_is_built_again_from_the_rows() {
-    let damages = [
-        "DELETE FROM runs",
-        "DELETE FROM parts WHERE number = 0",
-        "UPDATE parts SET data = zeroblob(length(data))",
-        "DELETE FROM runs WHERE first_pos = 1",
-        "DELETE FROM runs; DELETE FROM parts; DELETE FROM blocks; DELETE FROM segments",
-    ];
-    for damage in damages {
-        let directory = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
-        append_many(&mut *store.open_writer().unwrap(), 0..300);
-        drop(store);
-        assert!(!levels(&directory).is_empty());
-        outsider(&directory).execute_batch(damage).unwrap();
-        let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
-        check_all(&again, &mut *again.open_writer().unwrap(), 300);
-    }
-}
-
-#[test]
-fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(&directory);
-    append_many(&mut *store.open_writer().unwrap(), 0..300);
-    drop(store);
-    let old = "DROP TABLE secrets; DROP TABLE runs; DROP TABLE parts; DROP TABLE blocks; DROP TABLE segments;
-        CREATE UNIQUE INDEX events_by_key ON events (topic, event_id);
-        CREATE UNIQUE INDEX events_by_seq ON events (topic, seq); PRAGMA user_version = 1;";
-    outsider(&directory).execute_batch(old).unwrap();
-    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
-    check_all(&again, &mut *again.open_writer().unwrap(), 300);
+    left
 }
 
 #[test]

@@ -1,0 +1,139 @@
+//! The sealed index of a file: found again from every level, after every kill, fault and damage.
+
+use std::ops::Range;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::{left_by_a_kill, open, outsider, settings};
+use crate::domain::Verdict;
+use crate::store::contract::{append, batch, read_all, topic, wait};
+use crate::store::sqlite::{SqliteStore, runs};
+use crate::store::{Engine, Order, PageQuery, Writer};
+
+/// Appends a new event to one of three topics, so many times, each in a commit of its own.
+fn append_many(writer: &mut dyn Writer, numbers: Range<u64>) {
+    for number in numbers {
+        let name = format!("topic {}", number % 3);
+        let verdicts = append(writer, &batch(&name, &[(&number.to_string(), "{}")]));
+        assert_eq!(verdicts, [Verdict::Accepted { seq: number / 3 + 1 }], "{number}");
+    }
+}
+
+/// Every event is known under its seq, none is new, and every topic reads back whole, from either end.
+fn check_all(store: &SqliteStore, writer: &mut dyn Writer, count: u64) {
+    for number in 0..count {
+        let name = format!("topic {}", number % 3);
+        let verdicts = append(writer, &batch(&name, &[(&number.to_string(), "{}")]));
+        assert_eq!(verdicts, [Verdict::Duplicate { seq: number / 3 + 1, conflict: false }], "{number}");
+    }
+    for name in 0..3 {
+        let events = read_all(&*store.reader(), &format!("topic {name}"));
+        let ids: Vec<_> =
+            events.iter().map(|stored| stored.event.event_id().parse::<u64>().unwrap()).collect();
+        assert_eq!(ids, (name..count).step_by(3).collect::<Vec<_>>());
+        let query = PageQuery {
+            topic: topic(&format!("topic {name}")),
+            first: 3,
+            last: ids.len() as u64 - 3,
+            limit: usize::MAX,
+            order: Order::Descending,
+        };
+        let page = wait(store.reader().page(query));
+        assert!(page.iter().rev().eq(&events[2..ids.len() - 3]), "topic {name} backwards");
+    }
+}
+
+/// The levels of the runs in the directory, in the order of the log.
+fn levels(directory: &TempDir) -> Vec<u8> {
+    runs::directory(&outsider(directory)).unwrap().iter().map(|span| span.level).collect()
+}
+
+#[test]
+fn keys_are_found_in_runs_of_every_level_and_after_every_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    for round in 1..=4 {
+        let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+        let mut writer = store.open_writer().unwrap();
+        append_many(&mut *writer, count..round * 400);
+        count = round * 400;
+        check_all(&store, &mut *writer, count);
+    }
+    let levels = levels(&directory);
+    assert!(levels.len() < 60 && levels.contains(&1), "160 runs of 10 keys were merged: {levels:?}");
+}
+
+// invariant 9: whatever was being sealed or merged when the process was killed.
+#[test]
+fn a_kill_at_any_moment_of_a_seal_or_a_merge_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    for count in (0..900).step_by(30) {
+        append_many(&mut *writer, count..count + 30);
+        let left = left_by_a_kill(&directory);
+        let again = SqliteStore::open_sealing(&settings(left.path()), 10).unwrap();
+        let mut next_writer = again.open_writer().unwrap();
+        append_many(&mut *next_writer, count + 30..count + 90);
+        check_all(&again, &mut *next_writer, count + 90);
+    }
+}
+
+// invariant 5: what a failed transaction wrote of the index is written again.
+#[test]
+fn failed_commits_leave_the_index_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    let fault = "CREATE TRIGGER fault BEFORE UPDATE ON totals WHEN new.accepted > old.accepted + 1
+                 BEGIN SELECT raise(ABORT, 'fault'); END";
+    outsider(&directory).execute_batch(fault).unwrap();
+    for number in 0..600 {
+        let doomed = batch("other", &[("1", "{}"), ("2", "{}")]);
+        assert!(writer.append(&[&doomed], Timestamp::UNIX_EPOCH).is_err(), "it comes after the slices");
+        append_many(&mut *writer, number..number + 1);
+    }
+    check_all(&store, &mut *writer, 600);
+    drop(writer);
+    drop(store);
+    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    check_all(&again, &mut *again.open_writer().unwrap(), 600);
+    let levels = levels(&directory);
+    assert!(levels.contains(&1), "runs were merged: {levels:?}");
+}
+
+#[test]
+fn an_index_that_is_damaged_or_missing_is_built_again_from_the_rows() {
+    let damages = [
+        "DELETE FROM runs",
+        "DELETE FROM parts WHERE number = 0",
+        "UPDATE parts SET data = zeroblob(length(data))",
+        "DELETE FROM runs WHERE first_pos = 1",
+        "DELETE FROM runs; DELETE FROM parts; DELETE FROM blocks; DELETE FROM segments",
+    ];
+    for damage in damages {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+        append_many(&mut *store.open_writer().unwrap(), 0..300);
+        drop(store);
+        assert!(!levels(&directory).is_empty());
+        outsider(&directory).execute_batch(damage).unwrap();
+        let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+        check_all(&again, &mut *again.open_writer().unwrap(), 300);
+    }
+}
+
+#[test]
+fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    append_many(&mut *store.open_writer().unwrap(), 0..300);
+    drop(store);
+    let old = "DROP TABLE secrets; DROP TABLE runs; DROP TABLE parts; DROP TABLE blocks; DROP TABLE segments;
+        CREATE UNIQUE INDEX events_by_key ON events (topic, event_id);
+        CREATE UNIQUE INDEX events_by_seq ON events (topic, seq); PRAGMA user_version = 1;";
+    outsider(&directory).execute_batch(old).unwrap();
+    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    check_all(&again, &mut *again.open_writer().unwrap(), 300);
+}
