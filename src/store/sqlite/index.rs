@@ -129,6 +129,9 @@ impl Index {
         hasher: &Hasher,
         seal_keys: usize,
     ) -> Result<Self, StoreError> {
+        // No id is given twice: parts may be left of a run whose blocks are deleted, and readers may hold runs
+        // of an index that is cleared here.
+        let unused = runs::unused_block(connection)?;
         let mut loaded = match load(connection) {
             Err(StoreError::Damaged(what)) => {
                 tracing::warn!(what, "the dedup index is damaged; building it again from the rows");
@@ -140,8 +143,7 @@ impl Index {
         let spans: Vec<_> = loaded.iter().map(|run| run.span).collect();
         let left_overs: VecDeque<_> = runs::left_overs(connection, &spans)?.into();
         let orphans = runs::orphaned_parts(connection)?;
-        let used = spans.iter().map(Span::end_block).chain(left_overs.iter().map(|ids| ids.end));
-        let mut next_block = used.max().unwrap_or(1).max(1);
+        let mut next_block = spans.iter().map(Span::end_block).fold(unused, u64::max);
         let active = catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
         // Readers see the old memory until the new one is whole.
         *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };

@@ -218,6 +218,13 @@ pub(super) fn left_overs(connection: &Connection, runs: &[Span]) -> Result<Vec<R
     Ok(gaps)
 }
 
+/// An id behind those of all blocks, and of all runs that have parts.
+pub(super) fn unused_block(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql =
+        "SELECT max(ifnull((SELECT max(id) FROM blocks), 0), ifnull((SELECT max(run) FROM parts), 0)) + 1";
+    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+}
+
 fn has_blocks(connection: &Connection, ids: &Range<u64>) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT 1 FROM blocks WHERE id >= ?1 AND id < ?2 LIMIT 1")?

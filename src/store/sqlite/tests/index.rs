@@ -137,3 +137,24 @@ fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
     let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
     check_all(&again, &mut *again.open_writer().unwrap(), 300);
 }
+
+/// The filters of all runs are in the file, as they have to be at the next start.
+fn check_directory(directory: &TempDir) {
+    let connection = outsider(directory);
+    for span in runs::directory(&connection).unwrap() {
+        assert!(runs::load(&connection, span).is_ok(), "the run at block {}", span.first_block);
+    }
+}
+
+#[test]
+fn left_over_parts_never_meet_those_of_a_new_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    append_many(&mut *store.open_writer().unwrap(), 0..300);
+    drop(store);
+    outsider(&directory).execute_batch("DELETE FROM runs; DELETE FROM blocks").unwrap();
+    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    append_many(&mut *again.open_writer().unwrap(), 300..400);
+    drop(again);
+    check_directory(&directory);
+}
