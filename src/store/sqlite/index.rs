@@ -375,6 +375,10 @@ fn load(connection: &Connection) -> Result<Vec<Arc<Run>>, StoreError> {
         }
         loaded.push(Arc::new(runs::load(connection, span)?));
     }
+    let (sealed, last_pos) = (loaded.last().map_or(0, |run| run.span.last_pos), rows::last_pos(connection)?);
+    if sealed > last_pos {
+        return Err(StoreError::Damaged(format!("runs up to position {sealed}, rows up to {last_pos}")));
+    }
     Ok(loaded)
 }
 

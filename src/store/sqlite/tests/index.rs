@@ -158,3 +158,17 @@ fn left_over_parts_never_meet_those_of_a_new_run() {
     drop(again);
     check_directory(&directory);
 }
+
+#[test]
+fn an_index_of_more_events_than_there_are_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    append_many(&mut *store.open_writer().unwrap(), 0..300);
+    drop(store);
+    outsider(&directory).execute_batch("DELETE FROM events WHERE pos > 100").unwrap();
+    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let mut writer = again.open_writer().unwrap();
+    assert_eq!(append(&mut *writer, &batch("new", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
+    let lost = batch("topic 0", &[("299", "{}")]);
+    assert!(writer.append(&[&lost], Timestamp::UNIX_EPOCH).is_err(), "its topic counts more events");
+}
