@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
@@ -43,6 +43,7 @@ pub(super) struct Building {
     returned: VecDeque<Output>,
     /// The first blocks of the runs that the new one replaces.
     pub(super) replaces: Vec<u64>,
+    pub(super) span: Span,
 }
 
 /// The thread has gone away because the writer has.
@@ -57,18 +58,19 @@ impl From<mpsc::SendError<Output>> for Abandoned {
 impl Building {
     /// Begins to seal.
     pub(super) fn seal(recent: Arc<Recent>, span: Span) -> Result<Self, StoreError> {
-        Self::start("seal", Vec::new(), move |to| seal(&recent, span, to))
+        Self::start("seal", Vec::new(), span, move |to| seal(&recent, span, to))
     }
 
     /// Begins to merge neighbouring runs.
     pub(super) fn merge(database: Database, inputs: Vec<Arc<Run>>, span: Span) -> Result<Self, StoreError> {
         let replaces = inputs.iter().map(|run| run.span.first_block).collect();
-        Self::start("merge", replaces, move |to| merge(&database, &inputs, span, to))
+        Self::start("merge", replaces, span, move |to| merge(&database, &inputs, span, to))
     }
 
     fn start(
         name: &str,
         replaces: Vec<u64>,
+        span: Span,
         build: impl FnOnce(&SyncSender<Output>) -> Result<(), Abandoned> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::sync_channel(SLICES_AHEAD);
@@ -77,17 +79,21 @@ impl Building {
             // It ends by itself where nobody takes what it built.
             .spawn(move || drop(build(&sender)))
             .map_err(|error| StoreError::Unavailable(format!("no thread for a {name}: {error}")))?;
-        Ok(Self { thread: Some((receiver, thread)), returned: VecDeque::new(), replaces })
+        Ok(Self { thread: Some((receiver, thread)), returned: VecDeque::new(), replaces, span })
     }
 
     /// The next slice, if it is there.
     pub(super) fn next(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| self.thread.as_ref()?.0.try_recv().ok())
+        self.returned.pop_front().or_else(|| match self.thread.as_ref()?.0.try_recv() {
+            Ok(output) => Some(output),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(died()),
+        })
     }
 
-    /// The next slice, waiting for it; `None` where the thread died.
+    /// The next slice, waiting for it.
     pub(super) fn wait(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| self.thread.as_ref()?.0.recv().ok())
+        self.returned.pop_front().or_else(|| Some(self.thread.as_ref()?.0.recv().unwrap_or_else(|_| died())))
     }
 
     /// Gives slices back that were not committed, in their order.
@@ -106,6 +112,11 @@ impl Drop for Building {
             let _ = thread.join();
         }
     }
+}
+
+/// What a thread hands over that ended before its run was whole: it panicked.
+fn died() -> Output {
+    Output::Failed(StoreError::Unavailable("the thread that built it died".to_owned()))
 }
 
 fn seal(recent: &Recent, span: Span, to: &SyncSender<Output>) -> Result<(), Abandoned> {

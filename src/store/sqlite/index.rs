@@ -254,23 +254,41 @@ impl Index {
     /// Makes finished runs visible.
     fn install(&mut self, slices: Slices) {
         match slices.of_seal.into_iter().next_back() {
-            Some(Output::Done(run)) => {
-                self.seal = None;
-                let mut memory = self.memory.write();
-                memory.frozen = None;
-                Arc::make_mut(&mut memory.runs).push(run);
+            Some(Output::Done(run)) => self.install_sealed(run),
+            Some(Output::Failed(error)) => {
+                tracing::error!(%error, "recent keys cannot be sealed");
+                let failed = self.seal.take();
+                self.abandon(failed);
             }
-            Some(Output::Failed(error)) => tracing::error!(%error, "recent keys cannot be sealed"),
             _ => {}
         }
         match slices.of_merge.into_iter().next_back() {
             Some(Output::Done(run)) => self.install_merged(run),
             Some(Output::Failed(error)) => {
+                // Tried again when the next run is installed: what is damaged now is damaged at the next commit.
                 tracing::error!(%error, "runs of the dedup index cannot be merged");
-                self.merge = None;
+                let failed = self.merge.take();
+                self.abandon(failed);
             }
             _ => {}
         }
+    }
+
+    /// Leaves what was written of a run that will not be whole to be deleted.
+    fn abandon(&mut self, failed: Option<Building>) {
+        let Some(Building { span, .. }) = failed.as_ref() else { return };
+        self.left_overs.push_back(span.first_block..span.end_block());
+        self.orphans.push(span.first_block);
+    }
+
+    fn install_sealed(&mut self, run: Arc<Run>) {
+        self.seal = None;
+        let mut memory = self.memory.write();
+        let sealed = memory.frozen.take();
+        Arc::make_mut(&mut memory.runs).push(run);
+        drop(memory);
+        // Freed behind the lock: it may be a list for each of very many topics.
+        drop(sealed);
         self.start_merge();
     }
 
@@ -285,6 +303,8 @@ impl Index {
         );
         runs.retain(|old| !replaced(old));
         runs.insert(at, run);
+        drop(memory);
+        self.start_merge();
     }
 
     fn start_merge(&mut self) {
