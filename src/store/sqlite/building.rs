@@ -30,7 +30,11 @@ pub(super) enum Output {
         data: Vec<u8>,
     },
     /// The run is whole, and replaces those that it was merged from.
-    Done(Arc<Run>),
+    Done {
+        run: Arc<Run>,
+        /// Of all its parts together.
+        checksum: i64,
+    },
     /// It cannot be built.
     Failed(StoreError),
 }
@@ -144,10 +148,11 @@ fn finish(builder: RunBuilder, to: &SyncSender<Output>) -> Result<(), Abandoned>
     if let Some(built) = last {
         to.send(Output::Block(built))?;
     }
-    for (number, part) in run.to_bytes().chunks(PART_BYTES).enumerate() {
+    let bytes = run.to_bytes();
+    for (number, part) in bytes.chunks(PART_BYTES).enumerate() {
         to.send(Output::Part { run: run.span.first_block, number, data: part.to_vec() })?;
     }
-    Ok(to.send(Output::Done(Arc::new(run)))?)
+    Ok(to.send(Output::Done { run: Arc::new(run), checksum: runs::checksum(&bytes) })?)
 }
 
 fn merge(
@@ -219,5 +224,18 @@ impl Cursor {
         }
         self.entries.reverse();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_dies_is_a_failure_and_not_slow_for_ever() {
+        let span = Span { level: 0, first_pos: 1, last_pos: 1, entries: 1, first_block: 1 };
+        let mut building = Building::start("seal", Vec::new(), span, |_| Err(Abandoned)).unwrap();
+        assert!(matches!(building.wait(), Some(Output::Failed(_))));
+        assert!(matches!(building.next(), Some(Output::Failed(_))));
     }
 }
