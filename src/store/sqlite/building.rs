@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
@@ -30,7 +30,11 @@ pub(super) enum Output {
         data: Vec<u8>,
     },
     /// The run is whole, and replaces those that it was merged from.
-    Done(Arc<Run>),
+    Done {
+        run: Arc<Run>,
+        /// Of all its parts together.
+        checksum: i64,
+    },
     /// It cannot be built.
     Failed(StoreError),
 }
@@ -43,6 +47,7 @@ pub(super) struct Building {
     returned: VecDeque<Output>,
     /// The first blocks of the runs that the new one replaces.
     pub(super) replaces: Vec<u64>,
+    pub(super) span: Span,
 }
 
 /// The thread has gone away because the writer has.
@@ -57,18 +62,19 @@ impl From<mpsc::SendError<Output>> for Abandoned {
 impl Building {
     /// Begins to seal.
     pub(super) fn seal(recent: Arc<Recent>, span: Span) -> Result<Self, StoreError> {
-        Self::start("seal", Vec::new(), move |to| seal(&recent, span, to))
+        Self::start("seal", Vec::new(), span, move |to| seal(&recent, span, to))
     }
 
     /// Begins to merge neighbouring runs.
     pub(super) fn merge(database: Database, inputs: Vec<Arc<Run>>, span: Span) -> Result<Self, StoreError> {
         let replaces = inputs.iter().map(|run| run.span.first_block).collect();
-        Self::start("merge", replaces, move |to| merge(&database, &inputs, span, to))
+        Self::start("merge", replaces, span, move |to| merge(&database, &inputs, span, to))
     }
 
     fn start(
         name: &str,
         replaces: Vec<u64>,
+        span: Span,
         build: impl FnOnce(&SyncSender<Output>) -> Result<(), Abandoned> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::sync_channel(SLICES_AHEAD);
@@ -77,17 +83,21 @@ impl Building {
             // It ends by itself where nobody takes what it built.
             .spawn(move || drop(build(&sender)))
             .map_err(|error| StoreError::Unavailable(format!("no thread for a {name}: {error}")))?;
-        Ok(Self { thread: Some((receiver, thread)), returned: VecDeque::new(), replaces })
+        Ok(Self { thread: Some((receiver, thread)), returned: VecDeque::new(), replaces, span })
     }
 
     /// The next slice, if it is there.
     pub(super) fn next(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| self.thread.as_ref()?.0.try_recv().ok())
+        self.returned.pop_front().or_else(|| match self.thread.as_ref()?.0.try_recv() {
+            Ok(output) => Some(output),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(died()),
+        })
     }
 
-    /// The next slice, waiting for it; `None` where the thread died.
+    /// The next slice, waiting for it.
     pub(super) fn wait(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| self.thread.as_ref()?.0.recv().ok())
+        self.returned.pop_front().or_else(|| Some(self.thread.as_ref()?.0.recv().unwrap_or_else(|_| died())))
     }
 
     /// Gives slices back that were not committed, in their order.
@@ -106,6 +116,11 @@ impl Drop for Building {
             let _ = thread.join();
         }
     }
+}
+
+/// What a thread hands over that ended before its run was whole: it panicked.
+fn died() -> Output {
+    Output::Failed(StoreError::Unavailable("the thread that built it died".to_owned()))
 }
 
 fn seal(recent: &Recent, span: Span, to: &SyncSender<Output>) -> Result<(), Abandoned> {
@@ -133,10 +148,11 @@ fn finish(builder: RunBuilder, to: &SyncSender<Output>) -> Result<(), Abandoned>
     if let Some(built) = last {
         to.send(Output::Block(built))?;
     }
-    for (number, part) in run.to_bytes().chunks(PART_BYTES).enumerate() {
+    let bytes = run.to_bytes();
+    for (number, part) in bytes.chunks(PART_BYTES).enumerate() {
         to.send(Output::Part { run: run.span.first_block, number, data: part.to_vec() })?;
     }
-    Ok(to.send(Output::Done(Arc::new(run)))?)
+    Ok(to.send(Output::Done { run: Arc::new(run), checksum: runs::checksum(&bytes) })?)
 }
 
 fn merge(
@@ -208,5 +224,18 @@ impl Cursor {
         }
         self.entries.reverse();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_dies_is_a_failure_and_not_slow_for_ever() {
+        let span = Span { level: 0, first_pos: 1, last_pos: 1, entries: 1, first_block: 1 };
+        let mut building = Building::start("seal", Vec::new(), span, |_| Err(Abandoned)).unwrap();
+        assert!(matches!(building.wait(), Some(Output::Failed(_))));
+        assert!(matches!(building.next(), Some(Output::Failed(_))));
     }
 }

@@ -30,9 +30,6 @@ const SLICES_WHEN_IDLE: usize = 2_048;
 /// ready. After a kill there are at most about two, so that opening writes nothing and needs no free disk.
 const UNSEALED_AT_START: u64 = 4;
 
-/// Blocks that are deleted at once.
-const BLOCKS_PER_DELETE: u64 = 64;
-
 /// What memory holds of the index: recent keys, and filters and fences of the runs.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -106,7 +103,7 @@ pub(super) struct Index {
     seal: Option<Building>,
     merge: Option<Building>,
     left_overs: VecDeque<Range<u64>>,
-    /// Runs that were not finished, whose parts are left over.
+    /// Runs that were merged, or not finished, whose parts are left over.
     orphans: Vec<u64>,
 }
 
@@ -129,6 +126,9 @@ impl Index {
         hasher: &Hasher,
         seal_keys: usize,
     ) -> Result<Self, StoreError> {
+        // No id is given twice: parts may be left of a run whose blocks are deleted, and readers may hold runs
+        // of an index that is cleared here.
+        let unused = runs::unused_block(connection)?;
         let mut loaded = match load(connection) {
             Err(StoreError::Damaged(what)) => {
                 tracing::warn!(what, "the dedup index is damaged; building it again from the rows");
@@ -140,8 +140,7 @@ impl Index {
         let spans: Vec<_> = loaded.iter().map(|run| run.span).collect();
         let left_overs: VecDeque<_> = runs::left_overs(connection, &spans)?.into();
         let orphans = runs::orphaned_parts(connection)?;
-        let used = spans.iter().map(Span::end_block).chain(left_overs.iter().map(|ids| ids.end));
-        let mut next_block = used.max().unwrap_or(1).max(1);
+        let mut next_block = spans.iter().map(Span::end_block).fold(unused, u64::max);
         let active = catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
         // Readers see the old memory until the new one is whole.
         *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };
@@ -206,17 +205,24 @@ impl Index {
         if let Some(merge) = &mut self.merge {
             write_some(connection, merge, budget, false, &mut slices.of_merge)?;
         }
-        self.delete_some(connection, slices)?;
+        self.delete_some(connection, budget as u64, slices)?;
         Ok(())
     }
 
-    fn delete_some(&mut self, connection: &Connection, slices: &mut Slices) -> rusqlite::Result<()> {
-        if let Some(orphan) = self.orphans.pop() {
-            slices.orphans.push(orphan);
-            runs::delete_parts(connection, orphan)?;
+    /// Deletes as many left-over blocks as may be written, so that they never become more and more.
+    fn delete_some(
+        &mut self,
+        connection: &Connection,
+        budget: u64,
+        slices: &mut Slices,
+    ) -> rusqlite::Result<()> {
+        if let Some(orphan) = self.orphans.last()
+            && runs::delete_parts(connection, *orphan)?
+        {
+            slices.orphans.extend(self.orphans.pop());
         }
         let Some(ids) = self.left_overs.front_mut() else { return Ok(()) };
-        let some = ids.start..ids.end.min(ids.start + BLOCKS_PER_DELETE);
+        let some = ids.start..ids.end.min(ids.start + budget);
         ids.start = some.end;
         if ids.is_empty() {
             self.left_overs.pop_front();
@@ -252,23 +258,41 @@ impl Index {
     /// Makes finished runs visible.
     fn install(&mut self, slices: Slices) {
         match slices.of_seal.into_iter().next_back() {
-            Some(Output::Done(run)) => {
-                self.seal = None;
-                let mut memory = self.memory.write();
-                memory.frozen = None;
-                Arc::make_mut(&mut memory.runs).push(run);
+            Some(Output::Done { run, .. }) => self.install_sealed(run),
+            Some(Output::Failed(error)) => {
+                tracing::error!(%error, "recent keys cannot be sealed");
+                let failed = self.seal.take().map(|seal| seal.span);
+                self.abandon(failed);
             }
-            Some(Output::Failed(error)) => tracing::error!(%error, "recent keys cannot be sealed"),
             _ => {}
         }
         match slices.of_merge.into_iter().next_back() {
-            Some(Output::Done(run)) => self.install_merged(run),
+            Some(Output::Done { run, .. }) => self.install_merged(run),
             Some(Output::Failed(error)) => {
+                // Tried again when the next run is installed: what is damaged now is damaged at the next commit.
                 tracing::error!(%error, "runs of the dedup index cannot be merged");
-                self.merge = None;
+                let failed = self.merge.take().map(|merge| merge.span);
+                self.abandon(failed);
             }
             _ => {}
         }
+    }
+
+    /// Leaves what was written of a run that will not be whole to be deleted.
+    fn abandon(&mut self, failed: Option<Span>) {
+        let Some(span) = failed else { return };
+        self.left_overs.push_back(span.first_block..span.end_block());
+        self.orphans.push(span.first_block);
+    }
+
+    fn install_sealed(&mut self, run: Arc<Run>) {
+        self.seal = None;
+        let mut memory = self.memory.write();
+        let sealed = memory.frozen.take();
+        Arc::make_mut(&mut memory.runs).push(run);
+        drop(memory);
+        // Freed behind the lock: it may be a list for each of very many topics.
+        drop(sealed);
         self.start_merge();
     }
 
@@ -281,8 +305,11 @@ impl Index {
         self.left_overs.extend(
             runs.iter().filter(|old| replaced(old)).map(|old| old.span.first_block..old.span.end_block()),
         );
+        self.orphans.extend(&merge.replaces);
         runs.retain(|old| !replaced(old));
         runs.insert(at, run);
+        drop(memory);
+        self.start_merge();
     }
 
     fn start_merge(&mut self) {
@@ -356,7 +383,7 @@ fn catch_up(
         write_some(&transaction, &mut building, 0, true, &mut slices)?;
         transaction.commit()?;
         match slices.pop() {
-            Some(Output::Done(run)) => runs.push(run),
+            Some(Output::Done { run, .. }) => runs.push(run),
             _ => return Err(StoreError::Unavailable("a run could not be built from the rows".to_owned())),
         }
     }
@@ -373,6 +400,10 @@ fn load(connection: &Connection) -> Result<Vec<Arc<Run>>, StoreError> {
         }
         loaded.push(Arc::new(runs::load(connection, span)?));
     }
+    let (sealed, last_pos) = (loaded.last().map_or(0, |run| run.span.last_pos), rows::last_pos(connection)?);
+    if sealed > last_pos {
+        return Err(StoreError::Damaged(format!("runs up to position {sealed}, rows up to {last_pos}")));
+    }
     Ok(loaded)
 }
 
@@ -386,7 +417,7 @@ fn write_some(
 ) -> Result<(), StoreError> {
     while late || taken.len() < budget {
         let Some(output) = (if late { building.wait() } else { building.next() }) else { break };
-        let last = matches!(output, Output::Done(_) | Output::Failed(_));
+        let last = matches!(output, Output::Done { .. } | Output::Failed(_));
         taken.push(output);
         if let Some(slice) = taken.last() {
             write(connection, slice, &building.replaces)?;
@@ -403,12 +434,9 @@ fn write(connection: &Connection, output: &Output, replaces: &[u64]) -> rusqlite
         Output::Segment(segment) => runs::write_segment(connection, segment),
         Output::Block(built) => runs::write_block(connection, built.id, &built.bytes),
         Output::Part { run, number, data } => runs::write_part(connection, *run, *number, data),
-        Output::Done(run) => {
-            runs::enter(connection, run)?;
-            replaces.iter().try_for_each(|old| {
-                runs::delete_parts(connection, *old)?;
-                runs::withdraw(connection, *old)
-            })
+        Output::Done { run, checksum } => {
+            runs::enter(connection, run.span, *checksum)?;
+            replaces.iter().try_for_each(|old| runs::withdraw(connection, *old))
         }
         Output::Failed(_) => Ok(()),
     }

@@ -11,6 +11,9 @@ use crate::store::index::{Block, Entry, Run, Segment, Span};
 /// The bytes of one part of a run's filter and fences.
 pub(super) const PART_BYTES: usize = 64 << 10;
 
+/// Parts that are deleted at once: 1 MiB.
+const PARTS_PER_DELETE: u16 = 16;
+
 /// The directory: every run that counts, in the order of the log.
 pub(super) fn directory(connection: &Connection) -> Result<Vec<Span>, StoreError> {
     let sql = "SELECT first_block, level, first_pos, last_pos, entries FROM runs ORDER BY first_pos";
@@ -52,8 +55,8 @@ pub(super) fn load(connection: &Connection, span: Span) -> Result<Run, StoreErro
 }
 
 /// Enters a run into the directory: from now on it counts.
-pub(super) fn enter(connection: &Connection, run: &Run) -> rusqlite::Result<()> {
-    let Span { level, first_pos, last_pos, entries, first_block } = run.span;
+pub(super) fn enter(connection: &Connection, span: Span, checksum: i64) -> rusqlite::Result<()> {
+    let Span { level, first_pos, last_pos, entries, first_block } = span;
     connection
         .prepare_cached(
             "INSERT INTO runs (first_block, level, first_pos, last_pos, entries, checksum)
@@ -65,7 +68,7 @@ pub(super) fn enter(connection: &Connection, run: &Run) -> rusqlite::Result<()> 
             first_pos.cast_signed(),
             last_pos.cast_signed(),
             entries.cast_signed(),
-            checksum(&run.to_bytes())
+            checksum
         ])?;
     Ok(())
 }
@@ -78,7 +81,8 @@ pub(super) fn withdraw(connection: &Connection, first_block: u64) -> rusqlite::R
         .map(drop)
 }
 
-fn checksum(bytes: &[u8]) -> i64 {
+/// The checksum of a run's filter and fences.
+pub(super) fn checksum(bytes: &[u8]) -> i64 {
     xxhash_rust::xxh3::xxh3_64(bytes).cast_signed()
 }
 
@@ -195,9 +199,12 @@ pub(super) fn delete_blocks(connection: &Connection, ids: &Range<u64>) -> rusqli
         .map(drop)
 }
 
-/// Deletes the parts of a run.
-pub(super) fn delete_parts(connection: &Connection, run: u64) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM parts WHERE run = ?1")?.execute([run.cast_signed()]).map(drop)
+/// Deletes some parts of a run, and says whether none is left: those of a large run are tens of megabytes, too
+/// many for one commit.
+pub(super) fn delete_parts(connection: &Connection, run: u64) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM parts WHERE rowid IN (SELECT rowid FROM parts WHERE run = ?1 LIMIT ?2)";
+    let deleted = connection.prepare_cached(sql)?.execute(params![run.cast_signed(), PARTS_PER_DELETE])?;
+    Ok(deleted < usize::from(PARTS_PER_DELETE))
 }
 
 /// What no run of the directory owns: the left-overs of runs that were merged, or not finished.
@@ -216,6 +223,13 @@ pub(super) fn left_overs(connection: &Connection, runs: &[Span]) -> Result<Vec<R
         at = at.max(blocks.end);
     }
     Ok(gaps)
+}
+
+/// An id behind those of all blocks, and of all runs that have parts.
+pub(super) fn unused_block(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql =
+        "SELECT max(ifnull((SELECT max(id) FROM blocks), 0), ifnull((SELECT max(run) FROM parts), 0)) + 1";
+    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
 }
 
 fn has_blocks(connection: &Connection, ids: &Range<u64>) -> rusqlite::Result<bool> {

@@ -137,3 +137,38 @@ fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
     let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
     check_all(&again, &mut *again.open_writer().unwrap(), 300);
 }
+
+/// The filters of all runs are in the file, as they have to be at the next start.
+fn check_directory(directory: &TempDir) {
+    let connection = outsider(directory);
+    for span in runs::directory(&connection).unwrap() {
+        assert!(runs::load(&connection, span).is_ok(), "the run at block {}", span.first_block);
+    }
+}
+
+#[test]
+fn left_over_parts_never_meet_those_of_a_new_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    append_many(&mut *store.open_writer().unwrap(), 0..300);
+    drop(store);
+    outsider(&directory).execute_batch("DELETE FROM runs; DELETE FROM blocks").unwrap();
+    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    append_many(&mut *again.open_writer().unwrap(), 300..400);
+    drop(again);
+    check_directory(&directory);
+}
+
+#[test]
+fn an_index_of_more_events_than_there_are_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    append_many(&mut *store.open_writer().unwrap(), 0..300);
+    drop(store);
+    outsider(&directory).execute_batch("DELETE FROM events WHERE pos > 100").unwrap();
+    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let mut writer = again.open_writer().unwrap();
+    assert_eq!(append(&mut *writer, &batch("new", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
+    let lost = batch("topic 0", &[("299", "{}")]);
+    assert!(writer.append(&[&lost], Timestamp::UNIX_EPOCH).is_err(), "its topic counts more events");
+}
