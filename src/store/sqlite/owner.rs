@@ -6,8 +6,17 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::store::StoreError;
+
+/// How long to wait for an owner that is about to go: a process that was killed holds its lock until the system
+/// has taken back all of its memory. Well under the 5 s within which a second process is told that it may not.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The lock, held while this lives.
 #[derive(Debug)]
@@ -16,8 +25,18 @@ pub(super) struct Ownership {
 }
 
 impl Ownership {
-    /// Takes the lock of the store at `path`, at once or not at all.
+    /// Takes the lock of the store at `path`, waiting for [`PATIENCE`] at most.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        let begun = Instant::now();
+        loop {
+            match Self::try_take(path) {
+                Err(StoreError::Owned { .. }) if begun.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                taken => return taken,
+            }
+        }
+    }
+
+    fn try_take(path: &Path) -> Result<Self, StoreError> {
         let lock_path = lock_path(path);
         let failed = |error| StoreError::Unavailable(format!("{}: {error}", lock_path.display()));
         let lock =

@@ -62,6 +62,23 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
+fn an_owner_that_is_about_to_go_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(&directory);
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let second = std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            ready.send(()).unwrap();
+            SqliteStore::open(&settings(directory.path())).map(drop)
+        });
+        is_ready.recv().unwrap();
+        drop(first);
+        second.join().unwrap()
+    });
+    second.unwrap();
+}
+
+#[test]
 fn a_symbolic_link_is_the_same_store() {
     let directory = tempfile::tempdir().unwrap();
     let _first = open(&directory);
