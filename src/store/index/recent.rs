@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use super::entry::Entry;
 use super::positions::{POSITIONS_PER_SEGMENT, Segment};
 
-/// Recent events by key, and by topic and seq. About 60 bytes an event.
+/// Recent events by key, and by topic and seq. About 150 bytes an event.
 #[derive(Debug, Default, Clone)]
 pub(in crate::store) struct Recent {
     entries: HashMap<u128, Tail, RandomState>,

@@ -68,7 +68,7 @@ struct Options {
     seal_keys: usize,
 }
 
-/// Recent keys that are sealed together: about 60 bytes of memory each, twice while they are sealed, and about
+/// Recent keys that are sealed together: about 150 bytes of memory each, twice while they are sealed, and about
 /// a microsecond each to read them again after a kill.
 const SEAL_KEYS: usize = 1 << 19;
 
