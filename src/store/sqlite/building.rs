@@ -17,12 +17,16 @@ use crate::store::index::{Built, Entry, Recent, Run, RunBuilder, Segment, Span};
 /// Slices between a thread and the writer: 1 MiB of blocks.
 const SLICES_AHEAD: usize = 256;
 
+/// Segments of one slice. A topic with few events has a segment of its own in each seal, so that there may be as
+/// many segments as events; this many a slice keep ahead of the events that a commit brings.
+const SEGMENTS_AT_ONCE: usize = 32;
+
 /// Blocks that a merge reads at once.
 const BLOCKS_AT_ONCE: u64 = 16;
 
 /// What a thread hands to the writer.
 pub(super) enum Output {
-    Segment(Segment),
+    Segments(Vec<Segment>),
     Block(Built),
     Part {
         run: u64,
@@ -126,8 +130,8 @@ fn died() -> Output {
 fn seal(recent: &Recent, span: Span, to: &SyncSender<Output>) -> Result<(), Abandoned> {
     let mut segments: Vec<_> = recent.segments().collect();
     segments.sort_unstable_by_key(|segment| (segment.topic, segment.first_seq));
-    for segment in segments {
-        to.send(Output::Segment(segment))?;
+    for some in segments.chunks(SEGMENTS_AT_ONCE) {
+        to.send(Output::Segments(some.to_vec()))?;
     }
     let mut builder = RunBuilder::new(span);
     for entry in recent.sorted() {

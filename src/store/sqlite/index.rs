@@ -431,7 +431,9 @@ fn write_some(
 
 fn write(connection: &Connection, output: &Output, replaces: &[u64]) -> rusqlite::Result<()> {
     match output {
-        Output::Segment(segment) => runs::write_segment(connection, segment),
+        Output::Segments(segments) => {
+            segments.iter().try_for_each(|segment| runs::write_segment(connection, segment))
+        }
         Output::Block(built) => runs::write_block(connection, built.id, &built.bytes),
         Output::Part { run, number, data } => runs::write_part(connection, *run, *number, data),
         Output::Done { run, checksum } => {
