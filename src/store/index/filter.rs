@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn says_yes_wrongly_less_than_once_in_a_hundred() {
+    fn says_yes_wrongly_about_once_in_two_hundred() {
         let hasher = crate::store::index::Hasher::new(&[7; 16]);
         let mut filter = Filter::for_keys(100_000);
         for number in 0..100_000 {
             filter.insert(hasher.key(number, ""));
         }
         let wrong = (100_000..200_000).filter(|number| filter.may_contain(hasher.key(*number, ""))).count();
-        assert!(wrong < 1_000, "{wrong} of 100,000");
+        assert!(wrong < 600, "{wrong} of 100,000");
     }
 
     #[test]

@@ -16,11 +16,12 @@ use crate::domain::Topic;
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
 
-/// Slices that a transaction writes beside its events: enough to outrun the events, few enough that no commit
-/// grows by more than a few milliseconds.
+/// Slices that a transaction writes beside its events, however few those are: the smaller this is, the less a
+/// commit waits for the index.
 const SLICES_PER_COMMIT: usize = 64;
 
-/// Events for each further slice: a block holds 125 keys, and each is written about four times in all.
+/// Events for each further slice. A block holds 125 keys, and a key is written once by its seal and once for each
+/// level of merges, so that this outruns the events up to seven levels.
 const EVENTS_PER_SLICE: usize = 16;
 
 /// Slices of a transaction that has nothing else to do.
@@ -152,6 +153,8 @@ impl Index {
     }
 
     /// The entry of a key, seen from inside the writer's transaction.
+    ///
+    /// invariant 3: every stored key is in the recent keys, in the frozen ones or in a run, and this looks into all.
     pub(super) fn find(&self, connection: &Connection, key: u128) -> Result<Option<Entry>, StoreError> {
         let memory = self.memory.read();
         if let Some(entry) = memory.recent(key) {

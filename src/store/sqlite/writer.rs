@@ -210,8 +210,8 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// invariant 4: one transaction with everything in it. With relaxed durability it waits for the disk only if `sync` says
-    /// so; SQLite keeps the order of commits either way.
+    /// invariant 4: one transaction with everything in it. With relaxed durability it waits for the disk only if
+    /// `sync` says so; SQLite keeps the order of commits either way.
     fn transact(
         &mut self,
         group: &[&Batch],
