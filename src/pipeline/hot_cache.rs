@@ -1,4 +1,4 @@
-//! What a consumer knows of keys without asking the store: a cache that may forget and never invents.
+//! What is known of keys without asking the store: a cache that may forget and never invents.
 //!
 //! A key is unknown, being committed, stored, or, when it was evicted, unknown again. What is said here of a
 //! key holds for one payload, known by its digest; for any other payload the writer decides.
@@ -6,10 +6,10 @@
 //! invariant 7: it learns only durable verdicts, so that it may forget but never invents.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
 use siphasher::sip128::SipHasher13;
 use uuid::Uuid;
@@ -17,11 +17,12 @@ use uuid::Uuid;
 use super::reply::Reply;
 use crate::domain::{Event, Verdict};
 
-/// A key and a payload as keyed hashes: 128 bits that nobody can aim at, so that equal hashes mean equal texts.
+/// A key as a keyed hash of 128 bits, and a payload as one of 64: nobody can aim at a collision, and among the
+/// payloads that one key is sent with none will come by chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     id: u128,
-    payload: u128,
+    payload: u64,
 }
 
 /// Makes keys with a secret of this process.
@@ -51,15 +52,19 @@ pub(super) struct Waiter {
 }
 
 enum State {
-    Committing { payload: u128, waiters: Vec<Waiter> },
-    Stored { payload: u128, seq: u64, conflict: bool },
+    Committing { payload: u64, waiters: Vec<Waiter> },
+    Stored { payload: u64, seq: u64, conflict: bool },
 }
 
-/// The hot cache of one consumer.
+/// The locks that a cache is spread over: its consumer asks while the writer settles, and few of their moments
+/// should meet. More would cost memory where consumers are many.
+const LOCKS: usize = 4;
+
+/// The hot cache of one lane: its consumer asks, the writer settles.
 pub(super) struct HotCache {
     states: DashMap<u128, State, RandomState>,
     /// The stored keys, the oldest first.
-    stored: VecDeque<u128>,
+    stored: Mutex<VecDeque<u128>>,
     capacity: usize,
     room: Arc<Room>,
 }
@@ -70,8 +75,8 @@ impl Hasher {
     }
 
     pub(super) fn key(&self, event: &Event) -> Key {
-        let hash = |text: &str| self.0.hash(text.as_bytes()).as_u128();
-        Key { id: hash(event.event_id()), payload: hash(event.payload()) }
+        let hash = |text: &str| self.0.hash(text.as_bytes());
+        Key { id: hash(event.event_id()).as_u128(), payload: hash(event.payload()).h1 }
     }
 
     /// Which of so many lanes an id belongs to: always the same one.
@@ -98,9 +103,8 @@ impl Room {
 impl HotCache {
     /// A cache of up to `capacity` stored keys, as far as there is room; 0 switches it off.
     pub(super) fn new(capacity: usize, room: Arc<Room>) -> Self {
-        // Only its consumer uses it, so the fewest shards that the map allows do.
-        let states = DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), 2);
-        Self { states, stored: VecDeque::new(), capacity, room }
+        let states = DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), LOCKS);
+        Self { states, stored: Mutex::default(), capacity, room }
     }
 
     /// What is known of an event. An unknown key is marked as being committed; whoever asks for it meanwhile,
@@ -109,11 +113,14 @@ impl HotCache {
         if self.capacity == 0 {
             return Known::Nothing;
         }
-        let Some(mut state) = self.states.get_mut(&key.id) else {
-            self.states.insert(key.id, State::Committing { payload: key.payload, waiters: Vec::new() });
-            return Known::Marked;
+        let mut entry = match self.states.entry(key.id) {
+            Entry::Vacant(unknown) => {
+                unknown.insert(State::Committing { payload: key.payload, waiters: Vec::new() });
+                return Known::Marked;
+            }
+            Entry::Occupied(entry) => entry,
         };
-        match state.value_mut() {
+        match entry.get_mut() {
             State::Stored { payload, seq, conflict } if *payload == key.payload => {
                 Known::Stored(Verdict::Duplicate { seq: *seq, conflict: *conflict })
             }
@@ -129,54 +136,61 @@ impl HotCache {
     /// failed or is unknown. Gives back who waits for it.
     ///
     /// invariant 2: nothing is known as stored, and nobody who waits is told so, before this is called.
-    pub(super) fn settle(&mut self, key: Key, verdict: Option<Verdict>) -> Vec<Waiter> {
-        let mut waiters = Vec::new();
-        if let Some((_, State::Committing { waiters: waiting, .. })) = self.states.remove(&key.id) {
-            waiters = waiting;
-        } else {
-            debug_assert!(false, "a marked key stays marked until it is settled");
+    pub(super) fn settle(&self, key: Key, verdict: Option<Verdict>) -> Vec<Waiter> {
+        // Room is made first: the oldest key may be behind the same lock as this one.
+        let known =
+            verdict.and_then(|verdict| State::stored(key, verdict)).filter(|_| self.make_room(key.id));
+        let before = match known {
+            Some(known) => self.states.insert(key.id, known),
+            None => self.states.remove(&key.id).map(|(_, state)| state),
+        };
+        match before {
+            Some(State::Committing { waiters, .. }) => waiters,
+            Some(State::Stored { .. }) | None => {
+                debug_assert!(false, "a marked key stays marked until it is settled");
+                Vec::new()
+            }
         }
-        if let Some(verdict) = verdict {
-            self.learn(key, verdict);
-        }
-        waiters
     }
 
-    /// Remembers the durable verdict of an event, unless the key is being committed.
-    pub(super) fn learn(&mut self, key: Key, verdict: Verdict) {
-        let (seq, conflict) = match verdict {
-            Verdict::Accepted { seq } => (seq, false),
-            Verdict::Duplicate { seq, conflict } => (seq, conflict),
-            Verdict::Refused(_) => return,
-        };
-        let known = State::Stored { payload: key.payload, seq, conflict };
-        if let Some(mut state) = self.states.get_mut(&key.id) {
-            if matches!(*state, State::Stored { .. }) {
-                *state = known;
-            }
-            return;
-        }
-        if self.make_room() {
-            self.stored.push_back(key.id);
-            self.states.insert(key.id, known);
+    /// Remembers the durable verdict of an event whose key is known with another payload.
+    pub(super) fn learn(&self, key: Key, verdict: Verdict) {
+        if let Some(mut state) = self.states.get_mut(&key.id)
+            && let State::Stored { .. } = *state
+            && let Some(known) = State::stored(key, verdict)
+        {
+            *state = known;
         }
     }
 
     /// Makes room for one more stored key, evicting the oldest one where there is no other.
-    fn make_room(&mut self) -> bool {
-        if self.stored.len() < self.capacity && self.room.take() {
-            return true;
+    fn make_room(&self, id: u128) -> bool {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if stored.len() >= self.capacity || !self.room.take() {
+            let Some(oldest) = stored.pop_front() else { return false };
+            self.states.remove(&oldest);
         }
-        match self.stored.pop_front() {
-            Some(oldest) => self.states.remove(&oldest).is_some(),
-            None => false,
-        }
+        stored.push_back(id);
+        true
+    }
+}
+
+impl State {
+    /// A verdict as it is remembered; a refusal is none.
+    fn stored(key: Key, verdict: Verdict) -> Option<Self> {
+        let (seq, conflict) = match verdict {
+            Verdict::Accepted { seq } => (seq, false),
+            Verdict::Duplicate { seq, conflict } => (seq, conflict),
+            Verdict::Refused(_) => return None,
+        };
+        Some(Self::Stored { payload: key.payload, seq, conflict })
     }
 }
 
 impl Drop for HotCache {
     fn drop(&mut self) {
-        self.room.give_back(self.stored.len());
+        let stored = self.stored.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.room.give_back(stored.len());
     }
 }
 
@@ -196,7 +210,7 @@ mod tests {
 
     const ACCEPTED: Verdict = Verdict::Accepted { seq: 7 };
 
-    fn key(id: u128, payload: u128) -> Key {
+    fn key(id: u128, payload: u64) -> Key {
         Key { id, payload }
     }
 
@@ -215,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_marked_then_waited_for_then_stored() {
-        let mut cache = cache(9, 9);
+        let cache = cache(9, 9);
         assert_eq!(cache.ask(key(1, 1), waiter), Known::Marked);
         assert_eq!(cache.ask(key(1, 1), waiter), Known::Waits);
         assert_eq!(cache.settle(key(1, 1), Some(ACCEPTED)).len(), 1);
@@ -224,7 +238,7 @@ mod tests {
 
     #[test]
     fn another_payload_is_left_to_the_writer_in_every_state() {
-        let mut cache = cache(9, 9);
+        let cache = cache(9, 9);
         cache.ask(key(1, 1), waiter);
         assert_eq!(cache.ask(key(1, 2), waiter), Known::Nothing);
         cache.learn(key(1, 2), Verdict::Duplicate { seq: 7, conflict: true });
@@ -238,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_failed_commit_leaves_nothing_behind() {
-        let mut cache = cache(9, 9);
+        let cache = cache(9, 9);
         cache.ask(key(1, 1), waiter);
         cache.ask(key(1, 1), waiter);
         assert_eq!(cache.settle(key(1, 1), None).len(), 1, "who waited fails with it");
@@ -248,7 +262,7 @@ mod tests {
     #[test]
     fn the_oldest_key_goes_first_where_capacity_or_room_ends() {
         for (capacity, room) in [(2, 9), (9, 2)] {
-            let mut cache = cache(capacity, room);
+            let cache = cache(capacity, room);
             for id in 1..=3 {
                 cache.ask(key(id, 0), waiter);
                 cache.settle(key(id, 0), Some(ACCEPTED));
@@ -262,23 +276,24 @@ mod tests {
     #[test]
     fn room_is_shared_and_given_back() {
         let room = Arc::new(Room::new(1));
-        let mut first = HotCache::new(9, Arc::clone(&room));
-        let mut second = HotCache::new(9, Arc::clone(&room));
-        first.learn(key(1, 0), ACCEPTED);
-        second.learn(key(1, 0), ACCEPTED);
-        assert_eq!((first.states.len(), second.states.len()), (1, 0));
+        let (first, second) = (HotCache::new(9, Arc::clone(&room)), HotCache::new(9, room));
+        let store = |cache: &HotCache| {
+            cache.ask(key(1, 0), waiter);
+            cache.settle(key(1, 0), Some(ACCEPTED));
+            cache.states.len()
+        };
+        assert_eq!((store(&first), store(&second)), (1, 0));
         drop(first);
-        second.learn(key(1, 0), ACCEPTED);
-        assert_eq!(second.states.len(), 1);
+        assert_eq!(store(&second), 1);
     }
 
     #[test]
     fn a_cache_of_no_keys_is_off() {
-        let mut off = cache(0, 9);
+        let off = cache(0, 9);
         assert_eq!(off.ask(key(1, 1), waiter), Known::Nothing);
         off.learn(key(1, 1), ACCEPTED);
         assert_eq!(off.states.len(), 0);
-        let mut no_room = cache(9, 0);
+        let no_room = cache(9, 0);
         no_room.ask(key(1, 1), waiter);
         no_room.settle(key(1, 1), Some(ACCEPTED));
         assert_eq!(no_room.states.len(), 0);

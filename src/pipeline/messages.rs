@@ -5,11 +5,10 @@
 
 use actix::prelude::*;
 
-use super::consumer::Consumer;
-use super::error::PublishError;
-use super::hot_cache::Key;
+use super::lane::Part;
 use super::reply::Reply;
-use crate::domain::{Event, Verdict};
+use super::undecided::Undecided;
+use crate::domain::Event;
 use crate::store::{Batch, StoreError};
 
 /// To the router: all events of a request.
@@ -27,23 +26,15 @@ pub(super) struct Consume {
     pub(super) events: Vec<Event>,
     /// The index in the request of each event.
     pub(super) indexes: Vec<u32>,
-    pub(super) reply: Reply,
+    /// Where what the cache cannot decide is gathered.
+    pub(super) undecided: Undecided,
 }
 
-/// To the writer: events that a hot cache could not decide.
+/// To the writer: the events of a request that the hot caches could not decide, by lane.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Append {
-    pub(super) batch: Batch,
-    pub(super) way_back: WayBack,
-}
-
-/// To a consumer: what became of events that it passed on.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct Settled {
-    pub(super) passed: Passed,
-    pub(super) outcome: Result<Vec<Verdict>, PublishError>,
+    pub(super) parts: Vec<(Batch, Part)>,
 }
 
 /// To a consumer, as its last message: finish and stop.
@@ -72,51 +63,8 @@ pub(super) struct Close;
 #[rtype(result = "()")]
 pub(super) struct Panic;
 
-/// To the router, in tests: let every consumer panic.
+/// To the router, in tests: do this with every consumer.
 #[cfg(test)]
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct PanicConsumers;
-
-/// What a consumer keeps of the events that it passed on: where their verdicts go.
-pub(super) struct Passed {
-    pub(super) reply: Reply,
-    pub(super) events: Vec<PassedEvent>,
-}
-
-/// One event that was passed on.
-pub(super) struct PassedEvent {
-    /// Its index in the request.
-    pub(super) index: u32,
-    pub(super) key: Key,
-    /// Whether others wait for this event's verdict.
-    pub(super) marked: bool,
-}
-
-/// Brings the outcome of an [`Append`] back to its consumer, also where the writer dies with it.
-pub(super) struct WayBack {
-    consumer: Addr<Consumer>,
-    passed: Option<Passed>,
-}
-
-impl WayBack {
-    pub(super) fn new(consumer: Addr<Consumer>, passed: Passed) -> Self {
-        Self { consumer, passed: Some(passed) }
-    }
-
-    pub(super) fn settle(mut self, outcome: Result<Vec<Verdict>, PublishError>) {
-        self.send(outcome);
-    }
-
-    fn send(&mut self, outcome: Result<Vec<Verdict>, PublishError>) {
-        if let Some(passed) = self.passed.take() {
-            self.consumer.do_send(Settled { passed, outcome });
-        }
-    }
-}
-
-impl Drop for WayBack {
-    fn drop(&mut self) {
-        self.send(Err(PublishError::ActorFailed));
-    }
-}
+pub(super) struct WithConsumers(pub(super) Box<dyn FnMut(&Addr<super::consumer::Consumer>) + Send>);

@@ -22,10 +22,12 @@ mod consumer;
 mod error;
 mod hot_cache;
 mod keeper;
+mod lane;
 mod messages;
 mod reply;
 mod roster;
 mod router;
+mod undecided;
 mod writer;
 
 #[cfg(test)]
@@ -40,9 +42,9 @@ pub use budget::{Budget, Permit};
 pub use error::PublishError;
 
 use self::commit::{Committer, Health, Pending};
-use self::consumer::Shared;
 use self::hot_cache::{Hasher, Room};
 use self::keeper::Keeper;
+use self::lane::Shared;
 use self::messages::{Close, Publish};
 use self::reply::Reply;
 use self::router::{Router, Wiring};
@@ -84,21 +86,22 @@ impl Pipeline {
         let (tally, durability) = (engine.tally(), engine.durability());
         let health = Health::good();
         let shards: Vec<Arbiter> = (0..settings.router.shards).map(|_| Arbiter::new()).collect();
-        let (router_thread, writer_thread) = (Arbiter::new(), Arbiter::new());
+        let writer_thread = Arbiter::new();
 
         let writer = start_writer(&settings, engine, &health, &metrics, &writer_thread)?;
         let wiring = Wiring {
             settings: Arc::clone(&settings),
             shards: Arc::new(shards.iter().map(Arbiter::handle).collect()),
             room: Arc::new(Room::new(settings.cache.keys)),
-            consumers: Shared {
-                writer: Arc::clone(&writer),
+            shared: Shared {
                 hasher: Hasher::new(),
                 tally: Arc::clone(&tally),
                 metrics: Arc::clone(&metrics),
             },
+            writer: Arc::clone(&writer),
         };
-        let on = router_thread.handle();
+        // With the first shard: what the router does with a request is less than waking one more thread.
+        let on = wiring.shards[0].clone();
         let start_router = move || {
             let router = Router::new(wiring.clone());
             Router::start_in_arbiter(&on, |_| router)
@@ -106,8 +109,7 @@ impl Pipeline {
         let router = Keeper::new("router", Arc::clone(&metrics), start_router);
         let limits = &settings.limits;
         let budget = Budget::new(limits.in_flight_bytes, limits.in_flight_events);
-        let threads =
-            Mutex::new([shards, vec![router_thread, writer_thread]].into_iter().flatten().collect());
+        let threads = Mutex::new(shards.into_iter().chain([writer_thread]).collect());
         let stopping = AtomicBool::new(false);
         let inner =
             Inner { settings, router, writer, budget, health, tally, metrics, durability, stopping, threads };

@@ -66,7 +66,7 @@ impl Drop for Shared {
         // Before the answer, so that who has it finds it in the counts, and room for what it sends next.
         self.metrics.count(decided);
         drop(self.permit.take());
-        let all: Option<Vec<Verdict>> = slots.verdicts.drain(..).collect();
+        let all: Option<Vec<Verdict>> = std::mem::take(&mut slots.verdicts).into_iter().collect();
         let outcome = all.ok_or_else(|| slots.error.take().unwrap_or(PublishError::ActorFailed));
         if let Some(answer) = self.answer.take() {
             // Nobody receives it where the caller has hung up.

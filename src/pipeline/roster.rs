@@ -1,83 +1,64 @@
 //! Which consumers are alive, and which of them has been idle longest: decided without an actor.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use lru::LruCache;
 
 use crate::domain::Topic;
 
-/// One of the lanes of a topic.
+/// Which lane of which topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Lane {
+pub(super) struct LaneId {
     pub(super) topic: Topic,
     pub(super) number: u32,
 }
 
 /// The members by lane, in the order of their last use.
-pub(super) struct Roster<M> {
-    members: HashMap<Lane, Entry<M>>,
-    /// The lane of each last use; uses are numbered.
-    uses: BTreeMap<u64, Lane>,
-    next_use: u64,
-}
+pub(super) struct Roster<M>(LruCache<LaneId, Entry<M>, RandomState>);
 
 struct Entry<M> {
     member: M,
-    last_use: u64,
     used_at: Instant,
 }
 
 impl<M> Roster<M> {
     pub(super) fn new() -> Self {
-        Self { members: HashMap::new(), uses: BTreeMap::new(), next_use: 0 }
+        Self(LruCache::unbounded_with_hasher(RandomState::default()))
     }
 
     /// Adds the member of a lane that has none.
-    pub(super) fn add(&mut self, lane: Lane, member: M, now: Instant) {
-        let last_use = self.next_use();
-        self.uses.insert(last_use, lane.clone());
-        let before = self.members.insert(lane, Entry { member, last_use, used_at: now });
+    pub(super) fn add(&mut self, lane: LaneId, member: M, now: Instant) {
+        let before = self.0.put(lane, Entry { member, used_at: now });
         debug_assert!(before.is_none(), "a lane has one member");
     }
 
     /// The member of a lane, which is used now.
-    pub(super) fn touch(&mut self, lane: &Lane, now: Instant) -> Option<&M> {
-        let this_use = self.next_use();
-        let entry = self.members.get_mut(lane)?;
-        if let Some(same_lane) = self.uses.remove(&entry.last_use) {
-            self.uses.insert(this_use, same_lane);
-        }
-        (entry.last_use, entry.used_at) = (this_use, now);
+    pub(super) fn touch(&mut self, lane: &LaneId, now: Instant) -> Option<&M> {
+        let entry = self.0.get_mut(lane)?;
+        entry.used_at = now;
         Some(&entry.member)
     }
 
     /// Takes out the member of a lane.
-    pub(super) fn remove(&mut self, lane: &Lane) -> Option<M> {
-        let entry = self.members.remove(lane)?;
-        self.uses.remove(&entry.last_use);
-        Some(entry.member)
+    pub(super) fn remove(&mut self, lane: &LaneId) -> Option<M> {
+        self.0.pop(lane).map(|entry| entry.member)
     }
 
     /// Takes out the member whose last use is longest ago.
     pub(super) fn remove_longest_idle(&mut self) -> Option<M> {
-        let lane = self.uses.first_key_value()?.1.clone();
-        self.remove(&lane)
+        self.0.pop_lru().map(|(_, entry)| entry.member)
     }
 
     /// Takes out a member that was not used for `idle`.
     pub(super) fn remove_idle(&mut self, idle: Duration, now: Instant) -> Option<M> {
-        let lane = self.uses.first_key_value()?.1.clone();
-        let used_at = self.members.get(&lane)?.used_at;
-        if now.duration_since(used_at) < idle { None } else { self.remove(&lane) }
+        let (_, longest_idle) = self.0.peek_lru()?;
+        if now.duration_since(longest_idle.used_at) < idle { None } else { self.remove_longest_idle() }
     }
 
     /// Every member.
     pub(super) fn iter(&self) -> impl Iterator<Item = &M> {
-        self.members.values().map(|entry| &entry.member)
-    }
-
-    fn next_use(&mut self) -> u64 {
-        self.next_use += 1;
-        self.next_use
+        self.0.iter().map(|(_, entry)| &entry.member)
     }
 }
 
@@ -85,8 +66,8 @@ impl<M> Roster<M> {
 mod tests {
     use super::*;
 
-    fn lane(name: &str) -> Lane {
-        Lane { topic: Topic::parse(name).unwrap(), number: 0 }
+    fn lane(name: &str) -> LaneId {
+        LaneId { topic: Topic::parse(name).unwrap(), number: 0 }
     }
 
     #[test]

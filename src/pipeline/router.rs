@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use foldhash::fast::RandomState;
 
-use super::consumer::{Alive, Consumer, Shared};
+use super::consumer::{Alive, Consumer};
 use super::hot_cache::{HotCache, Room};
-use super::keeper::report_restart;
+use super::keeper::{Keeper, report_restart};
+use super::lane::{Lane, Shared};
 use super::messages::{Consume, Gone, Publish, Retire};
-use super::roster::{Lane, Roster};
+use super::roster::{LaneId, Roster};
+use super::undecided::Undecided;
+use super::writer::WriterActor;
 use crate::config::Settings;
 use crate::domain::{Event, Topic};
 
@@ -27,7 +31,8 @@ pub(super) struct Wiring {
     /// The threads that run consumers: `router.shards` of them.
     pub(super) shards: Arc<Vec<ArbiterHandle>>,
     pub(super) room: Arc<Room>,
-    pub(super) consumers: Shared,
+    pub(super) shared: Shared,
+    pub(super) writer: Arc<Keeper<WriterActor>>,
 }
 
 /// The actor.
@@ -35,15 +40,15 @@ pub(super) struct Router {
     wiring: Wiring,
     roster: Roster<Addr<Consumer>>,
     /// Lanes whose consumer cannot be started before another one is gone, the oldest first, and their work.
-    parked: VecDeque<Lane>,
-    parked_work: HashMap<Lane, Vec<Consume>>,
+    parked: VecDeque<LaneId>,
+    parked_work: HashMap<LaneId, Vec<Consume>>,
     /// The shard of the next consumer.
     next_shard: usize,
 }
 
 /// The events of one lane, and their indexes in the request.
 struct Share {
-    lane: Lane,
+    lane: LaneId,
     events: Vec<Event>,
     indexes: Vec<u32>,
 }
@@ -59,7 +64,7 @@ impl Router {
         }
     }
 
-    fn dispatch(&mut self, lane: Lane, work: Consume, context: &mut Context<Self>) {
+    fn dispatch(&mut self, lane: LaneId, work: Consume, context: &mut Context<Self>) {
         if let Some(earlier) = self.parked_work.get_mut(&lane) {
             earlier.push(work);
         } else if let Some(consumer) = self.find(&lane) {
@@ -73,20 +78,20 @@ impl Router {
     }
 
     /// The consumer of a lane, if it lives.
-    fn find(&mut self, lane: &Lane) -> Option<Addr<Consumer>> {
+    fn find(&mut self, lane: &LaneId) -> Option<Addr<Consumer>> {
         let consumer = self.roster.touch(lane, Instant::now())?.clone();
         if consumer.connected() {
             return Some(consumer);
         }
-        report_restart("consumer", &self.wiring.consumers.metrics);
+        report_restart("consumer", &self.wiring.shared.metrics);
         self.roster.remove(lane);
         None
     }
 
     /// Starts the consumer of a lane, unless as many are alive as may be; then the longest idle is retired.
-    fn start(&mut self, lane: &Lane, context: &mut Context<Self>) -> Option<Addr<Consumer>> {
-        let Wiring { settings, shards, room, consumers } = &self.wiring;
-        let alive = usize::try_from(consumers.metrics.consumers.get()).unwrap_or(0);
+    fn start(&mut self, lane: &LaneId, context: &mut Context<Self>) -> Option<Addr<Consumer>> {
+        let Wiring { settings, shards, room, shared, .. } = &self.wiring;
+        let alive = usize::try_from(shared.metrics.consumers.get()).unwrap_or(0);
         if alive >= settings.router.consumers {
             if let Some(longest_idle) = self.roster.remove_longest_idle() {
                 longest_idle.do_send(Retire);
@@ -96,8 +101,8 @@ impl Router {
         let topic = lane.topic.as_str();
         let lanes = settings.lanes(topic);
         let cache = HotCache::new(settings.keys_per_topic(topic).div_ceil(lanes), Arc::clone(room));
-        let guard = Alive::new(Arc::clone(&consumers.metrics), context.address());
-        let consumer = Consumer::new(lane.topic.clone(), cache, consumers.clone(), guard);
+        let guard = Alive::new(Arc::clone(&shared.metrics), context.address());
+        let consumer = Consumer::new(Lane::new(lane.topic.clone(), cache, shared.clone()), guard);
         self.next_shard = (self.next_shard + 1) % shards.len();
         let address = Consumer::start_in_arbiter(&shards[self.next_shard], |_| consumer);
         self.roster.add(lane.clone(), address.clone(), Instant::now());
@@ -126,27 +131,43 @@ impl Router {
 
     fn lane_of(&self, event: &Event) -> u32 {
         let lanes = self.wiring.settings.lanes(event.topic());
-        self.wiring.consumers.hasher.lane(event.event_id(), lanes)
+        self.wiring.shared.hasher.lane(event.event_id(), lanes)
+    }
+
+    /// The lanes of a request's events, and for each event which of them is its own.
+    fn assign(&self, events: &[Event]) -> (Vec<LaneId>, Vec<usize>) {
+        let mut lanes = Vec::new();
+        let mut seen: HashMap<(&str, u32), usize, RandomState> = HashMap::default();
+        let mut last = None;
+        let mut places = Vec::with_capacity(events.len());
+        for event in events {
+            let lane = (event.topic(), self.lane_of(event));
+            let place = match last {
+                Some((same, place)) if same == lane => place,
+                _ => *seen.entry(lane).or_insert_with(|| {
+                    lanes.push(LaneId { topic: Topic::trusted(lane.0), number: lane.1 });
+                    lanes.len() - 1
+                }),
+            };
+            last = Some((lane, place));
+            places.push(place);
+        }
+        (lanes, places)
     }
 
     /// Shares out the events of a request, in their order.
     fn share_out(&self, events: Vec<Event>) -> Vec<Share> {
-        let mut shares: Vec<Share> = Vec::new();
-        let mut share_of: HashMap<Lane, usize> = HashMap::new();
-        let mut last = 0;
-        for (index, event) in (0..).zip(events) {
-            let number = self.lane_of(&event);
-            let same =
-                |share: &Share| share.lane.number == number && share.lane.topic.as_str() == event.topic();
-            if !shares.get(last).is_some_and(same) {
-                let lane = Lane { topic: Topic::trusted(event.topic()), number };
-                last = *share_of.entry(lane.clone()).or_insert(shares.len());
-                if last == shares.len() {
-                    shares.push(Share { lane, events: Vec::new(), indexes: Vec::new() });
-                }
-            }
-            shares[last].events.push(event);
-            shares[last].indexes.push(index);
+        let (lanes, places) = self.assign(&events);
+        let share = |lane| Share { lane, events: Vec::new(), indexes: Vec::new() };
+        let mut shares: Vec<_> = lanes.into_iter().map(share).collect();
+        if let [only] = &mut shares[..] {
+            only.indexes = (0..).take(events.len()).collect();
+            only.events = events;
+            return shares;
+        }
+        for ((index, event), place) in (0..).zip(events).zip(places) {
+            shares[place].events.push(event);
+            shares[place].indexes.push(index);
         }
         shares
     }
@@ -176,8 +197,9 @@ impl Handler<Publish> for Router {
     type Result = ();
 
     fn handle(&mut self, Publish { events: all, reply }: Publish, context: &mut Self::Context) {
+        let undecided = Undecided::new(reply, Arc::clone(&self.wiring.writer));
         for Share { lane, events, indexes } in self.share_out(all) {
-            let work = Consume { events, indexes, reply: reply.clone() };
+            let work = Consume { events, indexes, undecided: undecided.clone() };
             self.dispatch(lane, work, context);
         }
     }
@@ -192,12 +214,14 @@ impl Handler<Gone> for Router {
 }
 
 #[cfg(test)]
-impl Handler<super::messages::PanicConsumers> for Router {
+impl Handler<super::messages::WithConsumers> for Router {
     type Result = ();
 
-    fn handle(&mut self, _: super::messages::PanicConsumers, _: &mut Self::Context) {
-        for consumer in self.roster.iter() {
-            consumer.do_send(super::messages::Panic);
-        }
+    fn handle(
+        &mut self,
+        super::messages::WithConsumers(act): super::messages::WithConsumers,
+        _: &mut Self::Context,
+    ) {
+        self.roster.iter().for_each(act);
     }
 }

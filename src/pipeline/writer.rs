@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::commit::{Committer, Pending};
-use super::consumer::report_conflict;
-use super::messages::{Append, Close, Commit, WayBack};
+use super::lane::{Part, report_conflict};
+use super::messages::{Append, Close, Commit};
 use crate::store::StoreError;
 
 /// How often counts that wait in memory are stored and a failed store is tried again: half of the second by
@@ -19,13 +19,13 @@ const MAINTENANCE: Duration = Duration::from_millis(500);
 /// The actor.
 pub(super) struct WriterActor {
     committer: Committer,
-    pending: Pending<WayBack>,
+    pending: Pending<Part>,
     scheduled: bool,
     maintained: Instant,
 }
 
 impl WriterActor {
-    pub(super) fn new(committer: Committer, pending: Pending<WayBack>) -> Self {
+    pub(super) fn new(committer: Committer, pending: Pending<Part>) -> Self {
         Self { committer, pending, scheduled: false, maintained: Instant::now() }
     }
 
@@ -36,15 +36,15 @@ impl WriterActor {
 
     /// invariant 1: the answers follow the commit, and the commit follows the sync.
     fn commit_next_group(&mut self) {
-        let (batches, ways_back) = self.pending.next_group();
+        let (batches, parts) = self.pending.next_group();
         let group: Vec<_> = batches.iter().collect();
         let outcomes = self.committer.commit(&group);
-        debug_assert_eq!(outcomes.len(), ways_back.len(), "an outcome for each batch");
-        for ((batch, way_back), outcome) in batches.iter().zip(ways_back).zip(outcomes) {
+        debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
+        for ((batch, part), outcome) in batches.iter().zip(parts).zip(outcomes) {
             for (event, verdict) in batch.events.iter().zip(outcome.iter().flatten()) {
                 report_conflict(event, *verdict);
             }
-            way_back.settle(outcome);
+            part.settle(outcome);
         }
     }
 
@@ -69,8 +69,10 @@ impl Actor for WriterActor {
 impl Handler<Append> for WriterActor {
     type Result = ();
 
-    fn handle(&mut self, Append { batch, way_back }: Append, context: &mut Self::Context) {
-        self.pending.push(batch, way_back);
+    fn handle(&mut self, Append { parts }: Append, context: &mut Self::Context) {
+        for (batch, part) in parts {
+            self.pending.push(batch, part);
+        }
         self.schedule(context);
     }
 }

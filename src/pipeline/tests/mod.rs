@@ -5,6 +5,7 @@ mod histories;
 mod scripted;
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::task::Poll;
@@ -14,6 +15,8 @@ use actix::prelude::*;
 use futures_util::future::join_all;
 
 use self::scripted::{Fault, ScriptedStore};
+use super::consumer::Consumer;
+use super::messages::WithConsumers;
 use super::router::Router;
 use super::{Pipeline, PublishError};
 use crate::config::{Overrides, Settings, TopicSettings, load};
@@ -115,12 +118,10 @@ async fn nothing_is_answered_before_the_commit() {
     log.store.close_gate();
     let publish = |_| log.publish_one("a", "same");
     let mut answers = Box::pin(join_all((0..64).map(publish)));
-    let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
-    assert!(!early.await);
+    assert!(is_pending(&mut answers).await);
     log.until_passed_on("a", "known").await;
     log.store.wait_for_groups(2);
-    let early = poll_fn(|context| Poll::Ready(answers.as_mut().poll(context).is_ready()));
-    assert!(!early.await, "the event is not stored yet, and neither is it a duplicate");
+    assert!(is_pending(&mut answers).await, "the event is not stored yet, and neither is it a duplicate");
     assert_eq!(log.metrics.counts(), Counts { accepted: 1, duplicates: 1, ..Counts::default() });
     log.store.open_gate();
     let verdicts: Vec<_> = answers.await.into_iter().map(Result::unwrap).collect();
@@ -216,7 +217,7 @@ async fn a_consumer_that_is_retired_at_any_moment_loses_no_event() {
     log.pipeline.stop().await;
 }
 
-/// Keeps the router busy until the other end of the channel is gone.
+/// Keeps an actor busy until the other end of the channel is gone.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Hold(Receiver<()>);
@@ -229,26 +230,41 @@ impl Handler<Hold> for Router {
     }
 }
 
+impl Handler<Hold> for Consumer {
+    type Result = ();
+
+    fn handle(&mut self, Hold(until): Hold, _: &mut Self::Context) {
+        let _ = until.recv();
+    }
+}
+
+async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context).is_pending())).await
+}
+
 #[actix::test]
 async fn a_lane_that_waits_for_a_consumer_is_served_before_one_that_comes_later() {
     let mut settings = settings();
     settings.router.consumers = 1;
     let log = start(&settings);
-    log.store.close_gate();
-    let (free, held) = mpsc::channel();
-    let early = async { tokio::join!(log.publish_one("first", "1"), log.publish_one("parked", "1")) };
-    let late = async {
-        log.until(|log| log.store.groups().len() == 1).await;
-        log.pipeline.0.router.address().do_send(Hold(held));
-        let mut late = Box::pin(log.publish_one("late", "1"));
-        assert!(poll_fn(|context| Poll::Ready(late.as_mut().poll(context).is_pending())).await);
-        log.store.open_gate();
-        log.until(|log| log.metrics.consumers.get() == 0).await;
-        drop(free);
-        late.await
-    };
-    let (early, late) = tokio::join!(early, late);
-    assert_eq!((early, late), ((Ok(accepted(1)), Ok(accepted(1))), Ok(accepted(1))));
+    assert_eq!(log.publish_one("first", "1").await, Ok(accepted(1)));
+    let router = log.pipeline.0.router.address();
+    let (let_consumer_go, consumer_held) = mpsc::channel();
+    let mut consumer_held = Some(Hold(consumer_held));
+    router.do_send(WithConsumers(Box::new(move |consumer| {
+        consumer_held.take().into_iter().for_each(|hold| consumer.do_send(hold));
+    })));
+    let mut parked = Box::pin(log.publish_one("parked", "1"));
+    assert!(is_pending(&mut parked).await);
+    let (let_router_go, router_held) = mpsc::channel();
+    router.do_send(Hold(router_held));
+    let mut late = Box::pin(log.publish_one("late", "1"));
+    assert!(is_pending(&mut late).await);
+    drop(let_consumer_go);
+    // The router finds the late one in its mailbox before it hears that the consumer is gone.
+    log.until(|log| log.metrics.consumers.get() == 0).await;
+    drop(let_router_go);
+    assert_eq!(tokio::join!(parked, late), (Ok(accepted(1)), Ok(accepted(1))));
     assert_eq!(log.store.topics(), ["first", "parked", "late"]);
     log.pipeline.stop().await;
 }

@@ -1,0 +1,163 @@
+//! A lane of a topic: what its consumer and the writer share, and the events of it that are on their way.
+
+use std::sync::Arc;
+
+use super::error::PublishError;
+use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
+use super::reply::Reply;
+use crate::domain::{Counts, Event, Topic, Verdict};
+use crate::metrics::Metrics;
+use crate::store::{Batch, Tally};
+
+/// What all lanes share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) hasher: Hasher,
+    pub(super) tally: Arc<Tally>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What is known of a lane's keys. Its consumer asks and the writer settles, each on its own thread: so a verdict
+/// needs no way back through the consumer, and a consumer may go while its events are on their way.
+pub(super) struct Lane {
+    topic: Topic,
+    cache: HotCache,
+    shared: Shared,
+}
+
+/// Events of one request and one lane that the cache could not decide, and where their verdicts go. Whoever drops
+/// it unsettled fails them.
+pub(super) struct Part {
+    passed: Vec<PassedEvent>,
+    lane: Arc<Lane>,
+    /// `None` once it is settled.
+    reply: Option<Reply>,
+}
+
+/// One event that was passed on.
+struct PassedEvent {
+    /// Its index in the request.
+    index: u32,
+    key: Key,
+    /// Whether others wait for this event's verdict.
+    marked: bool,
+}
+
+impl Lane {
+    pub(super) fn new(topic: Topic, cache: HotCache, shared: Shared) -> Self {
+        Self { topic, cache, shared }
+    }
+
+    /// Decides what the cache knows, given the index of each event in its request; gives the rest, to be passed on.
+    pub(super) fn decide(
+        self: &Arc<Self>,
+        events: Vec<Event>,
+        indexes: &[u32],
+        reply: &Reply,
+    ) -> Option<(Batch, Part)> {
+        let (mut rest, mut passed) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        let mut decided = Vec::new();
+        for (event, index) in events.into_iter().zip(indexes.iter().copied()) {
+            let key = self.shared.hasher.key(&event);
+            let marked = match self.cache.ask(key, || Waiter { reply: reply.clone(), index }) {
+                Known::Stored(verdict) => {
+                    report_conflict(&event, verdict);
+                    decided.push((index, verdict));
+                    continue;
+                }
+                Known::Waits => continue,
+                Known::Marked => true,
+                Known::Nothing => false,
+            };
+            rest.push(event);
+            passed.push(PassedEvent { index, key, marked });
+        }
+        self.answer(reply, decided);
+        if rest.is_empty() {
+            return None;
+        }
+        let part = Part { passed, lane: Arc::clone(self), reply: Some(reply.clone()) };
+        Some((Batch { topic: self.topic.clone(), events: rest }, part))
+    }
+
+    /// Answers duplicates that the writer does not see, after counting them.
+    fn answer(&self, reply: &Reply, decided: Vec<(u32, Verdict)>) {
+        if decided.is_empty() {
+            return;
+        }
+        let mut counts = Counts::default();
+        for (_, verdict) in &decided {
+            counts.count(*verdict);
+        }
+        self.shared.tally.count(&self.topic, counts);
+        self.shared.metrics.cache_hits.inc_by(decided.len() as u64);
+        reply.decide(decided);
+    }
+
+    fn answer_waiters(&self, waiters: Vec<Waiter>, first: Verdict) {
+        for Waiter { reply, index } in waiters {
+            if let Verdict::Refused(_) = first {
+                self.shared.tally.reject(1);
+                reply.decide([(index, first)]);
+            } else {
+                self.answer(&reply, vec![(index, repeated(first))]);
+            }
+        }
+    }
+}
+
+impl Part {
+    /// Gives verdicts, or the error, to the events and to who waits for them.
+    pub(super) fn settle(mut self, outcome: Result<Vec<Verdict>, PublishError>) {
+        let Some(reply) = self.reply.take() else { return };
+        match outcome {
+            Ok(verdicts) => self.decide(&reply, &verdicts),
+            Err(error) => self.fail(&reply, &error),
+        }
+    }
+
+    fn decide(&self, reply: &Reply, verdicts: &[Verdict]) {
+        debug_assert_eq!(self.passed.len(), verdicts.len(), "a verdict for each event");
+        for (PassedEvent { key, marked, .. }, verdict) in self.passed.iter().zip(verdicts) {
+            if *marked {
+                let waiters = self.lane.cache.settle(*key, Some(*verdict));
+                self.lane.answer_waiters(waiters, *verdict);
+            } else {
+                self.lane.cache.learn(*key, *verdict);
+            }
+        }
+        reply.decide(self.passed.iter().map(|event| event.index).zip(verdicts.iter().copied()));
+    }
+
+    /// Whether the events are stored is not known.
+    fn fail(&self, reply: &Reply, error: &PublishError) {
+        reply.fail(error);
+        for PassedEvent { key, .. } in self.passed.iter().filter(|event| event.marked) {
+            for waiter in self.lane.cache.settle(*key, None) {
+                waiter.reply.fail(error);
+            }
+        }
+    }
+}
+
+impl Drop for Part {
+    /// invariant 5: who held it has failed, and with it everyone who waits.
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            self.fail(&reply, &PublishError::ActorFailed);
+        }
+    }
+}
+
+/// One line for each conflict; never the payload.
+pub(super) fn report_conflict(event: &Event, verdict: Verdict) {
+    if let Verdict::Duplicate { seq, conflict: true } = verdict {
+        let (topic, event_id) = (event.topic(), event.event_id());
+        tracing::warn!(
+            topic,
+            event_id,
+            seq,
+            "conflict: the event is stored with another payload, which stays"
+        );
+    }
+}

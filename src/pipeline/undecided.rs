@@ -1,0 +1,47 @@
+//! What the caches of a request's lanes could not decide: gathered, so that the writer gets one message a request,
+//! however many topics it has.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::keeper::Keeper;
+use super::lane::Part;
+use super::messages::Append;
+use super::reply::Reply;
+use super::writer::WriterActor;
+use crate::store::Batch;
+
+/// A handle on what one request passes on. When the last lane drops its handle, everything goes to the writer.
+#[derive(Clone)]
+pub(super) struct Undecided(Arc<Gathered>);
+
+struct Gathered {
+    parts: Mutex<Vec<(Batch, Part)>>,
+    reply: Reply,
+    writer: Arc<Keeper<WriterActor>>,
+}
+
+impl Undecided {
+    /// Nothing yet, of the request with this reply.
+    pub(super) fn new(reply: Reply, writer: Arc<Keeper<WriterActor>>) -> Self {
+        Self(Arc::new(Gathered { parts: Mutex::default(), reply, writer }))
+    }
+
+    /// The reply of the request.
+    pub(super) fn reply(&self) -> &Reply {
+        &self.0.reply
+    }
+
+    /// Adds what one lane could not decide.
+    pub(super) fn add(&self, part: (Batch, Part)) {
+        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+    }
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        let parts = std::mem::take(self.parts.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if !parts.is_empty() {
+            self.writer.address().do_send(Append { parts });
+        }
+    }
+}
