@@ -1,4 +1,5 @@
-//! A consumer actor: asks the hot cache of one lane of one topic.
+//! A consumer actor: asks the hot cache of one lane of one topic, and of other lanes of its shard whose events came
+//! in the same request.
 //!
 //! It never waits for the writer, which would end group commit: it passes on what its cache cannot decide and
 //! takes the next message; the writer settles what was passed on.
@@ -7,14 +8,12 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::lane::Lane;
 use super::messages::{Consume, Gone, Retire};
 use super::router::Router;
 use crate::metrics::Metrics;
 
 /// The actor of one lane.
 pub(super) struct Consumer {
-    lane: Arc<Lane>,
     retiring: bool,
     _alive: Alive,
 }
@@ -40,8 +39,8 @@ impl Drop for Alive {
 }
 
 impl Consumer {
-    pub(super) fn new(lane: Lane, alive: Alive) -> Self {
-        Self { lane: Arc::new(lane), retiring: false, _alive: alive }
+    pub(super) fn new(alive: Alive) -> Self {
+        Self { retiring: false, _alive: alive }
     }
 }
 
@@ -58,10 +57,8 @@ impl Actor for Consumer {
 impl Handler<Consume> for Consumer {
     type Result = ();
 
-    fn handle(&mut self, Consume { events, indexes, undecided }: Consume, _: &mut Self::Context) {
-        if let Some(part) = self.lane.decide(events, &indexes, undecided.reply()) {
-            undecided.add(part);
-        }
+    fn handle(&mut self, Consume { shares, undecided }: Consume, _: &mut Self::Context) {
+        undecided.add(shares.into_iter().filter_map(|(lane, share)| lane.decide(share, undecided.reply())));
     }
 }
 

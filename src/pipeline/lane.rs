@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::PublishError;
 use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
+use super::messages::Share;
 use super::reply::Reply;
 use crate::domain::{Counts, Event, Topic, Verdict};
 use crate::metrics::Metrics;
@@ -48,16 +49,14 @@ impl Lane {
         Self { topic, cache, shared }
     }
 
-    /// Decides what the cache knows, given the index of each event in its request; gives the rest, to be passed on.
-    pub(super) fn decide(
-        self: &Arc<Self>,
-        events: Vec<Event>,
-        indexes: &[u32],
-        reply: &Reply,
-    ) -> Option<(Batch, Part)> {
-        let (mut rest, mut passed) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
-        let mut decided = Vec::new();
-        for (event, index) in events.into_iter().zip(indexes.iter().copied()) {
+    /// Decides what the cache knows; gives the rest, to be passed on.
+    pub(super) fn decide(self: &Arc<Self>, share: Share, reply: &Reply) -> Option<(Batch, Part)> {
+        let Share { events, indexes } = share;
+        // The part is there before the first mark, so that a panic fails who waits for one.
+        let passed = Vec::with_capacity(events.len());
+        let mut part = Part { passed, lane: Arc::clone(self), reply: Some(reply.clone()) };
+        let (mut rest, mut decided) = (Vec::with_capacity(events.len()), Vec::new());
+        for (event, index) in events.into_iter().zip(indexes) {
             let key = self.shared.hasher.key(&event);
             let marked = match self.cache.ask(key, || Waiter { reply: reply.clone(), index }) {
                 Known::Stored(verdict) => {
@@ -69,14 +68,14 @@ impl Lane {
                 Known::Marked => true,
                 Known::Nothing => false,
             };
+            part.passed.push(PassedEvent { index, key, marked });
             rest.push(event);
-            passed.push(PassedEvent { index, key, marked });
         }
         self.answer(reply, decided);
         if rest.is_empty() {
+            part.reply = None;
             return None;
         }
-        let part = Part { passed, lane: Arc::clone(self), reply: Some(reply.clone()) };
         Some((Batch { topic: self.topic.clone(), events: rest }, part))
     }
 

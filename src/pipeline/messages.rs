@@ -3,9 +3,11 @@
 //! They are sent with `do_send`, which no mailbox's capacity holds back: what is in flight is bounded before it
 //! gets here (see `budget`).
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 
-use super::lane::Part;
+use super::lane::{Lane, Part};
 use super::reply::Reply;
 use super::undecided::Undecided;
 use crate::domain::Event;
@@ -19,15 +21,22 @@ pub(super) struct Publish {
     pub(super) reply: Reply,
 }
 
-/// To a consumer: the events of a request that are its lane's.
+/// To a consumer: the events of a request that are its lane's. Those of other lanes of its shard come with them, so
+/// that a request of very many topics is one message a shard and not one a topic.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Consume {
+    pub(super) shares: Vec<(Arc<Lane>, Share)>,
+    /// Where what the caches cannot decide is gathered.
+    pub(super) undecided: Undecided,
+}
+
+/// The events of one request and one lane.
+#[derive(Default)]
+pub(super) struct Share {
     pub(super) events: Vec<Event>,
     /// The index in the request of each event.
     pub(super) indexes: Vec<u32>,
-    /// Where what the cache cannot decide is gathered.
-    pub(super) undecided: Undecided,
 }
 
 /// To the writer: the events of a request that the hot caches could not decide, by lane.
@@ -67,4 +76,7 @@ pub(super) struct Panic;
 #[cfg(test)]
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct WithConsumers(pub(super) Box<dyn FnMut(&Addr<super::consumer::Consumer>) + Send>);
+pub(super) struct WithConsumers(pub(super) Act);
+
+#[cfg(test)]
+type Act = Box<dyn FnMut(&Addr<super::consumer::Consumer>) + Send>;

@@ -14,7 +14,7 @@ use super::consumer::{Alive, Consumer};
 use super::hot_cache::{HotCache, Room};
 use super::keeper::{Keeper, report_restart};
 use super::lane::{Lane, Shared};
-use super::messages::{Consume, Gone, Publish, Retire};
+use super::messages::{Consume, Gone, Publish, Retire, Share};
 use super::roster::{LaneId, Roster};
 use super::undecided::Undecided;
 use super::writer::WriterActor;
@@ -38,19 +38,27 @@ pub(super) struct Wiring {
 /// The actor.
 pub(super) struct Router {
     wiring: Wiring,
-    roster: Roster<Addr<Consumer>>,
+    roster: Roster<Member>,
     /// Lanes whose consumer cannot be started before another one is gone, the oldest first, and their work.
     parked: VecDeque<LaneId>,
-    parked_work: HashMap<LaneId, Vec<Consume>>,
+    parked_work: HashMap<LaneId, Vec<(Share, Undecided)>>,
     /// The shard of the next consumer.
     next_shard: usize,
 }
 
-/// The events of one lane, and their indexes in the request.
-struct Share {
-    lane: LaneId,
-    events: Vec<Event>,
-    indexes: Vec<u32>,
+/// A consumer that is alive.
+#[derive(Clone)]
+struct Member {
+    address: Addr<Consumer>,
+    lane: Arc<Lane>,
+    /// Which of the shards it runs on.
+    shard: usize,
+}
+
+impl Member {
+    fn retire(&self) {
+        self.address.do_send(Retire);
+    }
 }
 
 impl Router {
@@ -64,24 +72,48 @@ impl Router {
         }
     }
 
-    fn dispatch(&mut self, lane: LaneId, work: Consume, context: &mut Context<Self>) {
-        if let Some(earlier) = self.parked_work.get_mut(&lane) {
-            earlier.push(work);
-        } else if let Some(consumer) = self.find(&lane) {
+    /// Passes on the shares of a request: one message for each shard, however many topics there are.
+    fn dispatch(&mut self, shares: Vec<(LaneId, Share)>, undecided: &Undecided, context: &mut Context<Self>) {
+        let now = Instant::now();
+        let mut of_shards: Vec<Option<(Addr<Consumer>, Consume)>> = Vec::new();
+        of_shards.resize_with(self.wiring.shards.len(), || None);
+        let none = || Consume { shares: Vec::new(), undecided: undecided.clone() };
+        let mut without_consumer = Vec::new();
+        for (id, share) in shares {
+            match self.find(&id, now) {
+                Some(Member { address, lane, shard }) => {
+                    let (_, work) = of_shards[shard].get_or_insert_with(|| (address, none()));
+                    work.shares.push((lane, share));
+                }
+                None => without_consumer.push((id, share)),
+            }
+        }
+        for (consumer, work) in of_shards.into_iter().flatten() {
             consumer.do_send(work);
-        } else {
-            // Behind those that wait already: a lane that came later must not take the place of one of them.
-            self.parked_work.insert(lane.clone(), vec![work]);
-            self.parked.push_back(lane);
+        }
+        // Only now, because to start consumers may retire those that were found.
+        for (id, share) in without_consumer {
+            self.park(id, share, undecided.clone());
             self.unpark(context);
         }
     }
 
+    /// Lets a lane wait for a consumer, behind those that wait already: one that came later must not take the place
+    /// of one of them.
+    fn park(&mut self, id: LaneId, share: Share, undecided: Undecided) {
+        if let Some(earlier) = self.parked_work.get_mut(&id) {
+            earlier.push((share, undecided));
+        } else {
+            self.parked_work.insert(id.clone(), vec![(share, undecided)]);
+            self.parked.push_back(id);
+        }
+    }
+
     /// The consumer of a lane, if it lives.
-    fn find(&mut self, lane: &LaneId) -> Option<Addr<Consumer>> {
-        let consumer = self.roster.touch(lane, Instant::now())?.clone();
-        if consumer.connected() {
-            return Some(consumer);
+    fn find(&mut self, lane: &LaneId, now: Instant) -> Option<Member> {
+        let member = self.roster.touch(lane, now)?;
+        if member.address.connected() {
+            return Some(member.clone());
         }
         report_restart("consumer", &self.wiring.shared.metrics);
         self.roster.remove(lane);
@@ -89,35 +121,37 @@ impl Router {
     }
 
     /// Starts the consumer of a lane, unless as many are alive as may be; then the longest idle is retired.
-    fn start(&mut self, lane: &LaneId, context: &mut Context<Self>) -> Option<Addr<Consumer>> {
+    fn start(&mut self, id: &LaneId, context: &mut Context<Self>) -> Option<Member> {
         let Wiring { settings, shards, room, shared, .. } = &self.wiring;
         let alive = usize::try_from(shared.metrics.consumers.get()).unwrap_or(0);
         if alive >= settings.router.consumers {
             if let Some(longest_idle) = self.roster.remove_longest_idle() {
-                longest_idle.do_send(Retire);
+                longest_idle.retire();
             }
             return None;
         }
-        let topic = lane.topic.as_str();
+        let topic = id.topic.as_str();
         let lanes = settings.lanes(topic);
         let cache = HotCache::new(settings.keys_per_topic(topic).div_ceil(lanes), Arc::clone(room));
-        let guard = Alive::new(Arc::clone(&shared.metrics), context.address());
-        let consumer = Consumer::new(Lane::new(lane.topic.clone(), cache, shared.clone()), guard);
+        let lane = Arc::new(Lane::new(id.topic.clone(), cache, shared.clone()));
+        let consumer = Consumer::new(Alive::new(Arc::clone(&shared.metrics), context.address()));
         self.next_shard = (self.next_shard + 1) % shards.len();
         let address = Consumer::start_in_arbiter(&shards[self.next_shard], |_| consumer);
-        self.roster.add(lane.clone(), address.clone(), Instant::now());
-        Some(address)
+        let member = Member { address, lane, shard: self.next_shard };
+        self.roster.add(id.clone(), member.clone(), Instant::now());
+        Some(member)
     }
 
     /// Serves parked lanes as far as consumers can be started.
     fn unpark(&mut self, context: &mut Context<Self>) {
-        while let Some(lane) = self.parked.pop_front() {
-            let Some(consumer) = self.start(&lane, context) else {
-                self.parked.push_front(lane);
+        while let Some(id) = self.parked.pop_front() {
+            let Some(Member { address, lane, .. }) = self.start(&id, context) else {
+                self.parked.push_front(id);
                 return;
             };
-            for work in self.parked_work.remove(&lane).into_iter().flatten() {
-                consumer.do_send(work);
+            for (share, undecided) in self.parked_work.remove(&id).into_iter().flatten() {
+                let shares = vec![(Arc::clone(&lane), share)];
+                address.do_send(Consume { shares, undecided });
             }
         }
     }
@@ -125,7 +159,7 @@ impl Router {
     fn retire_idle(&mut self) {
         let now = Instant::now();
         while let Some(idle) = self.roster.remove_idle(self.wiring.settings.router.idle, now) {
-            idle.do_send(Retire);
+            idle.retire();
         }
     }
 
@@ -156,18 +190,18 @@ impl Router {
     }
 
     /// Shares out the events of a request, in their order.
-    fn share_out(&self, events: Vec<Event>) -> Vec<Share> {
+    fn share_out(&self, events: Vec<Event>) -> Vec<(LaneId, Share)> {
         let (lanes, places) = self.assign(&events);
-        let share = |lane| Share { lane, events: Vec::new(), indexes: Vec::new() };
-        let mut shares: Vec<_> = lanes.into_iter().map(share).collect();
-        if let [only] = &mut shares[..] {
+        let mut shares: Vec<_> = lanes.into_iter().map(|lane| (lane, Share::default())).collect();
+        if let [(_, only)] = &mut shares[..] {
             only.indexes = (0..).take(events.len()).collect();
             only.events = events;
             return shares;
         }
         for ((index, event), place) in (0..).zip(events).zip(places) {
-            shares[place].events.push(event);
-            shares[place].indexes.push(index);
+            let (_, share) = &mut shares[place];
+            share.events.push(event);
+            share.indexes.push(index);
         }
         shares
     }
@@ -176,9 +210,7 @@ impl Router {
 impl Drop for Router {
     /// A consumer goes only when it is told to, also where its router dies.
     fn drop(&mut self) {
-        for consumer in self.roster.iter() {
-            consumer.do_send(Retire);
-        }
+        self.roster.iter().for_each(Member::retire);
     }
 }
 
@@ -196,12 +228,10 @@ impl Actor for Router {
 impl Handler<Publish> for Router {
     type Result = ();
 
-    fn handle(&mut self, Publish { events: all, reply }: Publish, context: &mut Self::Context) {
+    fn handle(&mut self, Publish { events, reply }: Publish, context: &mut Self::Context) {
         let undecided = Undecided::new(reply, Arc::clone(&self.wiring.writer));
-        for Share { lane, events, indexes } in self.share_out(all) {
-            let work = Consume { events, indexes, undecided: undecided.clone() };
-            self.dispatch(lane, work, context);
-        }
+        let shares = self.share_out(events);
+        self.dispatch(shares, &undecided, context);
     }
 }
 
@@ -222,6 +252,6 @@ impl Handler<super::messages::WithConsumers> for Router {
         super::messages::WithConsumers(act): super::messages::WithConsumers,
         _: &mut Self::Context,
     ) {
-        self.roster.iter().for_each(act);
+        self.roster.iter().map(|member| &member.address).for_each(act);
     }
 }

@@ -31,9 +31,9 @@ impl Undecided {
         &self.0.reply
     }
 
-    /// Adds what one lane could not decide.
-    pub(super) fn add(&self, part: (Batch, Part)) {
-        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+    /// Adds what lanes could not decide.
+    pub(super) fn add(&self, parts: impl Iterator<Item = (Batch, Part)>) {
+        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).extend(parts);
     }
 }
 
