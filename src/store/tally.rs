@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
+
 use crate::domain::{Counts, Topic};
 
 /// Counts that wait in memory for the next commit. Bounded by the hot caches: only a cached key gets here.
@@ -29,7 +31,7 @@ struct State {
 /// Counts by topic, and those of no topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Lot {
-    pub(super) topics: HashMap<Topic, Counts>,
+    pub(super) topics: HashMap<Topic, Counts, RandomState>,
     pub(super) rejected: u64,
 }
 

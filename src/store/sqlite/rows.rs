@@ -1,28 +1,38 @@
 //! The rows of events: the log itself, in the order in which it was committed.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{CachedStatement, Connection, Row, params};
 
 use super::topics::TopicId;
 use crate::domain::{Event, Parts, StoredEvent};
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent};
 
-/// Stores an event at a position behind all others.
-pub(super) fn insert(
-    connection: &Connection,
-    topic: TopicId,
-    (pos, seq): (u64, u64),
-    event: &Event,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let Parts { event_id, timestamp, source, payload, .. } = event.parts();
-    connection
-        .prepare_cached(
+/// Stores events of one transaction.
+pub(super) struct Appender<'c> {
+    insert: CachedStatement<'c>,
+    received_at: i64,
+}
+
+impl<'c> Appender<'c> {
+    /// For events that are received now.
+    pub(super) fn new(connection: &'c Connection, now: Timestamp) -> rusqlite::Result<Self> {
+        let insert = connection.prepare_cached(
             "INSERT INTO events (pos, topic, seq, event_id, timestamp, source, payload, received_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
+        )?;
+        Ok(Self { insert, received_at: now.as_microsecond() })
+    }
+
+    /// Stores an event at a position behind all others.
+    pub(super) fn append(
+        &mut self,
+        topic: TopicId,
+        (pos, seq): (u64, u64),
+        event: &Event,
+    ) -> rusqlite::Result<()> {
+        let Parts { event_id, timestamp, source, payload, .. } = event.parts();
+        self.insert.execute(params![
             pos.cast_signed(),
             topic.0,
             seq.cast_signed(),
@@ -30,9 +40,10 @@ pub(super) fn insert(
             timestamp,
             source,
             payload,
-            now.as_microsecond()
+            self.received_at
         ])?;
-    Ok(())
+        Ok(())
+    }
 }
 
 /// The last position of the log; 0 where it is empty.

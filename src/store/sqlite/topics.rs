@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -27,7 +28,7 @@ pub(super) struct TopicState {
 /// Topics as they are in the store, as far as the writer remembers them.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
-    topics: HashMap<Topic, TopicState>,
+    topics: HashMap<Topic, TopicState, RandomState>,
 }
 
 impl Remembered {

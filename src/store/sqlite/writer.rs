@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
 use serde::de::IgnoredAny;
@@ -35,15 +36,15 @@ pub(super) struct SqliteWriter {
 /// What a transaction changes, until it is committed.
 #[derive(Default)]
 struct Staged {
-    topics: HashMap<Topic, StagedTopic>,
+    topics: HashMap<Topic, StagedTopic, RandomState>,
     topics_total: u64,
-    /// Events of topics that are one too many.
-    refused: u64,
+    /// Events that are not stored: invalid ones, and those of topics that are one too many.
+    rejected: u64,
     next_pos: u64,
     /// The new events, by topic, in the order of the log.
     events: Vec<(TopicId, Entry)>,
     /// The new events by key.
-    keys: HashMap<u128, Entry>,
+    keys: HashMap<u128, Entry, RandomState>,
     slices: Slices,
 }
 
@@ -102,16 +103,17 @@ impl SqliteWriter {
         staged: &mut Staged,
     ) -> Result<Vec<Vec<Verdict>>, StoreError> {
         let mut verdicts = Vec::with_capacity(group.len());
+        let mut rows = rows::Appender::new(&self.connection, now)?;
         for batch in group {
-            verdicts.push(self.write_batch(batch, now, staged)?);
+            verdicts.push(self.write_batch(batch, &mut rows, staged)?);
         }
-        let mut sum = Counts { rejected: staged.refused, ..Counts::default() };
+        let epoch = self.stage_tally(staged)?;
+        let mut sum = Counts { rejected: staged.rejected, ..Counts::default() };
         for topic in staged.topics.values() {
             topics::update(&self.connection, topic.state, topic.counts, now)?;
             sum += topic.counts;
         }
         self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
-        let epoch = self.write_tally(now, &mut sum)?;
         self.write_totals(staged.topics_total, sum, epoch)?;
         Ok(verdicts)
     }
@@ -119,13 +121,13 @@ impl SqliteWriter {
     fn write_batch(
         &self,
         batch: &Batch,
-        now: Timestamp,
+        rows: &mut rows::Appender<'_>,
         staged: &mut Staged,
     ) -> Result<Vec<Verdict>, StoreError> {
         self.stage(&batch.topic, staged)?;
-        let Staged { topics, next_pos, events, keys, refused, .. } = staged;
+        let Staged { topics, next_pos, events, keys, rejected, .. } = staged;
         let Some(topic) = topics.get_mut(&batch.topic) else {
-            *refused += batch.events.len() as u64;
+            *rejected += batch.events.len() as u64;
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
         };
         let mut verdicts = Vec::with_capacity(batch.events.len());
@@ -141,7 +143,7 @@ impl SqliteWriter {
             } else {
                 // invariant 6: a seq is used by an event of the same transaction, or not at all.
                 let entry = Entry { key, pos: *next_pos, seq: topic.state.last_seq + 1, digest };
-                rows::insert(&self.connection, topic.state.id, (entry.pos, entry.seq), event, now)?;
+                rows.append(topic.state.id, (entry.pos, entry.seq), event)?;
                 (*next_pos, topic.state.last_seq) = (entry.pos + 1, entry.seq);
                 keys.insert(key, entry);
                 events.push((topic.state.id, entry));
@@ -166,30 +168,53 @@ impl SqliteWriter {
             return Ok(());
         }
         let limit = self.options.topic_limit.unwrap_or(u64::MAX);
-        let state = if let Some(state) = self.remembered.get(name) {
-            state
-        } else if let Some(state) = topics::load(&self.connection, name)? {
-            self.index.check_topic(&self.connection, name, state)?;
-            state
-        } else if staged.topics_total < limit {
-            staged.topics_total += 1;
-            topics::create(&self.connection, name)?
-        } else {
-            return Ok(());
+        let state = match self.find_topic(name)? {
+            Some(state) => state,
+            None if staged.topics_total < limit => {
+                staged.topics_total += 1;
+                topics::create(&self.connection, name)?
+            }
+            None => return Ok(()),
         };
         staged.topics.insert(name.clone(), StagedTopic { state, counts: Counts::default() });
         Ok(())
     }
 
-    /// Writes the counts that waited in memory, and gives their epoch.
-    fn write_tally(&self, now: Timestamp, sum: &mut Counts) -> Result<Option<u64>, StoreError> {
-        let Some((epoch, lot)) = self.tally.take() else { return Ok(None) };
-        for (name, counts) in &lot.topics {
-            let state = topics::load(&self.connection, name)?
-                .ok_or_else(|| StoreError::Damaged(format!("topic {name} had an event and is gone")))?;
-            topics::update(&self.connection, state, *counts, now)?;
+    /// A topic as the store has it.
+    fn find_topic(&self, name: &Topic) -> Result<Option<TopicState>, StoreError> {
+        if let Some(state) = self.remembered.get(name) {
+            return Ok(Some(state));
         }
-        *sum += lot.sum();
+        let loaded = topics::load(&self.connection, name)?;
+        if let Some(state) = loaded {
+            self.index.check_topic(&self.connection, name, state)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Adds the counts that waited in memory, and gives their epoch. Those of a topic that is damaged are lost:
+    /// they must not keep every other event from being stored.
+    fn stage_tally(&self, staged: &mut Staged) -> Result<Option<u64>, StoreError> {
+        let Some((epoch, lot)) = self.tally.take() else { return Ok(None) };
+        staged.rejected += lot.rejected;
+        for (name, counts) in &lot.topics {
+            if let Some(topic) = staged.topics.get_mut(name) {
+                topic.counts += *counts;
+                continue;
+            }
+            match self.find_topic(name) {
+                Ok(Some(state)) => {
+                    staged.topics.insert(name.clone(), StagedTopic { state, counts: *counts });
+                }
+                Ok(None) => {
+                    tracing::error!(topic = %name, "a topic that had events is gone; its repeats are not counted")
+                }
+                Err(StoreError::Damaged(what)) => {
+                    tracing::error!(what, "repeats of a damaged topic are not counted");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Some(epoch))
     }
 

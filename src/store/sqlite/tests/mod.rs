@@ -295,6 +295,25 @@ fn rows_that_do_not_fit_together_are_damage_and_no_reason_to_doubt_the_store() {
     }
 }
 
+// invariant 5: nor does damage under counts that wait keep other events from being stored.
+#[test]
+fn repeats_of_a_damaged_topic_stop_nobody() {
+    for damaging in [
+        "PRAGMA foreign_keys = 0; DELETE FROM topics WHERE name = 'a'",
+        "UPDATE topics SET last_seq = 9 WHERE name = 'a'",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+        append(&mut *store.open_writer().unwrap(), &batch("other", &[("1", "{}")]));
+        outsider(&directory).execute_batch(damaging).unwrap();
+        store.tally().count(&topic("a"), Counts { duplicates: 2, ..Counts::default() });
+        let mut writer = store.open_writer().unwrap();
+        assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
+        assert_eq!(wait(store.reader().totals()).counts.duplicates, 0, "{damaging}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(Vec<(u8, Vec<(u8, u8)>)>),
