@@ -17,6 +17,7 @@ use crate::config::{Settings, StoreUrl};
 use crate::http::{self, State};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
+pub use crate::store::{Cure, Doctor, Progress, Report};
 use crate::store::{Engine, SqliteStore};
 
 /// A running log.
@@ -46,6 +47,14 @@ fn open_store(settings: &Settings) -> Result<Arc<dyn Engine>> {
     let store =
         SqliteStore::open(settings).with_context(|| format!("{} cannot be opened", store_name(settings)))?;
     Ok(Arc::new(store))
+}
+
+/// Takes over the configured store, to be checked while no server runs on it.
+///
+/// # Errors
+/// When a server runs on it, when it is not there, or when it is no store that this program knows.
+pub fn doctor(settings: &Settings) -> Result<Doctor> {
+    Doctor::open(settings).with_context(|| format!("{} cannot be examined", store_name(settings)))
 }
 
 fn store_name(settings: &Settings) -> String {

@@ -34,7 +34,9 @@ fn check(text: &str, code: i32) -> String {
 #[test]
 fn help_names_every_command() {
     let help = stdout(&sekali(&["--help"]).success());
-    for command in ["serve", "publish", "events", "stats", "topics", "lookup", "bench", "check", "health"] {
+    for command in
+        ["serve", "publish", "events", "stats", "topics", "lookup", "bench", "check", "doctor", "health"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
         sekali(&[command, "--help"]).success();
     }
@@ -89,6 +91,18 @@ fn every_error_of_a_file_stands_on_a_line_with_its_place() {
 fn a_file_that_is_not_there_is_named() {
     let text = stderr(&sekali(&["check", "--config", "no/such.toml"]).code(1));
     assert!(text.starts_with("no/such.toml: cannot be read: "), "{text}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_named_and_not_made() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("no/log.db");
+    let url = format!("sqlite:{}", file.display());
+    for more in [&[][..], &["--rebuild-index"], &["--json"]] {
+        let assert = sekali(&[&["doctor", "--store", &url], more].concat()).code(1);
+        assert!(stdout(&assert).is_empty() && stderr(&assert).contains("no/log.db"), "{}", stderr(&assert));
+    }
+    assert!(!directory.path().join("no").exists());
 }
 
 #[test]

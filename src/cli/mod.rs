@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod doctor;
 mod events;
 mod health;
 mod lookup;
@@ -51,6 +52,8 @@ enum Command {
     Bench(bench::Args),
     /// Say what is wrong with a configuration file
     Check(check::Args),
+    /// Check a stopped store, and build its index again if asked to; exit 1 if something is damaged
+    Doctor(doctor::Args),
     /// Exit 0 when the server is ready (for container health checks)
     Health(health::Args),
 }
@@ -87,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Lookup(args) => block_on(lookup::run(args)),
         Command::Bench(args) => block_on(bench::run(args)),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => block_on(health::run(args)),
     }
 }

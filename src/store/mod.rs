@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 pub use error::{AppendError, StoreError};
 pub use memory::MemoryStore;
-pub use sqlite::SqliteStore;
+pub use sqlite::{Checked, Cure, Doctor, Fault, Part, Progress, Report, SqliteStore, Tell};
 pub use tally::Tally;
 
 use crate::domain::{Counts, Event, StoredEvent, Topic, Verdict};

@@ -18,6 +18,8 @@ mod counters;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fidelity;

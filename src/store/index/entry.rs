@@ -6,7 +6,7 @@ use siphasher::sip128::SipHasher13;
 pub(super) const ENTRY_BYTES: usize = 32;
 
 /// The largest position and seq: 5 bytes each, a million million.
-const MAX_NUMBER: u64 = (1 << 40) - 1;
+pub(in crate::store) const MAX_NUMBER: u64 = (1 << 40) - 1;
 
 /// The bits of a digest that are kept.
 const DIGEST_MASK: u64 = (1 << 48) - 1;
@@ -26,7 +26,7 @@ pub(in crate::store) struct Entry {
 
 impl Entry {
     /// An entry as it is stored.
-    pub(super) fn to_bytes(self) -> [u8; ENTRY_BYTES] {
+    pub(in crate::store) fn to_bytes(self) -> [u8; ENTRY_BYTES] {
         debug_assert!(self.pos <= MAX_NUMBER && self.seq <= MAX_NUMBER, "a log has fewer than 2^40 events");
         let mut bytes = [0; ENTRY_BYTES];
         bytes[..16].copy_from_slice(&self.key.to_be_bytes());
@@ -67,8 +67,8 @@ impl Hasher {
     }
 
     /// The digest of a payload.
-    pub(in crate::store) fn digest(&self, payload: &str) -> u64 {
-        self.0.hash(payload.as_bytes()).h1 & DIGEST_MASK
+    pub(in crate::store) fn digest(&self, payload: &[u8]) -> u64 {
+        self.0.hash(payload).h1 & DIGEST_MASK
     }
 }
 

@@ -22,7 +22,7 @@ mod recent;
 mod run;
 
 pub(super) use block::Block;
-pub(super) use entry::{Entry, Hasher};
+pub(super) use entry::{Entry, Hasher, MAX_NUMBER};
 pub(super) use plan::next_merge;
 pub(super) use positions::Segment;
 pub(super) use recent::Recent;

@@ -8,6 +8,10 @@ use foldhash::fast::RandomState;
 use super::entry::Entry;
 use super::positions::{POSITIONS_PER_SEGMENT, Segment};
 
+/// The most missing seqs for which a place stands in: half a megabyte of memory. Rows are lost by the page, a few
+/// dozen at once; a greater distance is a number that is wrong.
+const MISSING_MAX: u64 = 1 << 16;
+
 /// Recent events by key, and by topic and seq. About 150 bytes an event.
 #[derive(Debug, Default, Clone)]
 pub(in crate::store) struct Recent {
@@ -30,18 +34,50 @@ struct TopicTail {
     positions: Vec<u64>,
 }
 
+impl TopicTail {
+    /// The seq that follows.
+    fn next(&self) -> u64 {
+        self.first_seq + self.positions.len() as u64
+    }
+}
+
 impl Recent {
-    /// Adds an event behind all others; its topic's seqs come without gaps.
+    /// Adds an event behind all others: a new key, and the next seq of its topic.
     pub(in crate::store) fn push(&mut self, topic: i64, entry: Entry) {
-        debug_assert!(entry.pos > self.last_pos, "positions ascend");
+        debug_assert!(!self.entries.contains_key(&entry.key), "a key is new when it is pushed");
+        let next = self.topics.get(&topic).map_or(entry.seq, TopicTail::next);
+        debug_assert_eq!(next, entry.seq, "seqs have no gaps");
+        self.restore(topic, entry);
+    }
+
+    /// Adds an event from its row, which may be damaged. Of two with one key the first counts.
+    pub(in crate::store) fn restore(&mut self, topic: i64, entry: Entry) {
         let Entry { key, pos, seq, digest } = entry;
-        self.last_pos = pos;
-        let before = self.entries.insert(key, Tail { pos, seq, digest });
-        debug_assert!(before.is_none(), "a key is new when it is pushed");
+        self.restore_place(topic, seq, pos);
+        self.entries.entry(key).or_insert(Tail { pos, seq, digest });
+    }
+
+    /// Adds the place of an event whose key is not known. Where seqs are missing before it, the place before stands
+    /// in for theirs, and a place whose seq is taken is left out: who reads such a seq finds a row that says
+    /// otherwise, which is damage and not a wrong answer.
+    pub(in crate::store) fn restore_place(&mut self, topic: i64, seq: u64, pos: u64) {
+        self.pass(pos);
         let tail =
             self.topics.entry(topic).or_insert_with(|| TopicTail { first_seq: seq, positions: Vec::new() });
-        debug_assert_eq!(tail.first_seq + tail.positions.len() as u64, seq, "seqs have no gaps");
-        tail.positions.push(pos);
+        if let Some(last) = tail.positions.last().copied()
+            && let Some(missing @ 1..=MISSING_MAX) = seq.checked_sub(tail.next())
+        {
+            tail.positions.extend(std::iter::repeat_n(last, usize::try_from(missing).unwrap_or(0)));
+        }
+        if seq == tail.next() {
+            tail.positions.push(pos);
+        }
+    }
+
+    /// Passes a position of which nothing is known.
+    pub(in crate::store) fn pass(&mut self, pos: u64) {
+        debug_assert!(pos > self.last_pos, "positions ascend");
+        self.last_pos = pos;
     }
 
     pub(in crate::store) fn find(&self, key: u128) -> Option<Entry> {
@@ -61,7 +97,7 @@ impl Recent {
     /// The seqs of a topic that are in it; they have no gaps.
     pub(in crate::store) fn seqs(&self, topic: i64) -> Option<RangeInclusive<u64>> {
         let tail = self.topics.get(&topic)?;
-        Some(tail.first_seq..=tail.first_seq + tail.positions.len() as u64 - 1)
+        Some(tail.first_seq..=tail.next() - 1)
     }
 
     /// The seq and position of each event of a topic between two seqs, in the order of seq.
@@ -146,5 +182,20 @@ mod tests {
             let expected: BTreeMap<_, _> = model.iter().map(|(at, entry)| (*at, entry.pos)).collect();
             prop_assert_eq!(packed, expected);
         }
+    }
+    #[test]
+    fn rows_that_do_not_follow_leave_all_others_in_their_places() {
+        let mut recent = Recent::default();
+        let entry = |key, pos, seq| Entry { key, pos, seq, digest: 0 };
+        recent.restore(1, entry(1, 1, 1));
+        recent.restore(1, entry(4, 2, 4));
+        recent.restore(1, entry(2, 3, 2));
+        recent.restore(1, entry(4, 4, 5));
+        recent.restore(1, entry(9, 5, 1 << 30));
+        recent.restore_place(1, 6, 6);
+        let places: Vec<_> = recent.positions(1, 1, 9).collect();
+        assert_eq!(places, [(1, 1), (2, 1), (3, 1), (4, 2), (5, 4), (6, 6)]);
+        assert_eq!(recent.find(4), Some(entry(4, 2, 4)), "the first of two with one key");
+        assert_eq!((recent.len(), recent.last_pos()), (4, 6));
     }
 }

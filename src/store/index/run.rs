@@ -57,6 +57,16 @@ impl Run {
         bytes
     }
 
+    /// Whether its filter is that of another run.
+    pub(in crate::store) fn has_filter_of(&self, other: &Self) -> bool {
+        self.filter == other.filter
+    }
+
+    /// Whether its fences are those of another run.
+    pub(in crate::store) fn has_fences_of(&self, other: &Self) -> bool {
+        self.fences == other.fences
+    }
+
     /// The ids of the blocks that may hold this key: none, or one, and seldom two, where two blocks begin with
     /// the same upper half.
     pub(in crate::store) fn blocks_of(&self, key: u128) -> std::ops::Range<u64> {

@@ -64,8 +64,21 @@ impl From<mpsc::SendError<Output>> for Abandoned {
 }
 
 impl Building {
-    /// Begins to seal.
-    pub(super) fn seal(recent: Arc<Recent>, span: Span) -> Result<Self, StoreError> {
+    /// Begins to seal, as a run that covers the log from `first_pos` on.
+    pub(super) fn seal(
+        recent: Arc<Recent>,
+        first_pos: u64,
+        next_block: &mut u64,
+    ) -> Result<Self, StoreError> {
+        let span = Span {
+            level: 0,
+            first_pos,
+            last_pos: recent.last_pos(),
+            entries: recent.len() as u64,
+            first_block: *next_block,
+        };
+        // A run without entries has an id too: all of its rows are damaged.
+        *next_block = span.end_block().max(span.first_block + 1);
         Self::start("seal", Vec::new(), span, move |to| seal(&recent, span, to))
     }
 
@@ -91,7 +104,7 @@ impl Building {
     }
 
     /// The next slice, if it is there.
-    pub(super) fn next(&mut self) -> Option<Output> {
+    fn next(&mut self) -> Option<Output> {
         self.returned.pop_front().or_else(|| match self.thread.as_ref()?.0.try_recv() {
             Ok(output) => Some(output),
             Err(TryRecvError::Empty) => None,
@@ -100,8 +113,30 @@ impl Building {
     }
 
     /// The next slice, waiting for it.
-    pub(super) fn wait(&mut self) -> Option<Output> {
+    fn wait(&mut self) -> Option<Output> {
         self.returned.pop_front().or_else(|| Some(self.thread.as_ref()?.0.recv().unwrap_or_else(|_| died())))
+    }
+
+    /// Writes slices until the budget ends or no more are there; all of them, waiting, where it is late.
+    pub(super) fn write_some(
+        &mut self,
+        connection: &Connection,
+        budget: usize,
+        late: bool,
+        taken: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
+        while late || taken.len() < budget {
+            let Some(output) = (if late { self.wait() } else { self.next() }) else { break };
+            let last = matches!(output, Output::Done { .. } | Output::Failed(_));
+            taken.push(output);
+            if let Some(slice) = taken.last() {
+                slice.write(connection, &self.replaces)?;
+            }
+            if last {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Gives slices back that were not committed, in their order.
@@ -118,6 +153,23 @@ impl Drop for Building {
             drop(receiver);
             // Joined, so that no connection outlives the store. A panic was logged when it happened.
             let _ = thread.join();
+        }
+    }
+}
+
+impl Output {
+    fn write(&self, connection: &Connection, replaces: &[u64]) -> rusqlite::Result<()> {
+        match self {
+            Self::Segments(segments) => {
+                segments.iter().try_for_each(|segment| runs::write_segment(connection, segment))
+            }
+            Self::Block(built) => runs::write_block(connection, built.id, &built.bytes),
+            Self::Part { run, number, data } => runs::write_part(connection, *run, *number, data),
+            Self::Done { run, checksum } => {
+                runs::enter(connection, run.span, *checksum)?;
+                replaces.iter().try_for_each(|old| runs::withdraw(connection, *old))
+            }
+            Self::Failed(_) => Ok(()),
         }
     }
 }
@@ -186,7 +238,10 @@ fn merge(
 }
 
 /// Takes the least entry of all cursors. A key is in one run only.
-fn pop_least(connection: &Connection, cursors: &mut [Cursor]) -> Result<Option<Entry>, StoreError> {
+pub(super) fn pop_least(
+    connection: &Connection,
+    cursors: &mut [Cursor],
+) -> Result<Option<Entry>, StoreError> {
     let heads =
         cursors.iter().enumerate().filter_map(|(at, cursor)| cursor.head().map(|entry| (entry.key, at)));
     match heads.min() {
@@ -196,17 +251,23 @@ fn pop_least(connection: &Connection, cursors: &mut [Cursor]) -> Result<Option<E
 }
 
 /// Reads a run in the order of its keys, a few blocks at a time.
-struct Cursor {
+pub(super) struct Cursor {
     blocks: Range<u64>,
     /// The entries that were read, the next one last.
     entries: Vec<Entry>,
 }
 
 impl Cursor {
-    fn open(connection: &Connection, span: Span) -> Result<Self, StoreError> {
+    pub(super) fn open(connection: &Connection, span: Span) -> Result<Self, StoreError> {
         let mut cursor = Self { blocks: span.first_block..span.end_block(), entries: Vec::new() };
         cursor.fill(connection)?;
         Ok(cursor)
+    }
+
+    /// Reads sorted entries that are in no run.
+    pub(super) fn of(mut sorted: Vec<Entry>) -> Self {
+        sorted.reverse();
+        Self { blocks: 0..0, entries: sorted }
     }
 
     fn head(&self) -> Option<&Entry> {
@@ -224,7 +285,7 @@ impl Cursor {
     fn fill(&mut self, connection: &Connection) -> Result<(), StoreError> {
         for id in self.blocks.by_ref().take(usize::try_from(BLOCKS_AT_ONCE).unwrap_or(1)) {
             runs::with_block(connection, id, |block| self.entries.extend(block.entries()))?
-                .ok_or_else(|| StoreError::Damaged(format!("block {id} of the dedup index is missing")))?;
+                .ok_or_else(|| runs::missing_block(id))?;
         }
         self.entries.reverse();
         Ok(())

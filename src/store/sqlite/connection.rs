@@ -24,13 +24,24 @@ pub(super) struct Database {
 
 impl Database {
     /// Opens a connection that writes. It never checkpoints by itself: see `checkpoint`.
-    pub(super) fn open_to_write(&self) -> rusqlite::Result<Connection> {
+    ///
+    /// # Errors
+    /// Also where the file cannot have a write-ahead log, such as on a file system without shared memory: without
+    /// one, readers and the writer would lock each other out, and `synchronous` would promise less.
+    pub(super) fn open_to_write(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = self.open(flags)?;
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode != "wal" {
+            let path = self.path.display();
+            return Err(StoreError::Unavailable(format!(
+                "{path} cannot have a write-ahead log (its journal mode stays {mode:?}): put it on a local file system"
+            )));
+        }
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         // The writer makes a topic's row before its first event; to look for it at every event would be for nothing.
@@ -54,17 +65,21 @@ impl Database {
 
 /// invariant 9: says so where the last process left work behind; SQLite takes it over when the file is opened.
 pub(super) fn report_recovery(path: &Path) {
-    let mut wal: OsString = path.into();
-    wal.push("-wal");
-    if let Ok(left) = fs::metadata(wal)
-        && left.len() > 0
-    {
+    let wal_bytes = left_wal(path);
+    if wal_bytes > 0 {
         tracing::info!(
             store = %path.display(),
-            wal_bytes = left.len(),
+            wal_bytes,
             "the store was not closed cleanly; recovering it from its write-ahead log"
         );
     }
+}
+
+/// The bytes of the write-ahead log that the last process left; 0 where it closed the store.
+pub(super) fn left_wal(path: &Path) -> u64 {
+    let mut wal: OsString = path.into();
+    wal.push("-wal");
+    fs::metadata(wal).map_or(0, |left| left.len())
 }
 
 /// Reading a value of a wrong type means damage, and so does a constraint that fails: the one that a repeated
@@ -94,5 +109,20 @@ impl From<rusqlite::Error> for StoreError {
             }
             _ => Self::Unavailable(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_have_a_write_ahead_log_is_refused() {
+        let database = Database { path: ":memory:".into(), lock_timeout: Duration::ZERO };
+        let refused = database.open_to_write().unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Unavailable(why) if why.contains("journal mode")),
+            "{refused}"
+        );
     }
 }

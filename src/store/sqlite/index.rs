@@ -5,11 +5,11 @@ use std::mem;
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 use super::building::{Building, Output};
 use super::connection::Database;
-use super::rows;
+use super::opening;
 use super::runs::{self, Search};
 use super::topics::TopicState;
 use crate::domain::Topic;
@@ -26,10 +26,6 @@ const EVENTS_PER_SLICE: usize = 16;
 
 /// Slices of a transaction that has nothing else to do.
 const SLICES_WHEN_IDLE: usize = 2_048;
-
-/// So many times the keys of a seal may be read into memory at start; more are sealed at once, before the log is
-/// ready. After a kill there are at most about two, so that opening writes nothing and needs no free disk.
-const UNSEALED_AT_START: u64 = 4;
 
 /// What memory holds of the index: recent keys, and filters and fences of the runs.
 #[derive(Default)]
@@ -130,7 +126,7 @@ impl Index {
         // No id is given twice: parts may be left of a run whose blocks are deleted, and readers may hold runs
         // of an index that is cleared here.
         let unused = runs::unused_block(connection)?;
-        let mut loaded = match load(connection) {
+        let mut loaded = match opening::load(connection) {
             Err(StoreError::Damaged(what)) => {
                 tracing::warn!(what, "the dedup index is damaged; building it again from the rows");
                 runs::clear(connection)?;
@@ -142,7 +138,7 @@ impl Index {
         let left_overs: VecDeque<_> = runs::left_overs(connection, &spans)?.into();
         let orphans = runs::orphaned_parts(connection)?;
         let mut next_block = spans.iter().map(Span::end_block).fold(unused, u64::max);
-        let active = catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
+        let active = opening::catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
         // Readers see the old memory until the new one is whole.
         *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };
         let database = database.clone();
@@ -163,7 +159,7 @@ impl Index {
         match runs::search(connection, memory.runs.iter().map(Arc::as_ref), key)? {
             Search::Found(entry) => Ok(Some(entry)),
             Search::NotThere => Ok(None),
-            Search::Outdated => Err(StoreError::Damaged("a block of the dedup index is missing".to_owned())),
+            Search::Outdated(block) => Err(runs::missing_block(block)),
         }
     }
 
@@ -203,10 +199,10 @@ impl Index {
         // A seal must end before the next one is due, or memory would grow with the log.
         let late = self.memory.read().active.len() >= 2 * self.seal_keys;
         if let Some(seal) = &mut self.seal {
-            write_some(connection, seal, budget, late, &mut slices.of_seal)?;
+            seal.write_some(connection, budget, late, &mut slices.of_seal)?;
         }
         if let Some(merge) = &mut self.merge {
-            write_some(connection, merge, budget, false, &mut slices.of_merge)?;
+            merge.write_some(connection, budget, false, &mut slices.of_merge)?;
         }
         self.delete_some(connection, budget as u64, slices)?;
         Ok(())
@@ -344,105 +340,8 @@ fn start_seal(memory: &mut Memory, next_block: &mut u64) -> Option<Building> {
     // What could not be sealed before comes first.
     let recent = memory.frozen.take().unwrap_or_else(|| Arc::new(mem::take(&mut memory.active)));
     memory.frozen = Some(Arc::clone(&recent));
-    let span = span_behind(&memory.runs, &recent, next_block);
-    Building::seal(recent, span)
+    let first_pos = memory.runs.last().map_or(0, |run| run.span.last_pos) + 1;
+    Building::seal(recent, first_pos, next_block)
         .inspect_err(|error| tracing::error!(%error, "recent keys cannot be sealed"))
         .ok()
-}
-
-/// The span of recent keys as a run behind all others.
-fn span_behind(runs: &[Arc<Run>], recent: &Recent, next_block: &mut u64) -> Span {
-    let span = Span {
-        level: 0,
-        first_pos: runs.last().map_or(0, |run| run.span.last_pos) + 1,
-        last_pos: recent.last_pos(),
-        entries: recent.len() as u64,
-        first_block: *next_block,
-    };
-    *next_block = span.end_block();
-    span
-}
-
-/// Reads the rows behind the last run. Where they are many, because the index is being built again, seals them
-/// as far as they fill runs; gives the rest.
-fn catch_up(
-    connection: &mut Connection,
-    hasher: &Hasher,
-    seal_keys: usize,
-    runs: &mut Vec<Arc<Run>>,
-    next_block: &mut u64,
-) -> Result<Recent, StoreError> {
-    let last_pos = rows::last_pos(connection)?;
-    loop {
-        let sealed = runs.last().map_or(0, |run| run.span.last_pos);
-        if last_pos - sealed < UNSEALED_AT_START * seal_keys as u64 {
-            return rows::recent(connection, hasher, sealed, usize::MAX);
-        }
-        let recent = rows::recent(connection, hasher, sealed, seal_keys)?;
-        let span = span_behind(runs, &recent, next_block);
-        let mut building = Building::seal(Arc::new(recent), span)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut slices = Vec::new();
-        write_some(&transaction, &mut building, 0, true, &mut slices)?;
-        transaction.commit()?;
-        match slices.pop() {
-            Some(Output::Done { run, .. }) => runs.push(run),
-            _ => return Err(StoreError::Unavailable("a run could not be built from the rows".to_owned())),
-        }
-    }
-}
-
-fn load(connection: &Connection) -> Result<Vec<Arc<Run>>, StoreError> {
-    let mut loaded: Vec<Arc<Run>> = Vec::new();
-    for span in runs::directory(connection)? {
-        let expected = loaded.last().map_or(0, |run| run.span.last_pos) + 1;
-        if span.first_pos != expected || span.last_pos < span.first_pos {
-            return Err(StoreError::Damaged(format!(
-                "the directory of runs has a gap at position {expected}"
-            )));
-        }
-        loaded.push(Arc::new(runs::load(connection, span)?));
-    }
-    let (sealed, last_pos) = (loaded.last().map_or(0, |run| run.span.last_pos), rows::last_pos(connection)?);
-    if sealed > last_pos {
-        return Err(StoreError::Damaged(format!("runs up to position {sealed}, rows up to {last_pos}")));
-    }
-    Ok(loaded)
-}
-
-/// Writes slices of a run until the budget ends or no more are there; all of them, waiting, where it is late.
-fn write_some(
-    connection: &Connection,
-    building: &mut Building,
-    budget: usize,
-    late: bool,
-    taken: &mut Vec<Output>,
-) -> Result<(), StoreError> {
-    while late || taken.len() < budget {
-        let Some(output) = (if late { building.wait() } else { building.next() }) else { break };
-        let last = matches!(output, Output::Done { .. } | Output::Failed(_));
-        taken.push(output);
-        if let Some(slice) = taken.last() {
-            write(connection, slice, &building.replaces)?;
-        }
-        if last {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn write(connection: &Connection, output: &Output, replaces: &[u64]) -> rusqlite::Result<()> {
-    match output {
-        Output::Segments(segments) => {
-            segments.iter().try_for_each(|segment| runs::write_segment(connection, segment))
-        }
-        Output::Block(built) => runs::write_block(connection, built.id, &built.bytes),
-        Output::Part { run, number, data } => runs::write_part(connection, *run, *number, data),
-        Output::Done { run, checksum } => {
-            runs::enter(connection, run.span, *checksum)?;
-            replaces.iter().try_for_each(|old| runs::withdraw(connection, *old))
-        }
-        Output::Failed(_) => Ok(()),
-    }
 }

@@ -8,17 +8,21 @@
 //! | `writer` | the transaction of a group commit |
 //! | `rows` | the rows of events |
 //! | `index` | the dedup index: its memory, and how the writer keeps it |
+//! | `opening` | the dedup index when a store is opened, or built again |
 //! | `runs` | the tables of the dedup index |
 //! | `building` | the threads that seal and merge runs |
 //! | `topics` | the rows of topics and what the writer remembers of them |
 //! | `page` | a page of a topic, by its positions |
 //! | `reader` | reads, on connections of their own |
 //! | `checkpoint` | moving the write-ahead log into the file, off the commit path |
+//! | `doctor` | checking a stopped store, and mending its index |
 
 mod building;
 mod checkpoint;
 mod connection;
+mod doctor;
 mod index;
+mod opening;
 mod owner;
 mod page;
 mod reader;
@@ -34,6 +38,8 @@ mod tests;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use self::doctor::{Checked, Cure, Doctor, Fault, Part, Progress, Report, Tell};
 
 use self::checkpoint::Checkpointer;
 use self::connection::Database;
@@ -146,10 +152,15 @@ fn make_directory(given: &Path) -> Result<PathBuf, StoreError> {
     let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(unavailable)?;
     if given.exists() {
-        return given.canonicalize().map_err(unavailable);
+        return existing(given);
     }
     let name = given
         .file_name()
         .ok_or_else(|| StoreError::Unavailable(format!("{} does not name a file", given.display())))?;
     Ok(parent.canonicalize().map_err(unavailable)?.join(name))
+}
+
+/// The one true path of a file that is there.
+fn existing(given: &Path) -> Result<PathBuf, StoreError> {
+    given.canonicalize().map_err(|error| StoreError::Unavailable(format!("{}: {error}", given.display())))
 }

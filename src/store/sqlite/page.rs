@@ -145,9 +145,8 @@ struct Segment {
 impl Segment {
     /// The segment that holds a seq that was given and is not in memory.
     fn with(connection: &Connection, topic: TopicId, seq: u64) -> Result<Self, StoreError> {
-        let (first, positions) = runs::positions_at(connection, topic.0, seq)?.ok_or_else(|| {
-            StoreError::Damaged(format!("the position of seq {seq} of topic number {} is missing", topic.0))
-        })?;
+        let (first, positions) = runs::positions_at(connection, topic.0, seq)?
+            .ok_or_else(|| runs::missing_segment(topic.0, seq))?;
         Ok(Self { first, positions })
     }
 

@@ -154,10 +154,8 @@ impl Keys {
                 Search::Found(entry) => return Ok(Some((topic.id, entry))),
                 Search::NotThere => return Ok(None),
                 // A merge has replaced a run meanwhile; memory knows the new one.
-                Search::Outdated if !Arc::ptr_eq(&runs, &self.memory.read().runs()) => {}
-                Search::Outdated => {
-                    return Err(StoreError::Damaged("a block of the dedup index is missing".to_owned()));
-                }
+                Search::Outdated(_) if !Arc::ptr_eq(&runs, &self.memory.read().runs()) => {}
+                Search::Outdated(block) => return Err(runs::missing_block(block)),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::store::StoreError;
-use crate::store::index::{Block, Entry, Run, Segment, Span};
+use crate::store::index::{Block, Entry, MAX_NUMBER, Run, Segment, Span};
 
 /// The bytes of one part of a run's filter and fences.
 pub(super) const PART_BYTES: usize = 64 << 10;
@@ -46,8 +46,13 @@ pub(super) fn load(connection: &Connection, span: Span) -> Result<Run, StoreErro
     let stored: i64 = connection
         .prepare_cached("SELECT checksum FROM runs WHERE first_block = ?1")?
         .query_row([span.first_block.cast_signed()], |row| row.get(0))?;
-    let damaged =
-        || StoreError::Damaged(format!("the filter of the index run at block {}", span.first_block));
+    // Not a reason for the doctor: what reads this, which is the opening of a store, builds the index again.
+    let damaged = || {
+        StoreError::Damaged(format!(
+            "the filter or the fences of the index run at block {}",
+            span.first_block
+        ))
+    };
     if sum != stored {
         return Err(damaged());
     }
@@ -143,11 +148,26 @@ fn segment_up_to(
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![topic, seq.min(i64::MAX as u64).cast_signed()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let first_seq = row.get::<_, i64>(0)?.cast_unsigned();
-    let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-    let positions = Segment::unpack(bytes)
-        .ok_or_else(|| StoreError::Damaged(format!("the positions of topic {topic} from seq {first_seq}")))?;
-    Ok(Some((first_seq, positions)))
+    let segment = segment(topic, row.get(0)?, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    Ok(Some((segment.first_seq, segment.positions)))
+}
+
+/// A segment as it is stored. It is damaged where its positions cannot be read, where it has none, or where its
+/// seqs are none that a log can give: whoever reads it counts on from its first seq.
+fn segment(topic: i64, first_seq: i64, bytes: &[u8]) -> Result<Segment, StoreError> {
+    let positions = Segment::unpack(bytes).unwrap_or_default();
+    if positions.is_empty() || !(1..=MAX_NUMBER.cast_signed()).contains(&first_seq) {
+        return Err(damaged(&format!("the segment of topic number {topic} from seq {first_seq}")));
+    }
+    Ok(Segment { topic, first_seq: first_seq.cast_unsigned(), positions })
+}
+
+/// Damage that the rows can mend.
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(format!(
+        "{what} of the dedup index: stop the server and run `sekali doctor --rebuild-index`, which builds it again \
+         from the events"
+    ))
 }
 
 /// Does something with a block; `None` where there is no block of this id.
@@ -160,17 +180,60 @@ pub(super) fn with_block<T>(
     let mut rows = statement.query([id.cast_signed()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-    let block = Block::check(id, bytes)
-        .ok_or_else(|| StoreError::Damaged(format!("block {id} of the dedup index")))?;
+    let block = Block::check(id, bytes).ok_or_else(|| damaged(&format!("block {id}")))?;
     Ok(Some(then(block)))
+}
+
+/// Does something with the entries of every block that can be read.
+pub(super) fn each_block(
+    connection: &Connection,
+    then: &mut dyn FnMut(&mut dyn Iterator<Item = Entry>),
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("SELECT id, data FROM blocks")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = row.get::<_, i64>(0)?.cast_unsigned();
+        let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        if let Some(block) = Block::check(id, bytes) {
+            then(&mut block.entries());
+        }
+    }
+    Ok(())
+}
+
+/// Does something with every segment, by topic and seq: the topic's number, the first seq, and the segment where it
+/// can be read.
+pub(super) fn each_segment(
+    connection: &Connection,
+    then: &mut dyn FnMut(i64, i64, Option<Segment>),
+) -> Result<(), StoreError> {
+    let sql = "SELECT topic, first_seq, positions FROM segments ORDER BY topic, first_seq";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (topic, first_seq) = (row.get(0)?, row.get(1)?);
+        let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+        then(topic, first_seq, segment(topic, first_seq, bytes).ok());
+    }
+    Ok(())
+}
+
+/// A segment that holds a sealed seq and that is gone.
+pub(super) fn missing_segment(topic: i64, seq: u64) -> StoreError {
+    damaged(&format!("the missing segment of seq {seq} of topic number {topic}"))
+}
+
+/// A block that a run of the directory owns and that is gone.
+pub(super) fn missing_block(id: u64) -> StoreError {
+    damaged(&format!("the missing block {id}"))
 }
 
 /// Where a search through the runs ended.
 pub(super) enum Search {
     Found(Entry),
     NotThere,
-    /// A block is gone: its run was merged into another one meanwhile.
-    Outdated,
+    /// The block of this id is gone: its run was merged into another one meanwhile.
+    Outdated(u64),
 }
 
 /// Looks for a key in runs, the newest first: what is repeated is mostly recent.
@@ -184,7 +247,7 @@ pub(super) fn search<'r>(
             match with_block(connection, id, |block| block.find(key))? {
                 Some(Some(entry)) => return Ok(Search::Found(entry)),
                 Some(None) => {}
-                None => return Ok(Search::Outdated),
+                None => return Ok(Search::Outdated(id)),
             }
         }
     }

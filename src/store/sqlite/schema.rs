@@ -133,7 +133,8 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn check_ours(database: &Database, connection: &Connection) -> Result<(), StoreError> {
+/// Refuses the file of another program or of a newer sekali; gives its version, 0 where it is empty.
+pub(super) fn check_ours(database: &Database, connection: &Connection) -> Result<i64, StoreError> {
     let found = version(connection)?;
     let id = application_id(connection)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -146,5 +147,5 @@ fn check_ours(database: &Database, connection: &Connection) -> Result<(), StoreE
     if found > VERSION {
         return Err(StoreError::Newer { found, known: VERSION });
     }
-    Ok(())
+    Ok(found)
 }

@@ -133,7 +133,7 @@ impl SqliteWriter {
         let mut verdicts = Vec::with_capacity(batch.events.len());
         for event in &batch.events {
             let key = self.hasher.key(topic.state.id.0, event.event_id());
-            let digest = self.hasher.digest(event.payload());
+            let digest = self.hasher.digest(event.payload().as_bytes());
             let known = match keys.get(&key) {
                 Some(entry) => Some(*entry),
                 None => self.index.find(&self.connection, key)?,

@@ -31,6 +31,7 @@ pub(crate) struct Process {
 /// A process that does not outlive its test, and what it says on standard error.
 struct Program {
     child: Child,
+    results: Receiver<String>,
     lines: Receiver<String>,
     said: String,
 }
@@ -40,6 +41,8 @@ struct Program {
 pub(crate) struct Ended {
     /// The exit code; `None` where a signal ended it.
     pub(crate) code: Option<i32>,
+    /// Everything on standard output.
+    pub(crate) stdout: String,
     /// Everything on standard error.
     pub(crate) stderr: String,
 }
@@ -102,9 +105,10 @@ impl Ended {
 impl Program {
     fn spawn(command: &mut Command) -> Self {
         let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let results = lines_of(child.stdout.take().unwrap());
         let lines = lines_of(child.stderr.take().unwrap());
-        Self { child, lines, said: String::new() }
+        Self { child, results, lines, said: String::new() }
     }
 
     async fn ended(mut self) -> Ended {
@@ -117,7 +121,7 @@ impl Program {
         .await;
         let mut stderr = std::mem::take(&mut self.said);
         stderr.extend(self.lines.iter());
-        Ended { code, stderr }
+        Ended { code, stdout: self.results.iter().collect(), stderr }
     }
 }
 
@@ -156,10 +160,10 @@ fn command(program: &str) -> Command {
 }
 
 /// Lines as they come, so that a full pipe never holds the process back.
-fn lines_of(stderr: impl Read + Send + 'static) -> Receiver<String> {
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
-        let mut reader = BufReader::new(stderr);
+        let mut reader = BufReader::new(pipe);
         let mut line = String::new();
         while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
             if sender.send(std::mem::take(&mut line)).is_err() {

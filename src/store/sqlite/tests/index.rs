@@ -12,7 +12,7 @@ use crate::store::sqlite::{SqliteStore, runs};
 use crate::store::{Engine, Order, PageQuery, Writer};
 
 /// Appends a new event to one of three topics, so many times, each in a commit of its own.
-fn append_many(writer: &mut dyn Writer, numbers: Range<u64>) {
+pub(super) fn append_many(writer: &mut dyn Writer, numbers: Range<u64>) {
     for number in numbers {
         let name = format!("topic {}", number % 3);
         let verdicts = append(writer, &batch(&name, &[(&number.to_string(), "{}")]));
@@ -21,7 +21,7 @@ fn append_many(writer: &mut dyn Writer, numbers: Range<u64>) {
 }
 
 /// Every event is known under its seq, none is new, and every topic reads back whole, from either end.
-fn check_all(store: &SqliteStore, writer: &mut dyn Writer, count: u64) {
+pub(super) fn check_all(store: &SqliteStore, writer: &mut dyn Writer, count: u64) {
     for number in 0..count {
         let name = format!("topic {}", number % 3);
         let verdicts = append(writer, &batch(&name, &[(&number.to_string(), "{}")]));

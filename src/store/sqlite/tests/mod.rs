@@ -1,5 +1,6 @@
 //! The SQLite engine: the contract, the oracle, and what only a file can do.
 
+mod doctor;
 mod index;
 
 use std::path::Path;

@@ -1,0 +1,112 @@
+//! The dedup index when a store is opened: what the file has of it, and what the rows add; all of it from the rows
+//! where it has to be built again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::building::{Building, Output};
+use super::rows::{self, Unreadable};
+use super::runs;
+use crate::store::StoreError;
+use crate::store::index::{Entry, Hasher, MAX_NUMBER, Recent, Run, Span};
+
+/// So many times the keys of a seal may be read into memory at start; more are sealed at once, before the log is
+/// ready. After a kill there are at most about two, so that opening writes nothing and needs no free disk.
+const UNSEALED_AT_START: u64 = 4;
+
+/// The runs of the directory, with what memory holds of them.
+///
+/// # Errors
+/// [`StoreError::Damaged`] where the index has to be built again.
+pub(super) fn load(connection: &Connection) -> Result<Vec<Arc<Run>>, StoreError> {
+    let (mut loaded, mut first_pos) = (Vec::new(), 1);
+    let last_pos = rows::last_pos(connection)?;
+    for span in runs::directory(connection)? {
+        if let Some(what) = misfit(span, first_pos, last_pos) {
+            return Err(StoreError::Damaged(what));
+        }
+        first_pos = span.last_pos + 1;
+        loaded.push(Arc::new(runs::load(connection, span)?));
+    }
+    Ok(loaded)
+}
+
+/// Why a run of the directory cannot be the one that begins at `first_pos`, in a log up to `last_pos`.
+pub(super) fn misfit(span: Span, first_pos: u64, last_pos: u64) -> Option<String> {
+    let Span { first_pos: first, last_pos: last, entries, first_block, .. } = span;
+    if first != first_pos {
+        let what = if first > first_pos { "a gap" } else { "an overlap" };
+        Some(format!("the directory of runs has {what} at position {first_pos}"))
+    } else if last < first || last > last_pos {
+        Some(format!("the run at block {first_block} ends with position {last}, the rows with {last_pos}"))
+    } else if entries > last - first + 1 || first_block > MAX_NUMBER {
+        Some(format!("the run at block {first_block} has {entries} entries for positions {first} to {last}"))
+    } else {
+        None
+    }
+}
+
+/// Reads the rows behind the last run. Where they are many, because the index is being built again, seals them
+/// as far as they fill runs; gives the rest.
+pub(super) fn catch_up(
+    connection: &mut Connection,
+    hasher: &Hasher,
+    seal_keys: usize,
+    runs: &mut Vec<Arc<Run>>,
+    next_block: &mut u64,
+) -> Result<Recent, StoreError> {
+    let most = UNSEALED_AT_START * seal_keys as u64;
+    let (mut sealed, last_pos) = (end(runs), rows::last_pos(connection)?);
+    while last_pos - sealed >= most {
+        let recent = rows::recent(connection, hasher, sealed, seal_keys, Unreadable::Refuse)?;
+        runs.push(seal(connection, recent, sealed + 1, next_block)?);
+        sealed = end(runs);
+    }
+    rows::recent(connection, hasher, sealed, usize::MAX, Unreadable::Refuse)
+}
+
+/// Builds the whole index again, and seals every row, so that a row that cannot be read does not keep the store
+/// from being opened. `kept` has the entries of such rows, by position, as the index knew them before.
+/// `done` is told the last position that is sealed. What was done when this fails is a whole index of fewer rows.
+pub(super) fn rebuild(
+    connection: &mut Connection,
+    hasher: &Hasher,
+    seal_keys: usize,
+    kept: &HashMap<u64, Entry>,
+    done: &dyn Fn(u64),
+) -> Result<(), StoreError> {
+    let mut next_block = runs::unused_block(connection)?;
+    runs::clear(connection)?;
+    let (mut sealed, last_pos) = (0, rows::last_pos(connection)?);
+    while sealed < last_pos {
+        let recent = rows::recent(connection, hasher, sealed, seal_keys, Unreadable::Keep(kept))?;
+        sealed = seal(connection, recent, sealed + 1, &mut next_block)?.span.last_pos;
+        done(sealed);
+    }
+    Ok(())
+}
+
+/// The last position that is in a run.
+fn end(runs: &[Arc<Run>]) -> u64 {
+    runs.last().map_or(0, |run| run.span.last_pos)
+}
+
+/// Seals recent keys in a transaction of their own, waiting for the thread that builds the run.
+fn seal(
+    connection: &mut Connection,
+    recent: Recent,
+    first_pos: u64,
+    next_block: &mut u64,
+) -> Result<Arc<Run>, StoreError> {
+    let mut building = Building::seal(Arc::new(recent), first_pos, next_block)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut slices = Vec::new();
+    building.write_some(&transaction, 0, true, &mut slices)?;
+    transaction.commit()?;
+    match slices.pop() {
+        Some(Output::Done { run, .. }) => Ok(run),
+        _ => Err(StoreError::Unavailable("a run could not be built from the rows".to_owned())),
+    }
+}
