@@ -16,6 +16,10 @@ lint:
     cargo fmt --all
     cargo clippy --workspace --all-targets -- -D warnings
 
+# The tests of the comparison with other systems, which `just test` does not build.
+test-bench:
+    cargo test -p sekali-bench
+
 # Everything that a change must pass.
 ci:
     .ci/run
