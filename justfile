@@ -20,6 +20,11 @@ lint:
 test-bench:
     cargo test -p sekali-bench
 
+# sekali beside NATS, Redis, PostgreSQL and SQLite; see docs/BENCHMARKS.md.
+compare *arguments:
+    cargo build --release
+    cargo run --release -p sekali-bench -- compare {{arguments}}
+
 # Everything that a change must pass.
 ci:
     .ci/run

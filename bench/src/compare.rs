@@ -175,7 +175,7 @@ async fn measure_in(
 }
 
 /// One measurement with a store of its own.
-async fn measure(peer: &dyn Peer, load: &Load, directory: &Path) -> anyhow::Result<Figures> {
+pub(crate) async fn measure(peer: &dyn Peer, load: &Load, directory: &Path) -> anyhow::Result<Figures> {
     let store = TempDir::with_prefix_in("sekali-bench-", directory).context("no directory for the store")?;
     // A server that runs as another user has to reach its own directory in it.
     fs::set_permissions(store.path(), Permissions::from_mode(0o755))?;

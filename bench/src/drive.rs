@@ -129,6 +129,17 @@ impl Driven {
         Ok(Self { took, events: 0, new: 0, answered: Answered::default(), latency, used })
     }
 
+    /// Takes in what was measured after this.
+    pub(crate) fn add(&mut self, more: &Self) -> anyhow::Result<()> {
+        self.took += more.took;
+        self.events += more.events;
+        self.new += more.new;
+        self.answered.add(more.answered);
+        self.latency.add(&more.latency)?;
+        self.used = self.used.plus(more.used);
+        Ok(())
+    }
+
     /// Whether every answer was that of the plan.
     pub(crate) fn as_planned(&self) -> bool {
         let Answered { accepted, duplicates, wrong } = self.answered;

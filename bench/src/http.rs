@@ -76,7 +76,7 @@ impl Protocol for Http {
 }
 
 /// The status and the place of the body, once all of it is there.
-fn whole(input: &[u8]) -> anyhow::Result<Option<(u16, std::ops::Range<usize>)>> {
+pub(crate) fn whole(input: &[u8]) -> anyhow::Result<Option<(u16, std::ops::Range<usize>)>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(input)? else {
@@ -90,7 +90,7 @@ fn whole(input: &[u8]) -> anyhow::Result<Option<(u16, std::ops::Range<usize>)>> 
 }
 
 /// The beginning of a body, for an error.
-fn shown(body: &[u8]) -> String {
+pub(crate) fn shown(body: &[u8]) -> String {
     String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned()
 }
 

@@ -1,17 +1,22 @@
-//! `sekali-bench`: one workload against sekali and against what people would use instead, side by side.
+//! `sekali-bench`: one workload against sekali and against what people would use instead, side by side. How it
+//! measures, and what came out, stands in docs/BENCHMARKS.md.
 
+mod chart;
 mod compare;
 mod disk;
 mod drive;
 mod environment;
+mod growth;
 mod http;
 mod output;
 mod peers;
 mod plan;
 mod process;
 mod reads;
+mod report;
 mod results;
 mod table;
+mod topics;
 mod wire;
 
 use std::future::Future;
@@ -32,7 +37,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the workload against every peer, in turn, and print a table
-    Compare(compare::Args),
+    Compare(Box<compare::Args>),
+    /// Fill a store of sekali, kill it, restart it and read
+    Growth(Box<growth::Args>),
+    /// Compare very many topics with four
+    Topics(topics::Args),
+    /// Write tables and charts into the document
+    Report(report::Args),
     /// Serve the ceiling of HTTP
     #[command(name = peers::bare::COMMAND, hide = true)]
     BareHttp,
@@ -50,7 +61,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Compare(args) => block_on(compare::run(args, command_line())),
+        Command::Compare(args) => block_on(compare::run(*args, command_line())),
+        Command::Growth(args) => block_on(growth::run(*args, command_line())),
+        Command::Topics(args) => block_on(topics::run(args, command_line())),
+        Command::Report(args) => report::run(&args),
         Command::BareHttp => peers::bare::serve(),
     }
 }

@@ -1,7 +1,7 @@
 //! Servers of peers: processes that end with the measurement, and what processes cost.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -79,6 +79,13 @@ impl Server {
         bail!("it does not end within {STOP_MAX:?}")
     }
 
+    /// Ends it at once, as a crash would, and waits until it is gone.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
         Ok(kill_process(id, signal)?)
@@ -108,6 +115,12 @@ fn lines_of(reader: impl Read + Send + 'static) -> Receiver<String> {
         }
     });
     lines
+}
+
+/// An address of this machine that nobody listens on. Another process may take it before the server does,
+/// which then does not start.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// The address in a line, behind a text.
@@ -168,12 +181,23 @@ impl Meter {
         }
         Ok(bytes)
     }
+
+    /// Memory that is not a part of files, in bytes (`RssAnon`).
+    pub(crate) fn anonymous_memory(self) -> anyhow::Result<u64> {
+        let id = i32::try_from(self.server.unwrap_or_else(std::process::id))?;
+        Ok(Process::new(id)?.status()?.rssanon.context("no RssAnon")? * 1024)
+    }
 }
 
 impl Used {
     /// What was used after `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self { server: self.server - before.server, client: self.client - before.client }
+    }
+
+    /// Both together.
+    pub(crate) fn plus(self, more: Self) -> Self {
+        Self { server: self.server + more.server, client: self.client + more.client }
     }
 }
 
@@ -211,8 +235,6 @@ fn seconds(process: &Process) -> anyhow::Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     fn shell(script: &str) -> Command {

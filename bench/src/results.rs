@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::millis;
@@ -200,6 +201,12 @@ pub(crate) fn write(path: &Path, results: &impl Serialize) -> anyhow::Result<()>
     }
     let text = serde_json::to_string_pretty(results)? + "\n";
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads results.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} has another form", path.display()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ pub(crate) enum Style {
     /// In columns of spaces.
     Plain,
     /// For a document.
-    #[cfg(test)]
     Markdown,
 }
 

@@ -1,6 +1,9 @@
 //! Who is measured: one file a peer, behind one face.
 
 pub(crate) mod bare;
+mod nats;
+mod postgres;
+mod redis;
 mod sekali;
 mod sqlite;
 
@@ -61,11 +64,29 @@ pub(crate) struct Programs {
     /// The `sekali` program
     #[arg(long, value_name = "FILE", default_value = "target/release/sekali")]
     pub(crate) sekali: PathBuf,
+    /// The `nats-server` program; without it, the one on PATH
+    #[arg(long, value_name = "FILE")]
+    nats: Option<PathBuf>,
+    /// The `redis-server` program; without it, the one on PATH
+    #[arg(long, value_name = "FILE")]
+    redis: Option<PathBuf>,
+    /// The directory with PostgreSQL's programs; without it, that on PATH or in Debian's place
+    #[arg(long, value_name = "DIRECTORY")]
+    postgres: Option<PathBuf>,
 }
 
 /// All peers, in the order of tables.
 pub(crate) fn all(programs: &Programs) -> Vec<Box<dyn Peer>> {
-    vec![Box::new(Sekali::new(programs.sekali.clone())), Box::new(sqlite::Sqlite), Box::new(bare::Bare)]
+    vec![
+        Box::new(Sekali::new(programs.sekali.clone())),
+        Box::new(nats::Nats::new(programs.nats.clone(), nats::Sync::Default)),
+        Box::new(nats::Nats::new(programs.nats.clone(), nats::Sync::Always)),
+        Box::new(redis::Redis::new(programs.redis.clone(), redis::Sync::EverySecond)),
+        Box::new(redis::Redis::new(programs.redis.clone(), redis::Sync::Always)),
+        Box::new(postgres::Postgres::new(programs.postgres.clone())),
+        Box::new(sqlite::Sqlite),
+        Box::new(bare::Bare),
+    ]
 }
 
 /// A program by the path given, or on `PATH`.

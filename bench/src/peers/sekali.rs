@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
 use async_trait::async_trait;
 use rustix::process::Signal;
-use serde_json::Value;
 
 use super::{Peer, Running, find};
 use crate::drive::{Driven, drive};
@@ -15,7 +13,7 @@ use crate::environment::said;
 use crate::http::{Http, Verdicts, publish};
 use crate::plan::Load;
 use crate::process::{Meter, Server, address_behind};
-use crate::reads;
+use crate::reads::Reads;
 use crate::wire::Wire;
 
 /// The program to measure.
@@ -104,9 +102,7 @@ impl Running for Serving {
         if matches!(self.verdicts, Verdicts::None) {
             return Ok(None);
         }
-        let stats: Value = serde_json::from_slice(&reads::get(self.address, "/stats").await?)?;
-        let unique = &stats["persistent"]["total_unique_events_processed"];
-        Ok(Some(unique.as_u64().context("no count in /stats")?))
+        Ok(Some(Reads { address: self.address, seed: 0 }.stored().await?))
     }
 
     async fn stop(self: Box<Self>) -> anyhow::Result<()> {

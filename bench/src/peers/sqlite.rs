@@ -7,7 +7,7 @@ use rusqlite::{Connection as Database, params};
 
 use super::{Peer, Running};
 use crate::drive::{Answered, Connection, Driven, Request, drive};
-use crate::plan::{Load, Plan, Step};
+use crate::plan::{Event, Load};
 use crate::process::Meter;
 
 /// Memory for pages, in KiB: as much as a connection of sekali has.
@@ -70,13 +70,13 @@ impl Running for Open {
         // One thread: the connections' requests in turn, as they would queue up before it.
         let mut lanes = Vec::new();
         for lane in load.lanes() {
-            lanes.push(load.requests(lane, |plan, steps| Ok((*plan, steps.to_vec())))?.into_iter());
+            lanes.push(load.requests(lane, |plan, steps| plan.text(steps))?.into_iter());
         }
         let turns = load.requests_each() * u64::from(load.shape.connections);
         let mut places = (0..lanes.len()).cycle();
         let in_turn =
             (0..turns).filter_map(move |_| places.next().and_then(|place| lanes[place].next()).map(Ok));
-        let mut thread = Thread { database: &mut self.database, event: Vec::new() };
+        let mut thread = Thread { database: &mut self.database };
         drive(vec![(&mut thread, in_turn)], load.shape.limit, &self.meter).await
     }
 
@@ -93,20 +93,17 @@ impl Running for Open {
 /// The one thread that writes.
 struct Thread<'a> {
     database: &'a mut Database,
-    event: Vec<u8>,
 }
 
 impl Connection for Thread<'_> {
-    type Content = (Plan, Vec<Step>);
+    type Content = String;
 
     async fn exchange(&mut self, request: &Request<Self::Content>) -> anyhow::Result<Answered> {
-        let (plan, steps) = &request.content;
         let mut answered = Answered::default();
         let transaction = self.database.transaction()?;
         {
             let mut insert = transaction.prepare_cached(INSERT)?;
-            for (step, planned) in steps.iter().zip(&request.new) {
-                let event = plan.event(step.number, &mut self.event)?;
+            for (event, planned) in Event::all(&request.content).zip(&request.new) {
                 let row =
                     params![event.topic(), event.id(), event.timestamp(), event.source(), event.payload()];
                 answered.count(insert.execute(row)? == 1, *planned);

@@ -1,5 +1,6 @@
 //! The text of an event: a function of the plan's seed and the event's number, the same for every peer.
 
+use super::Step;
 use super::ids::{ID_BYTES, shuffle, spread, write_id};
 
 const BEFORE_TOPIC: &[u8] = b"{\"topic\":\"";
@@ -27,7 +28,7 @@ const PAYLOAD_AT: usize = SOURCE_AT + SOURCE_BYTES + BEFORE_PAYLOAD.len();
 pub(crate) const EVENT_BYTES: usize = 220;
 
 /// Topics that names of [`TOPIC_DIGITS`] can tell apart.
-const MAX_TOPICS: u32 = 100_000;
+pub(crate) const MAX_TOPICS: u32 = 100_000;
 
 /// What every event of a run has in common.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +48,6 @@ impl Plan {
         Self { seed, topics }
     }
 
-    #[cfg(test)]
     /// Every topic's name.
     pub(crate) fn topics(self) -> impl Iterator<Item = String> {
         (0..self.topics).map(|topic| format!("topic-{topic:05}"))
@@ -72,6 +72,15 @@ impl Plan {
         out.push(b'}');
     }
 
+    /// The events of these steps behind each other, for [`Event::all`].
+    pub(crate) fn text(self, steps: &[Step]) -> anyhow::Result<String> {
+        let mut text = Vec::with_capacity(steps.len() * EVENT_BYTES);
+        for step in steps {
+            self.write(step.number, &mut text);
+        }
+        Ok(String::from_utf8(text)?)
+    }
+
     /// Makes the event of this number in a buffer that is used again.
     pub(crate) fn event(self, number: u64, buffer: &mut Vec<u8>) -> anyhow::Result<Event<'_>> {
         buffer.clear();
@@ -81,7 +90,11 @@ impl Plan {
 }
 
 impl<'a> Event<'a> {
-    #[cfg(test)]
+    /// The events that stand behind each other in a text.
+    pub(crate) fn all(text: &'a str) -> impl Iterator<Item = Self> {
+        (0..text.len() / EVENT_BYTES).map(|place| Self(&text[place * EVENT_BYTES..][..EVENT_BYTES]))
+    }
+
     /// The whole event as JSON.
     pub(crate) fn json(self) -> &'a str {
         self.0
@@ -168,6 +181,19 @@ mod tests {
             assert_eq!(parsed["timestamp"], event.timestamp());
             assert_eq!(parsed["source"], event.source());
             assert_eq!(parsed["payload"], serde_json::from_str::<Value>(event.payload()).unwrap());
+        }
+    }
+
+    #[test]
+    fn events_behind_each_other_are_found_again() {
+        let plan = Plan::new(7, 4);
+        let steps = [3, 9, 3].map(|number| Step { number, new: true });
+        let text = plan.text(&steps).unwrap();
+        let mut buffer = Vec::new();
+        let found: Vec<_> = Event::all(&text).map(Event::json).collect();
+        assert_eq!(found.len(), steps.len());
+        for (json, step) in found.into_iter().zip(steps) {
+            assert_eq!(json, plan.event(step.number, &mut buffer).unwrap().json());
         }
     }
 

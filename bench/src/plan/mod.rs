@@ -5,7 +5,7 @@ mod event;
 mod ids;
 mod lane;
 
-pub(crate) use event::{EVENT_BYTES, Plan};
+pub(crate) use event::{EVENT_BYTES, Event, MAX_TOPICS, Plan};
 pub(crate) use lane::{Lane, Step};
 
 use std::time::Duration;
