@@ -85,3 +85,60 @@ impl<P: Protocol> Connection for Wire<P> {
         self.answer(&request.new).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each event with one letter, `n` for a new one.
+    struct Letters(usize);
+
+    impl Protocol for Letters {
+        fn take(
+            &mut self,
+            input: &[u8],
+            new: &[bool],
+            answered: &mut Answered,
+            back: &mut Vec<u8>,
+        ) -> anyhow::Result<Progress> {
+            for letter in input {
+                answered.count(*letter == b'n', new[self.0]);
+                back.push(*letter);
+                self.0 += 1;
+            }
+            Ok(Progress { used: input.len(), done: self.0 == new.len() })
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_pieces_is_one_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut wire = Wire::open(listener.local_addr().unwrap(), Letters(0)).await.unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 3];
+            stream.read_exact(&mut request).await.unwrap();
+            stream.write_all(b"n").await.unwrap();
+            let mut back = [0; 1];
+            stream.read_exact(&mut back).await.unwrap();
+            stream.write_all(b"od").await.unwrap();
+            (request, back)
+        };
+        let request = Request { content: b"abc".to_vec(), new: vec![true, false, true] };
+        let ((sent, back), answered) = tokio::join!(server, wire.exchange(&request));
+        let answered = answered.unwrap();
+        assert_eq!((&sent, &back), (b"abc", b"n"));
+        assert_eq!((answered.accepted, answered.duplicates, answered.wrong), (1, 2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_hangs_up_ends_the_run() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut wire = Wire::open(listener.local_addr().unwrap(), Letters(0)).await.unwrap();
+        drop(listener.accept().await.unwrap());
+        let request = Request { content: b"abc".to_vec(), new: vec![true] };
+        assert!(wire.exchange(&request).await.is_err());
+    }
+}

@@ -113,3 +113,27 @@ impl Connection for Thread<'_> {
         Ok(answered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plan::{Plan, Shape};
+
+    #[tokio::test]
+    async fn a_run_is_answered_and_stored_as_planned() {
+        let directory = tempfile::tempdir().unwrap();
+        let limit = Duration::from_mins(10);
+        let shape = Shape { name: "test", connections: 3, batch: 50, events: 3000, limit };
+        let load = Load { plan: Plan::new(1, 4), seed: 1, shape };
+        let mut running = Sqlite.start(directory.path()).await.unwrap();
+        let driven = running.publish(&load).await.unwrap();
+        assert!(driven.as_planned(), "{driven:?}");
+        assert_eq!((driven.events, driven.new, driven.latency.len()), (3000, 2400, 60));
+        assert_eq!(running.stored().await.unwrap(), Some(2400));
+        let again = running.publish(&load).await.unwrap();
+        assert_eq!(again.answered.duplicates, 3000, "the same events once more");
+        assert!(!again.as_planned());
+    }
+}
