@@ -211,7 +211,24 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::process::Used;
+
+    #[test]
+    fn verified_are_verdicts_and_a_store_that_are_as_planned() {
+        let mut driven = Driven::empty(Duration::from_secs(1), Used::default()).unwrap();
+        driven.events = 5;
+        driven.new = 4;
+        driven.answered.accepted = 4;
+        driven.answered.duplicates = 1;
+        let verified = |of: &Driven, stored| Figures::new(of, stored, 0).verified;
+        assert!(verified(&driven, Some(4)) && verified(&driven, None));
+        assert!(!verified(&driven, Some(5)), "it stored an event twice");
+        driven.answered.wrong = 1;
+        assert!(!verified(&driven, Some(4)), "a verdict was not that of the plan");
+    }
 
     #[test]
     fn medians_are_the_middle() {

@@ -71,6 +71,26 @@ mod tests {
         }
     }
 
+    /// The number that an odd factor takes to 1, modulo 2^64: each round doubles the bits that are right.
+    fn inverse(factor: u64) -> u64 {
+        (0..6).fold(factor, |guess, _| guess.wrapping_mul(2_u64.wrapping_sub(factor.wrapping_mul(guess))))
+    }
+
+    /// What `bits ^ (bits >> by)` was made of.
+    fn unshift(shifted: u64, by: u32) -> u64 {
+        (0..NUMBER_BITS / by).fold(shifted, |bits, _| shifted ^ (bits >> by))
+    }
+
+    #[test]
+    fn shuffled_bits_can_be_put_back_so_that_no_two_numbers_meet() {
+        for number in [0, 1, 2, 12_345, 49_999_999, 1 << 40, MASK] {
+            let mut bits = unshift(shuffle(7, number), 31);
+            bits = unshift(bits.wrapping_mul(inverse(0x94D0_49BB_1331_11EB)) & MASK, 27);
+            bits = unshift(bits.wrapping_mul(inverse(0xBF58_476D_1CE4_E5B9)) & MASK, 30);
+            assert_eq!(bits ^ (spread(7) & MASK), number);
+        }
+    }
+
     #[test]
     fn ids_are_spread_over_their_whole_range() {
         let first_digits: HashSet<_> = (0..1000).map(|number| id(1, number).as_bytes()[0]).collect();
