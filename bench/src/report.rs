@@ -68,7 +68,7 @@ fn comparison(figures: &Path, charts: &Path) -> anyhow::Result<String> {
         vec![peer.name.clone(), version, peer.promise.clone()]
     });
     let header = ["peer", "version", "an acknowledgement means"];
-    writeln!(block, "{}", table::draw(Style::Markdown, &header, rows.collect()))?;
+    writeln!(block, "{}", table::draw(Style::Markdown, &header, 3, rows.collect()))?;
     for shape in &results.shapes {
         let chart = format!("compare-{}.svg", shape.name);
         chart::comparison(&charts.join(&chart), &results, &shape.name)?;
@@ -130,7 +130,7 @@ fn growth(figures: &Path, charts: &Path) -> anyhow::Result<String> {
         ),
         row("seconds in which the client made events instead of sending them", shown(Some(made), 1)),
     ];
-    writeln!(block, "{}", table::draw(Style::Markdown, &["what", "figure"], rows))?;
+    writeln!(block, "{}", table::draw(Style::Markdown, &["what", "figure"], 1, rows))?;
     Ok(block)
 }
 

@@ -32,15 +32,15 @@ const COLUMNS: [Column; 8] = [
     Column { header: "disk B/event", value: Figures::disk_per_event, decimals: 0 },
 ];
 
-/// Draws a table; the first column is text, the others are numbers.
-pub(crate) fn draw(style: Style, header: &[&str], rows: Vec<Vec<String>>) -> String {
+/// Draws a table; the columns from `numbers` on are aligned to the right.
+pub(crate) fn draw(style: Style, header: &[&str], numbers: usize, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     let preset = if style == Style::Plain { presets::NOTHING } else { presets::ASCII_MARKDOWN };
     table.load_style(preset).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.to_vec());
     for row in rows {
         let cell = |(column, text)| {
-            let side = if column == 0 { CellAlignment::Left } else { CellAlignment::Right };
+            let side = if column < numbers { CellAlignment::Left } else { CellAlignment::Right };
             Cell::new(text).set_alignment(side)
         };
         table.add_row(row.into_iter().enumerate().map(cell));
@@ -86,7 +86,7 @@ fn rows(
         cells.push(verified(results, &peer.name, shape));
         cells
     });
-    draw(style, &header, rows.collect())
+    draw(style, &header, 1, rows.collect())
 }
 
 /// Whether all rounds of a peer answered and stored what they should.
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_document_gets_a_table_of_markdown() {
-        let text = draw(Style::Markdown, &["a", "b"], vec![vec!["x".to_owned(), "1".to_owned()]]);
+        let text = draw(Style::Markdown, &["a", "b"], 1, vec![vec!["x".to_owned(), "1".to_owned()]]);
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         assert!(lines.iter().all(|line| line.starts_with('|') && line.ends_with('|')), "{text}");
     }

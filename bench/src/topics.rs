@@ -115,7 +115,7 @@ impl Topics {
             ]
         });
         let header = ["topics", "events/s", "ratio", "p50 ms", "p99 ms", "max ms", "memory MiB", "verified"];
-        table::draw(style, &header, rows.collect())
+        table::draw(style, &header, 0, rows.collect())
     }
 }
 

@@ -83,7 +83,9 @@ impl Peer for Redis {
     }
 
     fn version(&self) -> anyhow::Result<String> {
-        said(Command::new(find(self.program.as_deref(), "redis-server")?).arg("--version"))
+        let version = said(Command::new(find(self.program.as_deref(), "redis-server")?).arg("--version"))?;
+        // Behind it stand details of the build.
+        Ok(version.split(" sha=").next().unwrap_or_default().to_owned())
     }
 
     async fn start(&self, directory: &Path) -> anyhow::Result<Box<dyn Running>> {
