@@ -3,9 +3,11 @@
 FROM rust:1.95-slim-bookworm AS build
 RUN command -v cc >/dev/null || (apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev)
 WORKDIR /build
-# The dependencies first, against an empty program: this layer is made again only when they change.
+# The dependencies first, against an empty program: this layer is made again only when they change. The other
+# member of the workspace is never built here, but cargo wants to see it.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
+COPY bench/Cargo.toml bench/Cargo.toml
+RUN mkdir src bench/src && echo 'fn main() {}' | tee src/main.rs > bench/src/main.rs && touch src/lib.rs \
     && cargo build --release --locked && rm -r src
 COPY config config
 COPY src src

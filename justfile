@@ -16,6 +16,15 @@ lint:
     cargo fmt --all
     cargo clippy --workspace --all-targets -- -D warnings
 
+# The tests of the comparison with other systems, which `just test` does not build.
+test-bench:
+    cargo test -p sekali-bench
+
+# sekali beside NATS, Redis, PostgreSQL and SQLite; see docs/BENCHMARKS.md.
+compare *arguments:
+    cargo build --release
+    cargo run --release -p sekali-bench -- compare {{arguments}}
+
 # Everything that a change must pass.
 ci:
     .ci/run

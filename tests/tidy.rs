@@ -56,8 +56,13 @@ fn layer_of(file: &str) -> &str {
 
 /// The source files of the program, without what only its tests compile.
 fn program() -> BTreeMap<String, String> {
+    code_of("src")
+}
+
+/// The source files below a folder, without what only tests compile.
+fn code_of(folder: &str) -> BTreeMap<String, String> {
     let of_tests = ["/tests/", "/tests.rs", "/testing.rs", "/contract.rs"];
-    let mut sources = files("src", &["rs"]);
+    let mut sources = files(folder, &["rs"]);
     sources.retain(|file, _| !of_tests.iter().any(|part| file.contains(part)));
     for source in sources.values_mut() {
         let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
@@ -117,7 +122,7 @@ fn the_architecture_document_has_the_same_layers() {
 
 #[test]
 fn every_source_file_begins_with_what_it_is_and_stays_small() {
-    for folder in ["src", "tests"] {
+    for folder in ["src", "tests", "bench"] {
         for (file, source) in files(folder, &["rs"]) {
             assert!(source.starts_with("//!"), "{file} does not begin with //!");
             let lines = source.lines().count();
@@ -127,8 +132,8 @@ fn every_source_file_begins_with_what_it_is_and_stays_small() {
 }
 
 #[test]
-fn no_unwrap_no_allow_no_leftovers_in_the_program() {
-    for (file, code) in program() {
+fn no_unwrap_no_allow_no_leftovers_in_the_programs() {
+    for (file, code) in program().into_iter().chain(code_of("bench/src")) {
         for forbidden in [".unwrap()", "#[allow", "todo!", "unimplemented!", "FIXME", "super::super"] {
             assert!(!code.contains(forbidden), "{file} contains {forbidden}");
         }
@@ -154,8 +159,9 @@ fn documents_name_only_files_that_exist() {
     }
 }
 
+/// Links of a document are relative to its folder, and code is named as within `src`.
 fn exists(path: &Path) -> bool {
-    root().join(path).exists() || root().join("src").join(path).exists()
+    ["", "src", "docs"].iter().any(|folder| root().join(folder).join(path).exists())
 }
 
 #[test]
