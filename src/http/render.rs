@@ -27,10 +27,13 @@ pub(super) fn time(time: Timestamp) -> String {
 pub(super) fn event(out: &mut Vec<u8>, stored: &StoredEvent, lines: Lines) -> io::Result<()> {
     let Parts { topic, event_id, timestamp, source, payload } = stored.event.parts();
     write!(out, "{{\"seq\":{}", stored.seq)?;
-    for (name, text) in
-        [("topic", topic), ("event_id", event_id), ("timestamp", timestamp), ("source", source)]
-    {
-        write!(out, ",\"{name}\":")?;
+    for (name, text) in [
+        (",\"topic\":", topic),
+        (",\"event_id\":", event_id),
+        (",\"timestamp\":", timestamp),
+        (",\"source\":", source),
+    ] {
+        out.extend_from_slice(name.as_bytes());
         string(out, text)?;
     }
     out.extend_from_slice(b",\"payload\":");

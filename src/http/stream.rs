@@ -1,13 +1,14 @@
-//! A list of events as an answer: one short read after the other, each only when the client has taken what came
-//! before, so that memory stays constant and no transaction waits for a slow client.
+//! A list of events as an answer: one short read after the other, one ahead of what the client has taken, so that
+//! memory stays constant and no transaction waits for a slow client.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, rt};
 use futures_util::stream;
+use tokio::task::JoinHandle;
 
 use super::failure::Failure;
 use super::headers::NDJSON;
@@ -52,7 +53,7 @@ pub(super) async fn answer(
     }
     let mut whole = match *request.method() {
         Method::HEAD => response.streaming(stream::empty::<io::Result<Bytes>>()),
-        _ => response.streaming(stream::try_unfold((Some(first), listing), step)),
+        _ => response.streaming(stream::try_unfold(Rest::Ready(first, listing), step)),
     };
     if request.version() < Version::HTTP_11 {
         // HTTP/1.0 knows no chunks: there the end of the connection is the end of the list.
@@ -62,20 +63,24 @@ pub(super) async fn answer(
     Ok(whole)
 }
 
-/// Gives what is ready, else reads the next page. After an error the connection is cut, so that the client
-/// cannot take a part for the whole.
-async fn step(
-    (ready, mut listing): (Option<Vec<u8>>, Listing),
-) -> Result<Option<(Bytes, (Option<Vec<u8>>, Listing))>, io::Error> {
-    let chunk = match ready {
-        Some(first) => first,
-        None if listing.done() => return Ok(None),
-        None => listing.next().await.map_err(|error| {
-            tracing::error!(%error, topic = %listing.plan.topic, given = listing.given, "a read was cut off");
-            io::Error::other(error.to_string())
-        })?,
+/// The pieces of an answer that are still to be given.
+enum Rest {
+    Ready(Vec<u8>, Listing),
+    /// The next piece is read while the client takes the one before: one, so that memory stays constant.
+    Ahead(JoinHandle<io::Result<(Vec<u8>, Listing)>>),
+    Nothing,
+}
+
+/// Gives a piece, and begins to read the next one. After an error the connection is cut, so that the client cannot
+/// take a part for the whole.
+async fn step(rest: Rest) -> io::Result<Option<(Bytes, Rest)>> {
+    let (piece, listing) = match rest {
+        Rest::Ready(piece, listing) => (piece, listing),
+        Rest::Ahead(reading) => reading.await.map_err(io::Error::other)??,
+        Rest::Nothing => return Ok(None),
     };
-    Ok(Some((chunk.into(), (None, listing))))
+    let next = if listing.done() { Rest::Nothing } else { Rest::Ahead(rt::spawn(listing.read_on())) };
+    Ok(Some((piece.into(), next)))
 }
 
 /// A plan that is being carried out.
@@ -108,6 +113,14 @@ impl ReadError {
 impl Listing {
     fn done(&self) -> bool {
         self.given == self.plan.count
+    }
+
+    async fn read_on(mut self) -> io::Result<(Vec<u8>, Self)> {
+        let piece = self.next().await.map_err(|error| {
+            tracing::error!(%error, topic = %self.plan.topic, given = self.given, "a read was cut off");
+            io::Error::other(error.to_string())
+        })?;
+        Ok((piece, self))
     }
 
     /// The next piece of the answer: a page of events and, around them, where the list begins and ends.

@@ -18,11 +18,12 @@ use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
 
 /// Slices that a transaction writes beside its events, however few those are: the smaller this is, the less a
 /// commit waits for the index.
-const SLICES_PER_COMMIT: usize = 64;
+const SLICES_PER_COMMIT: usize = 16;
 
 /// Events for each further slice. A block holds 125 keys, and a key is written once by its seal and once for each
-/// level of merges, so that this outruns the events up to seven levels.
-const EVENTS_PER_SLICE: usize = 16;
+/// level of merges: this outruns the events up to five levels, which is 17 thousand million keys. More would only make
+/// the commits during a seal or a merge longer than the others.
+const EVENTS_PER_SLICE: usize = 24;
 
 /// Slices of a transaction that has nothing else to do.
 const SLICES_WHEN_IDLE: usize = 2_048;

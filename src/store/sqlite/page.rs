@@ -3,8 +3,9 @@
 use rusqlite::Connection;
 
 use super::index::SharedMemory;
+use super::rows::{self, Rows};
 use super::topics::TopicId;
-use super::{rows, runs, topics};
+use super::{runs, topics};
 use crate::domain::StoredEvent;
 use crate::store::{Order, PAGE_BYTES, PageQuery, StoreError};
 
@@ -21,9 +22,13 @@ pub(super) fn read(
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let Some(topic) = topics::load(connection, &query.topic)? else { return Ok(Vec::new()) };
     let wanted = Seqs { first: query.first.max(1), last: query.last.min(topic.last_seq) };
+    let recent = Recent::look(memory, topic.id, wanted, query);
+    // One for all that follows: to begin and end one for each row would take longer than to read it.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut rows = Rows::of(&snapshot, topic.id, query.topic.as_str())?;
     let (mut events, mut bytes) = (Vec::new(), 0);
-    for place in places(connection, memory, topic.id, wanted, query)? {
-        let stored = rows::at(connection, (topic.id, query.topic.as_str()), place)?;
+    for place in places(&snapshot, recent, topic.id, wanted, query)? {
+        let stored = rows.at(place)?;
         bytes += stored.event.bytes();
         if bytes > PAGE_BYTES && !events.is_empty() {
             break;
@@ -42,12 +47,11 @@ struct Seqs {
 
 fn places(
     connection: &Connection,
-    memory: &SharedMemory,
+    recent: Recent,
     topic: TopicId,
     wanted: Seqs,
     query: &PageQuery,
 ) -> Result<Vec<Place>, StoreError> {
-    let recent = Recent::look(memory, topic, wanted, query);
     let behind = behind(connection, topic, wanted, &recent)?;
     let first_behind = behind.first().map_or(u64::MAX, |(seq, _)| *seq);
     let sealed = Seqs { last: wanted.last.min(recent.first - 1).min(first_behind - 1), ..wanted };

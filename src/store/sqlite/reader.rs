@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::index::SharedMemory;
+use super::rows::Rows;
 use super::runs::{self, Search};
 use super::topics::TopicId;
 use super::{Options, page, rows, topics};
@@ -77,7 +78,7 @@ impl Reader for SqliteReader {
         let keys = self.keys();
         let read = move |connection: &Connection| {
             let Some((topic, entry)) = keys.find(connection, &key)? else { return Ok(None) };
-            rows::at(connection, (topic, key.topic.as_str()), (entry.seq, entry.pos)).map(Some)
+            Rows::of(connection, topic, key.topic.as_str())?.at((entry.seq, entry.pos)).map(Some)
         };
         self.read(read).await
     }

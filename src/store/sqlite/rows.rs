@@ -66,24 +66,33 @@ pub(super) fn received_at(connection: &Connection, pos: u64) -> Result<Timestamp
     time(connection.prepare_cached(sql)?.query_row([pos.cast_signed()], |row| row.get(0))?)
 }
 
-/// The event at a position, which must have this topic and seq: the index and the rows agree, or one of them
-/// is damaged.
-pub(super) fn at(
-    connection: &Connection,
-    (topic, name): (TopicId, &str),
-    (seq, pos): (u64, u64),
-) -> Result<StoredEvent, StoreError> {
-    let sql =
-        "SELECT seq, received_at, event_id, timestamp, source, payload, topic FROM events WHERE pos = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([pos.cast_signed()])?;
-    if let Some(row) = rows.next()?
-        && row.get::<_, i64>(6)? == topic.0
-        && row.get::<_, i64>(0)?.cast_unsigned() == seq
-    {
-        return stored_event(name, row);
+/// Reads events of one topic by their positions.
+pub(super) struct Rows<'c> {
+    select: CachedStatement<'c>,
+    topic: TopicId,
+    name: &'c str,
+}
+
+impl<'c> Rows<'c> {
+    pub(super) fn of(connection: &'c Connection, topic: TopicId, name: &'c str) -> rusqlite::Result<Self> {
+        let sql =
+            "SELECT seq, received_at, event_id, timestamp, source, payload, topic FROM events WHERE pos = ?1";
+        Ok(Self { select: connection.prepare_cached(sql)?, topic, name })
     }
-    Err(StoreError::Damaged(format!("topic {name}: the row of seq {seq} is not at position {pos}")))
+
+    /// The event at a position, which must have this topic and seq: the index and the rows agree, or one of them
+    /// is damaged.
+    pub(super) fn at(&mut self, (seq, pos): (u64, u64)) -> Result<StoredEvent, StoreError> {
+        let mut rows = self.select.query([pos.cast_signed()])?;
+        if let Some(row) = rows.next()?
+            && row.get::<_, i64>(6)? == self.topic.0
+            && row.get::<_, i64>(0)?.cast_unsigned() == seq
+        {
+            return stored_event(self.name, row);
+        }
+        let name = self.name;
+        Err(StoreError::Damaged(format!("topic {name}: the row of seq {seq} is not at position {pos}")))
+    }
 }
 
 /// The seq and position of each event of a topic behind a position.

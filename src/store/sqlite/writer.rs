@@ -207,7 +207,7 @@ impl SqliteWriter {
                     staged.topics.insert(name.clone(), StagedTopic { state, counts: *counts });
                 }
                 Ok(None) => {
-                    tracing::error!(topic = %name, "a topic that had events is gone; its repeats are not counted")
+                    tracing::error!(topic = %name, "a topic that had events is gone; its repeats are not counted");
                 }
                 Err(StoreError::Damaged(what)) => {
                     tracing::error!(what, "repeats of a damaged topic are not counted");
