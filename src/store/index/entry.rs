@@ -25,24 +25,32 @@ pub(in crate::store) struct Entry {
 }
 
 impl Entry {
+    /// The entry of a key, from what [`Entry::packed`] gave.
+    pub(super) fn unpack(key: u128, packed: u128) -> Self {
+        let bits = |shift: u32, max: u64| u64::try_from(packed >> shift & u128::from(max)).unwrap_or(max);
+        Self { key, pos: bits(88, MAX_NUMBER), seq: bits(48, MAX_NUMBER), digest: bits(0, DIGEST_MASK) }
+    }
+
+    /// Position, seq and digest: 40, 40 and 48 bits.
+    pub(super) fn packed(self) -> u128 {
+        debug_assert!(self.pos <= MAX_NUMBER && self.seq <= MAX_NUMBER, "a log has fewer than 2^40 events");
+        u128::from(self.pos) << 88 | u128::from(self.seq) << 48 | u128::from(self.digest)
+    }
+
     /// An entry as it is stored.
     pub(in crate::store) fn to_bytes(self) -> [u8; ENTRY_BYTES] {
-        debug_assert!(self.pos <= MAX_NUMBER && self.seq <= MAX_NUMBER, "a log has fewer than 2^40 events");
         let mut bytes = [0; ENTRY_BYTES];
-        bytes[..16].copy_from_slice(&self.key.to_be_bytes());
-        bytes[16..21].copy_from_slice(&self.pos.to_be_bytes()[3..]);
-        bytes[21..26].copy_from_slice(&self.seq.to_be_bytes()[3..]);
-        bytes[26..].copy_from_slice(&self.digest.to_be_bytes()[2..]);
+        let (key, rest) = bytes.split_at_mut(16);
+        key.copy_from_slice(&self.key.to_be_bytes());
+        rest.copy_from_slice(&self.packed().to_be_bytes());
         bytes
     }
 
     /// The entry in these bytes.
     pub(super) fn from_bytes(bytes: &[u8; ENTRY_BYTES]) -> Self {
-        let number = |range: std::ops::Range<usize>| {
-            bytes[range].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
-        };
-        let key = u128::from(number(0..8)) << 64 | u128::from(number(8..16));
-        Self { key, pos: number(16..21), seq: number(21..26), digest: number(26..32) }
+        let number = |half: &[u8]| half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte));
+        let (key, packed) = bytes.split_at(16);
+        Self::unpack(number(key), number(packed))
     }
 }
 

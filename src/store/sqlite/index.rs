@@ -339,7 +339,10 @@ impl Index {
 /// Freezes the recent keys and begins to seal them.
 fn start_seal(memory: &mut Memory, next_block: &mut u64) -> Option<Building> {
     // What could not be sealed before comes first.
-    let recent = memory.frozen.take().unwrap_or_else(|| Arc::new(mem::take(&mut memory.active)));
+    let recent = memory.frozen.take().unwrap_or_else(|| {
+        let next = Recent::with_capacity(memory.active.len());
+        Arc::new(mem::replace(&mut memory.active, next))
+    });
     memory.frozen = Some(Arc::clone(&recent));
     let first_pos = memory.runs.last().map_or(0, |run| run.span.last_pos) + 1;
     Building::seal(recent, first_pos, next_block)
