@@ -6,6 +6,7 @@ WORKDIR /build
 # The dependencies first, against an empty program: this layer is made again only when they change. The other
 # member of the workspace is never built here, but cargo wants to see it.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY bench/Cargo.toml bench/Cargo.toml
 RUN mkdir src bench/src && echo 'fn main() {}' | tee src/main.rs > bench/src/main.rs && touch src/lib.rs \
     && cargo build --release --locked && rm -r src
