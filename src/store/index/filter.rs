@@ -41,7 +41,8 @@ impl Filter {
     /// Whether the key may have been inserted; certain where it says no.
     pub(super) fn may_contain(&self, key: u128) -> bool {
         let block = &self.blocks[self.block_of(key)];
-        block.iter().zip(mask(key)).all(|(word, bit)| word & bit != 0)
+        // All words, also where the first says no: a branch that is guessed wrong takes longer.
+        block.iter().zip(mask(key)).fold(0, |missing, (word, bit)| missing | (!word & bit)) == 0
     }
 
     /// The filter as bytes, little endian.

@@ -67,10 +67,15 @@ impl Run {
         self.fences == other.fences
     }
 
+    /// Whether the run may hold this key; certain where it says no.
+    pub(in crate::store) fn may_contain(&self, key: u128) -> bool {
+        self.filter.may_contain(key)
+    }
+
     /// The ids of the blocks that may hold this key: none, or one, and seldom two, where two blocks begin with
     /// the same upper half.
     pub(in crate::store) fn blocks_of(&self, key: u128) -> std::ops::Range<u64> {
-        if !self.filter.may_contain(key) {
+        if !self.may_contain(key) {
             return 0..0;
         }
         let upper = upper(key);

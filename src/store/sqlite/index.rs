@@ -1,6 +1,7 @@
 //! The dedup index of a file: what memory holds of it, shared with the readers, and how the writer keeps it.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::mem;
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -149,19 +150,31 @@ impl Index {
         Ok(index)
     }
 
-    /// The entry of a key, seen from inside the writer's transaction.
+    /// The entry of each of these keys, seen from inside the writer's transaction.
     ///
     /// invariant 3: every stored key is in the recent keys, in the frozen ones or in a run, and this looks into all.
-    pub(super) fn find(&self, connection: &Connection, key: u128) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn find(
+        &self,
+        connection: &Connection,
+        keys: &[u128],
+    ) -> Result<Vec<Option<Entry>>, StoreError> {
         let memory = self.memory.read();
-        if let Some(entry) = memory.recent(key) {
-            return Ok(Some(entry));
+        let mut found: Vec<_> = keys.iter().map(|key| memory.recent(*key)).collect();
+        let mut probable = Vec::new();
+        // What is repeated is mostly recent, so the newest run comes first. Each filter is asked for all keys at once:
+        // a question is a line of memory that is in no cache, and such questions do not wait for each other.
+        for run in memory.runs.iter().rev() {
+            let maybe = |at: &usize| found[*at].is_none() && run.may_contain(keys[*at]);
+            probable.extend((0..keys.len()).filter(maybe));
+            for at in probable.drain(..) {
+                found[at] = match runs::search(connection, iter::once(run.as_ref()), keys[at])? {
+                    Search::Found(entry) => Some(entry),
+                    Search::NotThere => None,
+                    Search::Outdated(block) => return Err(runs::missing_block(block)),
+                };
+            }
         }
-        match runs::search(connection, memory.runs.iter().map(Arc::as_ref), key)? {
-            Search::Found(entry) => Ok(Some(entry)),
-            Search::NotThere => Ok(None),
-            Search::Outdated(block) => Err(runs::missing_block(block)),
-        }
+        Ok(found)
     }
 
     /// Checks that the next seq of a topic, as its row has it, is the one that follows those of the index.

@@ -130,15 +130,13 @@ impl SqliteWriter {
             *rejected += batch.events.len() as u64;
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
         };
+        let hash = |event: &Event| self.hasher.key(topic.state.id.0, event.event_id());
+        let hashes: Vec<_> = batch.events.iter().map(hash).collect();
+        let found = self.index.find(&self.connection, &hashes)?;
         let mut verdicts = Vec::with_capacity(batch.events.len());
-        for event in &batch.events {
-            let key = self.hasher.key(topic.state.id.0, event.event_id());
+        for ((event, key), stored) in batch.events.iter().zip(hashes).zip(found) {
             let digest = self.hasher.digest(event.payload().as_bytes());
-            let known = match keys.get(&key) {
-                Some(entry) => Some(*entry),
-                None => self.index.find(&self.connection, key)?,
-            };
-            let verdict = if let Some(first) = known {
+            let verdict = if let Some(first) = stored.or_else(|| keys.get(&key).copied()) {
                 self.repeat(first, digest, event)?
             } else {
                 // invariant 6: a seq is used by an event of the same transaction, or not at all.
