@@ -2,6 +2,7 @@
 //!
 //! Everything here is a plain value or a pure function. The rules are those of docs/API.md.
 
+mod bytes;
 mod decimal;
 mod event;
 mod name;
@@ -11,6 +12,6 @@ mod verdict;
 
 pub use event::{Event, Field, Parts, StoredEvent};
 pub use name::{NAME_MAX_BYTES, Topic, check_name};
-pub use payload::{check_payload, same_value};
+pub use payload::{check_payload, has_escape, same_value};
 pub use timestamp::check_timestamp;
 pub use verdict::{Counts, Fault, FaultCode, Refusal, Verdict};

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::domain::{Fault, FaultCode, Field};
+use crate::domain::{Fault, FaultCode, Field, has_escape};
 
 /// The most unknown and repeated fields that are named for one event; it bounds the answer to a hostile one.
 const NAMED_MAX: usize = 16;
@@ -78,7 +78,7 @@ pub(super) fn unescaped(literal: &str) -> Cow<'_, str> {
 /// The text of a JSON string literal, without a copy where nothing is escaped; `None` where it has a lone
 /// surrogate, the one thing that valid JSON strings can have and Unicode text cannot.
 pub(super) fn text(literal: &str) -> Option<Cow<'_, str>> {
-    if literal.contains('\\') {
+    if has_escape(literal) {
         return serde_json::from_str::<String>(literal).ok().map(Cow::Owned);
     }
     let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
