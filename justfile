@@ -29,6 +29,10 @@ compare *arguments:
 parts *arguments:
     cargo bench -p sekali-bench --bench parts -- {{arguments}}
 
+# The instructions that an event costs, against those of bench/instructions.txt.
+instructions:
+    .ci/instructions
+
 # Everything that a change must pass.
 ci:
     .ci/run

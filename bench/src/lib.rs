@@ -1,4 +1,4 @@
-//! What the comparison and the benches of the parts have in common.
+//! What the comparison, the benches of the parts and the instruction count have in common.
 //!
 //! | module | what it owns |
 //! | --- | --- |
