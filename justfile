@@ -25,6 +25,14 @@ compare *arguments:
     cargo build --release
     cargo run --release -p sekali-bench -- compare {{arguments}}
 
+# How long each part takes on its own; an argument chooses parts by name. See docs/BENCHMARKS.md.
+parts *arguments:
+    cargo bench -p sekali-bench --bench parts -- {{arguments}}
+
+# The instructions that an event costs, against those of bench/instructions.txt.
+instructions:
+    .ci/instructions
+
 # Everything that a change must pass.
 ci:
     .ci/run

@@ -5,16 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 
+use crate::plan::Request;
 use crate::process::{Meter, Used};
-
-/// One request.
-#[derive(Debug)]
-pub(crate) struct Request<T> {
-    /// What is sent.
-    pub(crate) content: T,
-    /// For each of its events, whether it is new: the verdict that it must get.
-    pub(crate) new: Vec<bool>,
-}
 
 /// What a peer said of the events of one request.
 #[derive(Debug, Default, Clone, Copy)]

@@ -12,12 +12,12 @@ use tempfile::TempDir;
 
 use crate::chart;
 use crate::disk::{Syncs, allocated, millis};
-use crate::drive::{Driven, Request, drive};
+use crate::drive::{Driven, drive};
 use crate::environment::Environment;
 use crate::http::{Http, Verdicts, publish};
 use crate::output;
 use crate::peers::{Peer, Sekali};
-use crate::plan::{EVENT_BYTES, Lane, Load, Plan, Shape, Step};
+use crate::plan::{EVENT_BYTES, Lane, Load, Plan, Request, Shape, Step};
 use crate::process::{Meter, Used};
 use crate::reads::{self, Pages, Reads};
 use crate::results;

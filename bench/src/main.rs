@@ -10,7 +10,6 @@ mod growth;
 mod http;
 mod output;
 mod peers;
-mod plan;
 mod process;
 mod reads;
 mod report;
@@ -24,6 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
+use sekali_bench::plan;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Measure sekali and its peers.

@@ -9,8 +9,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::drive::{Answered, Request};
+use crate::drive::Answered;
 use crate::http::{shown, whole};
+use crate::plan::Request;
 use crate::wire::{Progress, Protocol};
 
 /// Events of a page.

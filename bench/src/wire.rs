@@ -7,7 +7,8 @@ use anyhow::ensure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::drive::{Answered, Connection, Request};
+use crate::drive::{Answered, Connection};
+use crate::plan::Request;
 
 /// Room for an answer; that to 1,000 events has about 40 KiB.
 const INPUT_BYTES: usize = 64 * 1024;

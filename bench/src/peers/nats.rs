@@ -18,9 +18,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{Peer, Running, find};
-use crate::drive::{Answered, Connection, Driven, Request, drive};
+use crate::drive::{Answered, Connection, Driven, drive};
 use crate::environment::said;
-use crate::plan::{Load, Plan, Step};
+use crate::plan::{Load, Plan, Request, Step};
 use crate::process::{Meter, Server, address_behind};
 use crate::reads;
 use crate::wire::{Progress, Protocol, Wire};

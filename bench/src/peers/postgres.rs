@@ -12,9 +12,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::{Peer, Running};
-use crate::drive::{Answered, Connection, Driven, Request, drive};
+use crate::drive::{Answered, Connection, Driven, drive};
 use crate::environment::said;
-use crate::plan::{Event, Load};
+use crate::plan::{Event, Load, Request};
 use crate::process::{Meter, Server, free_address};
 
 /// Where Debian puts the programs, by version.

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection as Database, params};
 
 use super::{Peer, Running};
-use crate::drive::{Answered, Connection, Driven, Request, drive};
-use crate::plan::{Event, Load};
+use crate::drive::{Answered, Connection, Driven, drive};
+use crate::plan::{Event, Load, Request};
 use crate::process::Meter;
 
 /// Memory for pages, in KiB: as much as a connection of sekali has.

@@ -25,36 +25,37 @@ const SOURCE_BYTES: usize = SOURCE_PREFIX.len() + SOURCE_DIGITS;
 const PAYLOAD_AT: usize = SOURCE_AT + SOURCE_BYTES + BEFORE_PAYLOAD.len();
 
 /// Bytes of every event as JSON.
-pub(crate) const EVENT_BYTES: usize = 220;
+pub const EVENT_BYTES: usize = 220;
 
 /// Topics that names of [`TOPIC_DIGITS`] can tell apart.
-pub(crate) const MAX_TOPICS: u32 = 100_000;
+pub const MAX_TOPICS: u32 = 100_000;
 
 /// What every event of a run has in common.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
+pub struct Plan {
     seed: u64,
     topics: u32,
 }
 
 /// One event as JSON, and its fields as places in it: every field has one width for all events.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Event<'a>(&'a str);
+pub struct Event<'a>(&'a str);
 
 impl Plan {
     /// Events of this seed, spread over so many topics, [`MAX_TOPICS`] at most.
-    pub(crate) fn new(seed: u64, topics: u32) -> Self {
-        debug_assert!((1..=MAX_TOPICS).contains(&topics));
+    #[must_use]
+    pub const fn new(seed: u64, topics: u32) -> Self {
+        debug_assert!(1 <= topics && topics <= MAX_TOPICS);
         Self { seed, topics }
     }
 
     /// Every topic's name.
-    pub(crate) fn topics(self) -> impl Iterator<Item = String> {
+    pub fn topics(self) -> impl Iterator<Item = String> {
         (0..self.topics).map(|topic| format!("topic-{topic:05}"))
     }
 
     /// Appends the event of this number as JSON, of [`EVENT_BYTES`].
-    pub(crate) fn write(self, number: u64, out: &mut Vec<u8>) {
+    pub fn write(self, number: u64, out: &mut Vec<u8>) {
         let shuffled = shuffle(self.seed, number);
         let random = spread(shuffled ^ 1);
         out.extend_from_slice(BEFORE_TOPIC);
@@ -73,7 +74,10 @@ impl Plan {
     }
 
     /// The events of these steps behind each other, for [`Event::all`].
-    pub(crate) fn text(self, steps: &[Step]) -> anyhow::Result<String> {
+    ///
+    /// # Errors
+    /// Never in practice: an event is ASCII.
+    pub fn text(self, steps: &[Step]) -> anyhow::Result<String> {
         let mut text = Vec::with_capacity(steps.len() * EVENT_BYTES);
         for step in steps {
             self.write(step.number, &mut text);
@@ -82,7 +86,10 @@ impl Plan {
     }
 
     /// Makes the event of this number in a buffer that is used again.
-    pub(crate) fn event(self, number: u64, buffer: &mut Vec<u8>) -> anyhow::Result<Event<'_>> {
+    ///
+    /// # Errors
+    /// As [`Plan::text`].
+    pub fn event(self, number: u64, buffer: &mut Vec<u8>) -> anyhow::Result<Event<'_>> {
         buffer.clear();
         self.write(number, buffer);
         Ok(Event(std::str::from_utf8(buffer)?))
@@ -91,37 +98,43 @@ impl Plan {
 
 impl<'a> Event<'a> {
     /// The events that stand behind each other in a text.
-    pub(crate) fn all(text: &'a str) -> impl Iterator<Item = Self> {
+    pub fn all(text: &'a str) -> impl Iterator<Item = Self> {
         (0..text.len() / EVENT_BYTES).map(|place| Self(&text[place * EVENT_BYTES..][..EVENT_BYTES]))
     }
 
     /// The whole event as JSON.
-    pub(crate) fn json(self) -> &'a str {
+    #[must_use]
+    pub fn json(self) -> &'a str {
         self.0
     }
 
     /// The field `topic`.
-    pub(crate) fn topic(self) -> &'a str {
+    #[must_use]
+    pub fn topic(self) -> &'a str {
         &self.0[TOPIC_AT..TOPIC_AT + TOPIC_BYTES]
     }
 
     /// The field `event_id`.
-    pub(crate) fn id(self) -> &'a str {
+    #[must_use]
+    pub fn id(self) -> &'a str {
         &self.0[ID_AT..ID_AT + ID_BYTES]
     }
 
     /// The field `timestamp`.
-    pub(crate) fn timestamp(self) -> &'a str {
+    #[must_use]
+    pub fn timestamp(self) -> &'a str {
         &self.0[TIMESTAMP_AT..TIMESTAMP_AT + TIMESTAMP_BYTES]
     }
 
     /// The field `source`.
-    pub(crate) fn source(self) -> &'a str {
+    #[must_use]
+    pub fn source(self) -> &'a str {
         &self.0[SOURCE_AT..SOURCE_AT + SOURCE_BYTES]
     }
 
     /// The field `payload`, a JSON object.
-    pub(crate) fn payload(self) -> &'a str {
+    #[must_use]
+    pub fn payload(self) -> &'a str {
         &self.0[PAYLOAD_AT..self.0.len() - 1]
     }
 }

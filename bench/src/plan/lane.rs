@@ -14,7 +14,7 @@ const NEAR: usize = 2000;
 
 /// An endless sequence of events.
 #[derive(Debug, Clone)]
-pub(crate) struct Lane {
+pub struct Lane {
     /// The number of its next event that is new.
     next: u64,
     /// Between the numbers of two of its new events; the lanes share all numbers out in turn.
@@ -32,16 +32,17 @@ pub(crate) struct Lane {
 
 /// One event to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Step {
+pub struct Step {
     /// Its number in the plan.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Whether it has not been sent before.
-    pub(crate) new: bool,
+    pub new: bool,
 }
 
 impl Lane {
     /// The lane of this index among so many.
-    pub(crate) fn new(seed: u64, index: u64, lanes: u64) -> Self {
+    #[must_use]
+    pub fn new(seed: u64, index: u64, lanes: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed ^ (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         Self {
             next: index,

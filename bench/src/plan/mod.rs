@@ -5,54 +5,65 @@ mod event;
 mod ids;
 mod lane;
 
-pub(crate) use event::{EVENT_BYTES, Event, MAX_TOPICS, Plan};
-pub(crate) use lane::{Lane, Step};
+pub use event::{EVENT_BYTES, Event, MAX_TOPICS, Plan};
+pub use lane::{Lane, Step};
 
 use std::time::Duration;
 
-use crate::drive::Request;
+/// One request.
+#[derive(Debug)]
+pub struct Request<T> {
+    /// What is sent.
+    pub content: T,
+    /// For each of its events, whether it is new: the verdict that it must get.
+    pub new: Vec<bool>,
+}
 
 /// How events are sent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// Its name in tables.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Connections, with one request in flight on each.
-    pub(crate) connections: u32,
+    pub connections: u32,
     /// Events of one request.
-    pub(crate) batch: u32,
+    pub batch: u32,
     /// Events in all.
-    pub(crate) events: u64,
+    pub events: u64,
     /// Nothing more is sent after this time.
-    pub(crate) limit: Duration,
+    pub limit: Duration,
 }
 
 /// What is sent, and how.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Load {
+pub struct Load {
     /// The events.
-    pub(crate) plan: Plan,
+    pub plan: Plan,
     /// Seeds the order.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// The connections and requests.
-    pub(crate) shape: Shape,
+    pub shape: Shape,
 }
 
 impl Load {
     /// The sequence of each connection.
-    pub(crate) fn lanes(&self) -> impl Iterator<Item = Lane> {
+    pub fn lanes(&self) -> impl Iterator<Item = Lane> {
         let lanes = u64::from(self.shape.connections);
         let seed = self.seed;
         (0..lanes).map(move |index| Lane::new(seed, index, lanes))
     }
 
     /// Requests of each connection, rounded up.
-    pub(crate) fn requests_each(&self) -> u64 {
+    #[must_use]
+    pub fn requests_each(&self) -> u64 {
         self.shape.events.div_ceil(u64::from(self.shape.connections) * u64::from(self.shape.batch))
     }
 
     /// The next request of a lane, with a content that `encode` makes of its steps.
-    pub(crate) fn request<T>(
+    ///
+    /// # Errors
+    /// Those of `encode`.
+    pub fn request<T>(
         &self,
         lane: &mut Lane,
         encode: impl FnOnce(&Plan, &[Step]) -> anyhow::Result<T>,
@@ -63,7 +74,10 @@ impl Load {
     }
 
     /// All requests of a lane, made before the clock starts.
-    pub(crate) fn requests<T>(
+    ///
+    /// # Errors
+    /// Those of `encode`.
+    pub fn requests<T>(
         &self,
         mut lane: Lane,
         mut encode: impl FnMut(&Plan, &[Step]) -> anyhow::Result<T>,
