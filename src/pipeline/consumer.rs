@@ -58,7 +58,8 @@ impl Handler<Consume> for Consumer {
     type Result = ();
 
     fn handle(&mut self, Consume { shares, undecided }: Consume, _: &mut Self::Context) {
-        undecided.add(shares.into_iter().filter_map(|(lane, share)| lane.decide(share, undecided.reply())));
+        let parts = shares.into_iter().filter_map(|(lane, share)| lane.decide(share, undecided.reply()));
+        undecided.add(parts.collect());
     }
 }
 

@@ -32,7 +32,7 @@ impl Undecided {
     }
 
     /// Adds what lanes could not decide.
-    pub(super) fn add(&self, parts: impl Iterator<Item = (Batch, Part)>) {
+    pub(super) fn add(&self, parts: Vec<(Batch, Part)>) {
         self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).extend(parts);
     }
 }
