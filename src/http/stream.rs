@@ -67,8 +67,17 @@ pub(super) async fn answer(
 enum Rest {
     Ready(Vec<u8>, Listing),
     /// The next piece is read while the client takes the one before: one, so that memory stays constant.
-    Ahead(JoinHandle<io::Result<(Vec<u8>, Listing)>>),
+    Ahead(Reading),
     Nothing,
+}
+
+/// A read on a task of its own, which ends with who waits for it.
+struct Reading(JoinHandle<io::Result<(Vec<u8>, Listing)>>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Gives a piece, and begins to read the next one. After an error the connection is cut, so that the client cannot
@@ -76,10 +85,11 @@ enum Rest {
 async fn step(rest: Rest) -> io::Result<Option<(Bytes, Rest)>> {
     let (piece, listing) = match rest {
         Rest::Ready(piece, listing) => (piece, listing),
-        Rest::Ahead(reading) => reading.await.map_err(io::Error::other)??,
+        Rest::Ahead(mut reading) => (&mut reading.0).await.map_err(io::Error::other)??,
         Rest::Nothing => return Ok(None),
     };
-    let next = if listing.done() { Rest::Nothing } else { Rest::Ahead(rt::spawn(listing.read_on())) };
+    let next =
+        if listing.done() { Rest::Nothing } else { Rest::Ahead(Reading(rt::spawn(listing.read_on()))) };
     Ok(Some((piece.into(), next)))
 }
 

@@ -1,6 +1,7 @@
 //! What may be in flight at once: bytes from their arrival, events from their parsing, until the commit.
 //!
-//! invariant 8: memory is bounded by this, by the hot caches' room and by `router.consumers`.
+//! invariant 8: memory is bounded by this, by the hot caches' room and by `router.consumers`. A lane of a retired
+//! consumer lives as long as events of it are in flight.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -31,8 +31,7 @@ pub(super) struct Lane {
 pub(super) struct Part {
     passed: Vec<PassedEvent>,
     lane: Arc<Lane>,
-    /// `None` once it is settled.
-    reply: Option<Reply>,
+    reply: Reply,
 }
 
 /// One event that was passed on.
@@ -54,7 +53,7 @@ impl Lane {
         let Share { events, indexes } = share;
         // The part is there before the first mark, so that a panic fails who waits for one.
         let passed = Vec::with_capacity(events.len());
-        let mut part = Part { passed, lane: Arc::clone(self), reply: Some(reply.clone()) };
+        let mut part = Part { passed, lane: Arc::clone(self), reply: reply.clone() };
         let (mut rest, mut decided) = (Vec::with_capacity(events.len()), Vec::new());
         for (event, index) in events.into_iter().zip(indexes) {
             let key = self.shared.hasher.key(&event);
@@ -73,7 +72,6 @@ impl Lane {
         }
         self.answer(reply, decided);
         if rest.is_empty() {
-            part.reply = None;
             return None;
         }
         Some((Batch { topic: self.topic.clone(), events: rest }, part))
@@ -108,31 +106,35 @@ impl Lane {
 impl Part {
     /// Gives verdicts, or the error, to the events and to who waits for them.
     pub(super) fn settle(mut self, outcome: Result<Vec<Verdict>, PublishError>) {
-        let Some(reply) = self.reply.take() else { return };
         match outcome {
-            Ok(verdicts) => self.decide(&reply, &verdicts),
-            Err(error) => self.fail(&reply, &error),
+            Ok(verdicts) => self.decide(&verdicts),
+            Err(error) => self.fail(&error),
         }
     }
 
-    fn decide(&self, reply: &Reply, verdicts: &[Verdict]) {
+    fn decide(&mut self, verdicts: &[Verdict]) {
         debug_assert_eq!(self.passed.len(), verdicts.len(), "a verdict for each event");
-        for (PassedEvent { key, marked, .. }, verdict) in self.passed.iter().zip(verdicts) {
-            if *marked {
-                let waiters = self.lane.cache.settle(*key, Some(*verdict));
+        let mut decided = Vec::with_capacity(verdicts.len());
+        // An event is taken out when it is settled, so that whatever is left is failed when this is dropped.
+        for verdict in verdicts.iter().rev() {
+            let Some(PassedEvent { index, key, marked }) = self.passed.pop() else { break };
+            decided.push((index, *verdict));
+            if marked {
+                let waiters = self.lane.cache.settle(key, Some(*verdict));
                 self.lane.answer_waiters(waiters, *verdict);
             } else {
-                self.lane.cache.learn(*key, *verdict);
+                self.lane.cache.learn(key, *verdict);
             }
         }
-        reply.decide(self.passed.iter().map(|event| event.index).zip(verdicts.iter().copied()));
+        self.reply.decide(decided);
     }
 
     /// Whether the events are stored is not known.
-    fn fail(&self, reply: &Reply, error: &PublishError) {
-        reply.fail(error);
-        for PassedEvent { key, .. } in self.passed.iter().filter(|event| event.marked) {
-            for waiter in self.lane.cache.settle(*key, None) {
+    fn fail(&mut self, error: &PublishError) {
+        while let Some(PassedEvent { key, marked, .. }) = self.passed.pop() {
+            self.reply.fail(error);
+            let waiters = if marked { self.lane.cache.settle(key, None) } else { Vec::new() };
+            for waiter in waiters {
                 waiter.reply.fail(error);
             }
         }
@@ -142,9 +144,7 @@ impl Part {
 impl Drop for Part {
     /// invariant 5: who held it has failed, and with it everyone who waits.
     fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            self.fail(&reply, &PublishError::ActorFailed);
-        }
+        self.fail(&PublishError::ActorFailed);
     }
 }
 

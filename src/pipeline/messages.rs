@@ -46,7 +46,7 @@ pub(super) struct Append {
     pub(super) parts: Vec<(Batch, Part)>,
 }
 
-/// To a consumer, as its last message: finish and stop.
+/// To a consumer, as its last message: stop.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Retire;

@@ -5,10 +5,10 @@
 //!        | Publish
 //!     Router        shares out by topic and lane; starts, finds, retires consumers    router, roster
 //!        | Consume
-//!     Consumers     one for each lane, spread over the shards' threads; each asks     consumer, hot_cache
+//!     Consumers     one for each lane, spread over the shards' threads; each asks     consumer, lane, hot_cache
 //!        |          its hot cache: stored -> duplicate; being committed -> waits;
-//!        | Append   unknown -> marked and passed on
-//!     Writer        one, on its own thread: group commits                             writer, commit
+//!        | Append   unknown -> marked and passed on                                   undecided
+//!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, commit
 //!        |
 //!     Store
 //! ```

@@ -72,7 +72,8 @@ impl Router {
         }
     }
 
-    /// Passes on the shares of a request: one message for each shard, however many topics there are.
+    /// Passes on the shares of a request: one message for each shard, however many topics there are, and one for each
+    /// lane whose consumer has to be started.
     fn dispatch(&mut self, shares: Vec<(LaneId, Share)>, undecided: &Undecided, context: &mut Context<Self>) {
         let now = Instant::now();
         let mut of_shards: Vec<Option<(Addr<Consumer>, Consume)>> = Vec::new();
@@ -93,6 +94,11 @@ impl Router {
         }
         // Only now, because to start consumers may retire those that were found.
         for (id, share) in without_consumer {
+            // Looked for again: a lane that waits already may just have been started before another one.
+            if let Some(Member { address, lane, .. }) = self.find(&id, now) {
+                address.do_send(Consume { shares: vec![(lane, share)], undecided: undecided.clone() });
+                continue;
+            }
             self.park(id, share, undecided.clone());
             self.unpark(context);
         }

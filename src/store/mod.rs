@@ -108,8 +108,8 @@ pub trait Reader: Send + Sync {
     async fn totals(&self) -> Result<Totals, StoreError>;
 }
 
-/// The most bytes of event texts in one page, unless a single event has more. It bounds what one slow
-/// reader holds in memory.
+/// The most bytes of event texts in one page, unless a single event has more. One slow reader holds two pages in
+/// memory: the one that it is given, and the next.
 pub const PAGE_BYTES: usize = 1 << 20;
 
 /// Which events of a topic to read.

@@ -217,6 +217,25 @@ async fn a_consumer_that_is_retired_at_any_moment_loses_no_event() {
     log.pipeline.stop().await;
 }
 
+// invariant 8: no lane gets a second consumer that nobody would ever retire.
+#[actix::test]
+async fn lanes_that_wait_for_consumers_at_once_get_one_each() {
+    let mut settings = settings();
+    (settings.router.consumers, settings.router.idle) = (3, Duration::ZERO);
+    let log = start(&settings);
+    let busy = async |task: usize| {
+        for round in 0..200 {
+            let topics = (0..4).map(|step| ((task + round * step) % 7).to_string());
+            let events = topics.map(|topic| event(&topic, &format!("{task} {round}"), "{}")).collect();
+            log.publish(events).await.unwrap();
+        }
+    };
+    join_all((0..8).map(busy)).await;
+    log.until(|log| log.metrics.consumers.get() == 0).await;
+    assert_eq!(log.restarts("router"), 0);
+    log.pipeline.stop().await;
+}
+
 /// Keeps an actor busy until the other end of the channel is gone.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -22,8 +22,9 @@ use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
 const SLICES_PER_COMMIT: usize = 16;
 
 /// Events for each further slice. A block holds 125 keys, and a key is written once by its seal and once for each
-/// level of merges: this outruns the events up to five levels, which is 17 thousand million keys. More would only make
-/// the commits during a seal or a merge longer than the others.
+/// level of merges: this outruns the events up to five levels, which is 14 thousand million keys. With a topic for each
+/// event, a seal has three slices of segments for each of blocks, which this just outruns too. A smaller number would
+/// only make the commits during a seal or a merge longer than the others.
 const EVENTS_PER_SLICE: usize = 24;
 
 /// Slices of a transaction that has nothing else to do.
@@ -131,7 +132,7 @@ impl Index {
         let mut loaded = match opening::load(connection) {
             Err(StoreError::Damaged(what)) => {
                 tracing::warn!(what, "the dedup index is damaged; building it again from the rows");
-                runs::clear(connection)?;
+                runs::forget(connection)?;
                 Vec::new()
             }
             loaded => loaded?,

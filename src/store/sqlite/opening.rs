@@ -78,7 +78,7 @@ pub(super) fn rebuild(
     done: &dyn Fn(u64),
 ) -> Result<(), StoreError> {
     let mut next_block = runs::unused_block(connection)?;
-    runs::clear(connection)?;
+    runs::forget(connection)?;
     let (mut sealed, last_pos) = (0, rows::last_pos(connection)?);
     while sealed < last_pos {
         let recent = rows::recent(connection, hasher, sealed, seal_keys, Unreadable::Keep(kept))?;

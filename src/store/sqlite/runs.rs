@@ -315,7 +315,8 @@ pub(super) fn orphaned_parts(connection: &Connection) -> rusqlite::Result<Vec<u6
     Ok(orphans)
 }
 
-/// Empties the index, to be built again from the rows.
-pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("DELETE FROM runs; DELETE FROM parts; DELETE FROM blocks; DELETE FROM segments;")
+/// Empties the directory, so that the index is built again from the rows. The blocks stay, left over, until that is
+/// done: they may be all that is known of the keys of rows that cannot be read.
+pub(super) fn forget(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("DELETE FROM runs; DELETE FROM segments")
 }

@@ -206,7 +206,7 @@ impl Pass<'_> {
         let Some(seen) = seen else {
             return self.fault(&format!("{}: no topic has this number", self.describe(place)));
         };
-        let (next, seq) = (seen.last + 1, seq.cast_unsigned());
+        let (next, seq) = (seen.last.saturating_add(1), seq.cast_unsigned());
         if pos.cast_unsigned() <= self.sealed {
             seen.places = seen.places.wrapping_add(self::place(topic, seq, pos.cast_unsigned()));
         }

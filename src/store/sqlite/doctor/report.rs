@@ -125,7 +125,8 @@ impl Cure {
             }
             Self::Restore => {
                 "no command can know what was there: keep a copy of the file, and put back a backup from before \
-                 the damage; without one, sekali answers for all that is whole, and 500 store_damaged for the rest"
+                 the damage; without one, sekali answers for all that is whole, and 500 store_damaged for the rest; if it \
+                 does not start, `--rebuild-index` lets it"
             }
             Self::Recount => {
                 "where no event is missing, only this counter is wrong: set it to what the rows say with a SQLite shell"

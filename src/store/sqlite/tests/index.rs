@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use super::{left_by_a_kill, open, outsider, settings};
 use crate::domain::Verdict;
 use crate::store::contract::{append, batch, read_all, topic, wait};
-use crate::store::sqlite::{SqliteStore, runs};
-use crate::store::{Engine, Order, PageQuery, Writer};
+use crate::store::sqlite::{Doctor, SqliteStore, runs};
+use crate::store::{Engine, Order, PageQuery, StoreError, Writer};
 
 /// Appends a new event to one of three topics, so many times, each in a commit of its own.
 pub(super) fn append_many(writer: &mut dyn Writer, numbers: Range<u64>) {
@@ -171,4 +171,23 @@ fn an_index_of_more_events_than_there_are_is_damage() {
     assert_eq!(append(&mut *writer, &batch("new", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
     let lost = batch("topic 0", &[("299", "{}")]);
     assert!(writer.append(&[&lost], Timestamp::UNIX_EPOCH).is_err(), "its topic counts more events");
+}
+
+// invariant 3: a start that fails leaves what is known of keys that no row tells any more.
+#[test]
+fn a_damaged_index_is_not_dropped_before_another_one_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || SqliteStore::open_sealing(&settings(directory.path()), 10);
+    append_many(&mut *open().unwrap().open_writer().unwrap(), 0..300);
+    outsider(&directory)
+        .execute_batch(
+            "UPDATE parts SET data = zeroblob(length(data)); UPDATE events SET event_id = '' WHERE pos = 13",
+        )
+        .unwrap();
+    assert!(matches!(open(), Err(StoreError::Damaged(_))), "a key that cannot be read must not become new");
+    let report =
+        Doctor::open_sealing(&settings(directory.path()), 10).unwrap().rebuild_index(&|_| ()).unwrap();
+    assert!(report.notes.iter().all(|note| !note.contains("LOST")), "{:?}", report.notes);
+    let known = append(&mut *open().unwrap().open_writer().unwrap(), &batch("topic 0", &[("12", "{}")]));
+    assert_eq!(known, [Verdict::Duplicate { seq: 5, conflict: false }]);
 }
