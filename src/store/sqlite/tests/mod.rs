@@ -51,6 +51,17 @@ fn the_sqlite_engine_keeps_the_contract() {
     }
 }
 
+#[test]
+fn sqlite_is_compiled_as_this_workspace_says() {
+    let connection = Connection::open_in_memory().unwrap();
+    let mut options = connection.prepare("PRAGMA compile_options").unwrap();
+    let options: Vec<String> = options.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(
+        options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"),
+        "see .cargo/config.toml: {options:?}"
+    );
+}
+
 // invariant 10: one owner.
 #[test]
 fn a_second_owner_is_refused_until_the_first_is_gone() {
