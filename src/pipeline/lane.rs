@@ -107,13 +107,14 @@ impl Part {
     /// Gives verdicts, or the error, to the events and to who waits for them.
     pub(super) fn settle(mut self, outcome: Result<Vec<Verdict>, PublishError>) {
         match outcome {
-            Ok(verdicts) => self.decide(&verdicts),
+            Ok(verdicts) if verdicts.len() == self.passed.len() => self.decide(&verdicts),
+            // Which verdict is whose cannot be known.
+            Ok(_) => self.fail(&PublishError::ActorFailed),
             Err(error) => self.fail(&error),
         }
     }
 
     fn decide(&mut self, verdicts: &[Verdict]) {
-        debug_assert_eq!(self.passed.len(), verdicts.len(), "a verdict for each event");
         let mut decided = Vec::with_capacity(verdicts.len());
         // An event is taken out when it is settled, so that whatever is left is failed when this is dropped.
         for verdict in verdicts.iter().rev() {
@@ -158,5 +159,53 @@ pub(super) fn report_conflict(event: &Event, verdict: Verdict) {
             seq,
             "conflict: the event is stored with another payload, which stays"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::Receiver;
+
+    use super::*;
+    use crate::domain::Parts;
+    use crate::pipeline::Budget;
+    use crate::pipeline::hot_cache::Room;
+    use crate::pipeline::reply::Outcome;
+
+    fn lane() -> Arc<Lane> {
+        let shared = Shared { hasher: Hasher::new(), tally: Arc::default(), metrics: Arc::default() };
+        let cache = HotCache::new(9, Arc::new(Room::new(9)));
+        Arc::new(Lane::new(Topic::parse("a").unwrap(), cache, shared))
+    }
+
+    /// What the lane makes of a request of two new events, and where its reply arrives.
+    fn ask(lane: &Arc<Lane>) -> (Option<(Batch, Part)>, Receiver<Outcome>) {
+        let (reply, receiver) = Reply::new(2, Budget::new(1, 1).permit(), Arc::default());
+        let event = |event_id| {
+            let (timestamp, payload) = ("2026-01-01T00:00:00Z", "{}");
+            Event::pack(Parts { topic: "a", event_id, timestamp, source: "test", payload })
+        };
+        let share = Share { events: vec![event("1"), event("2")], indexes: vec![0, 1] };
+        (lane.decide(share, &reply), receiver)
+    }
+
+    #[test]
+    fn a_part_with_too_few_verdicts_or_none_at_all_fails_with_everyone_who_waits() {
+        for verdicts in [Some(vec![Verdict::Accepted { seq: 1 }]), None] {
+            let lane = lane();
+            let (passed_on, mut first) = ask(&lane);
+            let (nothing, mut waiting) = ask(&lane);
+            assert!(nothing.is_none(), "the same events wait for the first ones");
+            let (_, part) = passed_on.unwrap();
+            match verdicts {
+                Some(verdicts) => part.settle(Ok(verdicts)),
+                None => drop(part),
+            }
+            for receiver in [&mut first, &mut waiting] {
+                assert_eq!(receiver.try_recv().unwrap(), Err(PublishError::ActorFailed));
+            }
+            let (batch, _part) = ask(&lane).0.unwrap();
+            assert_eq!(batch.events.len(), 2, "nothing stays marked, and nothing was learned");
+        }
     }
 }
