@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::topics::TopicId;
 use crate::domain::{Event, Parts, StoredEvent, check_name};
@@ -20,8 +21,8 @@ impl<'c> Appender<'c> {
     /// For events that are received now.
     pub(super) fn new(connection: &'c Connection, now: Timestamp) -> rusqlite::Result<Self> {
         let insert = connection.prepare_cached(
-            "INSERT INTO events (pos, topic, seq, event_id, timestamp, source, payload, received_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO events (pos, topic, seq, received_at, event_id, timestamp, source, payload, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
         Ok(Self { insert, received_at: now.as_microsecond() })
     }
@@ -34,15 +35,19 @@ impl<'c> Appender<'c> {
         event: &Event,
     ) -> rusqlite::Result<()> {
         let Parts { event_id, timestamp, source, payload, .. } = event.parts();
+        let numbers = [pos.cast_signed(), topic.0, seq.cast_signed(), self.received_at];
+        let checksum = checksum(numbers, [event_id, timestamp, source, payload].map(str::as_bytes));
+        let [pos, topic, seq, received_at] = numbers;
         self.insert.execute(params![
-            pos.cast_signed(),
-            topic.0,
-            seq.cast_signed(),
+            pos,
+            topic,
+            seq,
+            received_at,
             event_id,
             timestamp,
             source,
             payload,
-            self.received_at
+            checksum
         ])?;
         Ok(())
     }
@@ -54,16 +59,64 @@ pub(super) fn last_pos(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(last.map_or(0, |pos| pos.max(0).cast_unsigned()))
 }
 
+/// What every reader of whole rows selects, so that the checksum can be compared.
+pub(super) const COLUMNS: &str =
+    "pos, topic, seq, received_at, event_id, timestamp, source, payload, checksum";
+
+/// The checksum of a row: 32 bits, so that one change of four thousand million goes unnoticed.
+fn checksum(numbers: [i64; 4], texts: [&[u8]; 4]) -> i64 {
+    let mut bytes = [0; 32];
+    for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    // Each text begins with the sum of what is before it, so that nothing can move from one to the next.
+    let sum = texts.iter().fold(xxh3_64(&bytes), |sum, text| xxh3_64_with_seed(text, sum));
+    i64::from(u32::try_from(sum >> 32).unwrap_or(u32::MAX))
+}
+
+/// Whether a row, selected as [`COLUMNS`], is as it was stored. One of an older version has no checksum, and
+/// nothing speaks against it.
+pub(super) fn is_whole(row: &Row<'_>) -> bool {
+    let compare = || -> rusqlite::Result<bool> {
+        let Some(stored) = row.get::<_, Option<i64>>(8)? else { return Ok(true) };
+        let numbers = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
+        let texts = [bytes(row, 4)?, bytes(row, 5)?, bytes(row, 6)?, bytes(row, 7)?];
+        Ok(stored == checksum(numbers, texts))
+    };
+    // What cannot be read was not stored like this.
+    compare().unwrap_or(false)
+}
+
+/// Reads something of the row at a position, which must be whole.
+fn whole<T>(
+    connection: &Connection,
+    pos: u64,
+    then: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM events WHERE pos = ?1"))?;
+    let mut rows = statement.query([pos.cast_signed()])?;
+    match rows.next()? {
+        Some(row) if is_whole(row) => then(row),
+        Some(_) => Err(changed(pos)),
+        None => Err(StoreError::Damaged(format!("the row at position {pos} is missing"))),
+    }
+}
+
+/// A row that is not as it was stored.
+fn changed(pos: u64) -> StoreError {
+    StoreError::Damaged(format!(
+        "the row at position {pos} does not match its checksum; `sekali doctor` says more"
+    ))
+}
+
 /// The payload at a position.
-pub(super) fn payload(connection: &Connection, pos: u64) -> rusqlite::Result<String> {
-    let sql = "SELECT payload FROM events WHERE pos = ?1";
-    connection.prepare_cached(sql)?.query_row([pos.cast_signed()], |row| row.get(0))
+pub(super) fn payload(connection: &Connection, pos: u64) -> Result<String, StoreError> {
+    whole(connection, pos, |row| Ok(row.get(7)?))
 }
 
 /// When the event at a position was stored.
 pub(super) fn received_at(connection: &Connection, pos: u64) -> Result<Timestamp, StoreError> {
-    let sql = "SELECT received_at FROM events WHERE pos = ?1";
-    time(connection.prepare_cached(sql)?.query_row([pos.cast_signed()], |row| row.get(0))?)
+    whole(connection, pos, |row| time(row.get(3)?))
 }
 
 /// Reads events of one topic by their positions.
@@ -75,23 +128,28 @@ pub(super) struct Rows<'c> {
 
 impl<'c> Rows<'c> {
     pub(super) fn of(connection: &'c Connection, topic: TopicId, name: &'c str) -> rusqlite::Result<Self> {
-        let sql =
-            "SELECT seq, received_at, event_id, timestamp, source, payload, topic FROM events WHERE pos = ?1";
-        Ok(Self { select: connection.prepare_cached(sql)?, topic, name })
+        let sql = format!("SELECT {COLUMNS} FROM events WHERE pos = ?1");
+        Ok(Self { select: connection.prepare_cached(&sql)?, topic, name })
     }
 
     /// The event at a position, which must have this topic and seq: the index and the rows agree, or one of them
     /// is damaged.
     pub(super) fn at(&mut self, (seq, pos): (u64, u64)) -> Result<StoredEvent, StoreError> {
         let mut rows = self.select.query([pos.cast_signed()])?;
-        if let Some(row) = rows.next()?
-            && row.get::<_, i64>(6)? == self.topic.0
-            && row.get::<_, i64>(0)?.cast_unsigned() == seq
-        {
-            return stored_event(self.name, row);
-        }
         let name = self.name;
-        Err(StoreError::Damaged(format!("topic {name}: the row of seq {seq} is not at position {pos}")))
+        match rows.next()? {
+            Some(row) if !is_whole(row) => Err(StoreError::Damaged(format!(
+                "topic {name}, seq {seq}: the row at position {pos} does not match its checksum"
+            ))),
+            Some(row)
+                if row.get::<_, i64>(1)? == self.topic.0 && row.get::<_, i64>(2)?.cast_unsigned() == seq =>
+            {
+                stored_event(name, row)
+            }
+            _ => Err(StoreError::Damaged(format!(
+                "topic {name}: the row of seq {seq} is not at position {pos}"
+            ))),
+        }
     }
 }
 
@@ -112,12 +170,14 @@ pub(super) fn places_behind(
     Ok(places)
 }
 
-/// What becomes of a row of which no key can be made: its id cannot be read, or its numbers are none.
+/// What becomes of a row that is not as it was stored, or of which no key can be made: its id cannot be read, or its
+/// numbers are none.
 #[derive(Clone, Copy)]
 pub(super) enum Unreadable<'a> {
     /// It is damage, and nothing is read.
     Refuse,
-    /// It takes what was known of its key before, by position; without that only its place is kept.
+    /// It takes what was known of its key before, by position; without that it is believed as far as it can be read,
+    /// and else only its place is kept.
     Keep(&'a HashMap<u64, Entry>),
 }
 
@@ -129,46 +189,35 @@ pub(super) fn recent(
     limit: usize,
     unreadable: Unreadable<'_>,
 ) -> Result<Recent, StoreError> {
-    let sql = "SELECT pos, topic, seq, event_id, payload FROM events WHERE pos > ?1 ORDER BY pos LIMIT ?2";
-    let mut statement = connection.prepare(sql)?;
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE pos > ?1 ORDER BY pos LIMIT ?2");
+    let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(params![after.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut recent = Recent::default();
     while let Some(row) = rows.next()? {
-        let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-        let (pos, topic, seq) = (number(0)?, row.get(1)?, number(2)?);
-        let (event_id, payload) = (bytes(row, 3)?, bytes(row, 4)?);
-        if let Some(entry) = entry(hasher, topic, (pos, seq), event_id, payload) {
-            recent.restore(topic, entry);
-            continue;
-        }
-        match unreadable {
-            Unreadable::Refuse => {
-                return Err(StoreError::Damaged(format!(
-                    "the row at position {pos} (topic number {topic}, seq {seq}) cannot be read; `sekali doctor` says more"
-                )));
-            }
-            Unreadable::Keep(known) => match known.get(&pos) {
-                Some(entry) => recent.restore(topic, *entry),
-                None if is_number(seq) => recent.restore_place(topic, seq, pos),
-                None => recent.pass(pos),
-            },
+        let pos = row.get::<_, i64>(0)?.cast_unsigned();
+        let said = said(hasher, row);
+        let known = match unreadable {
+            _ if said.is_some() && is_whole(row) => said,
+            Unreadable::Refuse => return Err(changed(pos)),
+            Unreadable::Keep(known) => known.get(&pos).copied().or(said),
+        };
+        match (row.get(1), row.get::<_, i64>(2).map(i64::cast_unsigned), known) {
+            (Ok(topic), _, Some(entry)) => recent.restore(topic, entry),
+            (Ok(topic), Ok(seq), None) if is_number(seq) => recent.restore_place(topic, seq, pos),
+            _ => recent.pass(pos),
         }
     }
     Ok(recent)
 }
 
-/// What the index knows of a row; `None` where its id is none that was ever accepted, or its numbers are none that
-/// a log can give.
-pub(super) fn entry(
-    hasher: &Hasher,
-    topic: i64,
-    (pos, seq): (u64, u64),
-    event_id: &[u8],
-    payload: &[u8],
-) -> Option<Entry> {
-    let event_id = str::from_utf8(event_id).ok().filter(|id| check_name(id).is_ok())?;
-    let whole = is_number(pos) && is_number(seq);
-    whole.then(|| Entry { key: hasher.key(topic, event_id), pos, seq, digest: hasher.digest(payload) })
+/// What a row, selected as [`COLUMNS`], says of itself to the index; `None` where its id is none that was ever
+/// accepted, or its numbers are none that a log can give.
+pub(super) fn said(hasher: &Hasher, row: &Row<'_>) -> Option<Entry> {
+    let number = |column| row.get::<_, i64>(column).ok().map(i64::cast_unsigned).filter(|it| is_number(*it));
+    let (pos, topic, seq) = (number(0)?, row.get(1).ok()?, number(2)?);
+    let event_id = str::from_utf8(bytes(row, 4).ok()?).ok().filter(|id| check_name(id).is_ok())?;
+    let digest = hasher.digest(bytes(row, 7).ok()?);
+    Some(Entry { key: hasher.key(topic, event_id), pos, seq, digest })
 }
 
 /// The topic of the row at a position, and what the index has to know of it, if it can be read.
@@ -177,12 +226,11 @@ pub(super) fn entry_at(
     hasher: &Hasher,
     pos: u64,
 ) -> Result<Option<(i64, Option<Entry>)>, StoreError> {
-    let sql = "SELECT topic, seq, event_id, payload FROM events WHERE pos = ?1";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE pos = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query([pos.cast_signed()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let (topic, seq) = (row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned());
-    Ok(Some((topic, entry(hasher, topic, (pos, seq), bytes(row, 2)?, bytes(row, 3)?))))
+    Ok(Some((row.get(1)?, said(hasher, row))))
 }
 
 /// The topic and the id of the row at a position.
@@ -214,12 +262,12 @@ fn stored_event(topic: &str, row: &Row<'_>) -> Result<StoredEvent, StoreError> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
     let event = Event::pack(Parts {
         topic,
-        event_id: text(2)?,
-        timestamp: text(3)?,
-        source: text(4)?,
-        payload: text(5)?,
+        event_id: text(4)?,
+        timestamp: text(5)?,
+        source: text(6)?,
+        payload: text(7)?,
     });
-    Ok(StoredEvent { seq: row.get::<_, i64>(0)?.cast_unsigned(), received_at: time(row.get(1)?)?, event })
+    Ok(StoredEvent { seq: row.get::<_, i64>(2)?.cast_unsigned(), received_at: time(row.get(3)?)?, event })
 }
 
 /// A stored time.

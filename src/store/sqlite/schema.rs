@@ -9,7 +9,7 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x7365_6b61;
 
 /// One migration a version, from an empty file on. What stands here was released: never change it, append.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE totals (
          one         INTEGER PRIMARY KEY CHECK (one = 1),
          topics      INTEGER NOT NULL,
@@ -89,6 +89,8 @@ const MIGRATIONS: [&str; 2] = [
          positions BLOB NOT NULL,
          PRIMARY KEY (topic, first_seq)
      ) STRICT, WITHOUT ROWID;",
+    // Of all other columns; the rows of older versions have none.
+    "ALTER TABLE events ADD COLUMN checksum INTEGER",
 ];
 
 /// The version of the schema that this program writes.

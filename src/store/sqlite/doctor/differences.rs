@@ -1,8 +1,8 @@
 //! Where a run and its rows differ: which rows and entries they are. Looks up one by one, and stops when enough
 //! are named.
 //!
-//! Blocks have checksums and rows have none, so that where an entry and the row at its position differ, it is the
-//! row that was changed.
+//! Blocks have checksums, and rows of older versions have none, so that where an entry and the row at its position
+//! differ, it is the row that was changed.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub(super) struct Differences<'a> {
     pub(super) hasher: &'a Hasher,
     /// Every run whose blocks are whole.
     pub(super) runs: &'a [Run],
-    /// Rows of which no key can be made.
+    /// Rows that were changed, or of which no key can be made.
     pub(super) unreadable: &'a BTreeSet<u64>,
 }
 

@@ -105,8 +105,8 @@ fn report_lost(lost: &BTreeSet<u64>, findings: &mut Findings) {
     }
     let first: Vec<_> = lost.iter().take(LOST_NAMED).map(u64::to_string).collect();
     findings.note(format!(
-        "LOST: the keys of {} events, which neither their rows nor the index tell; each is new to the log if it is \
-         sent again. Their positions begin with {}",
+        "LOST: the keys of {} events, which neither their rows nor the index tell for certain; each may be new to the log \
+         if it is sent again. Their positions begin with {}",
         lost.len(),
         first.join(", ")
     ));

@@ -8,7 +8,7 @@ use super::index::{append_many, check_all};
 use super::{group, outsider, settings};
 use crate::domain::Verdict;
 use crate::store::contract::{append, batch, event, read_all, topic, wait};
-use crate::store::sqlite::{Cure, Doctor, Part, Report, SqliteStore, runs, schema};
+use crate::store::sqlite::{Cure, Doctor, Fault, Part, Report, SqliteStore, runs, schema};
 use crate::store::{Batch, Engine, Order, PageQuery, StoreError};
 
 /// Keys that these stores seal together.
@@ -151,15 +151,15 @@ fn segments_that_are_missing_or_none_are_named() {
 
 #[test]
 fn a_row_with_a_wrong_seq_is_named_with_the_seq_that_it_had() {
-    let faults = faults_of("UPDATE events SET seq = 77 WHERE pos = 13");
-    let what: Vec<_> = faults.iter().map(|(_, _, what)| what.as_str()).collect();
-    assert_eq!(
-        what,
-        [
-            "topic \"topic 0\", seq 77, position 13: seq 5 has to follow here",
-            "topic \"topic 0\", seq 77, position 13: its seq was 5 since it was stored",
-        ]
-    );
+    for (checksum, words) in [
+        ("checksum", "it does not match its checksum, it was changed since it was stored"),
+        ("NULL", "its seq was 5 since it was stored"),
+    ] {
+        let faults = faults_of(&format!("UPDATE events SET seq = 77, checksum = {checksum} WHERE pos = 13"));
+        let what: Vec<_> = faults.iter().map(|(_, _, what)| what.as_str()).collect();
+        let place = "topic \"topic 0\", seq 77, position 13";
+        assert_eq!(what, [format!("{place}: seq 5 has to follow here"), format!("{place}: {words}")]);
+    }
 }
 
 #[test]
@@ -200,16 +200,41 @@ fn texts_that_are_no_event_are_named_with_topic_seq_and_position() {
 #[test]
 fn a_payload_that_was_changed_is_found_even_where_it_is_still_json() {
     let damage = r#"UPDATE events SET payload = '{"n":1}' WHERE pos = 13"#;
-    names(damage, Part::Rows, Cure::Restore, &["position 13: its payload was changed"]);
+    names(damage, Part::Rows, Cure::Restore, &["position 13: it does not match its checksum"]);
+    let of_an_older_version = r#"UPDATE events SET payload = '{"n":1}', checksum = NULL WHERE pos = 13"#;
+    names(of_an_older_version, Part::Rows, Cure::Restore, &["position 13: its payload was changed"]);
+}
+
+#[test]
+fn a_change_of_any_column_of_a_row_is_named_and_a_rebuild_keeps_its_key() {
+    for change in [
+        "topic = 2",
+        "received_at = received_at + 1",
+        "event_id = '13'",
+        "timestamp = replace(timestamp, '1', '2')",
+        "source = source || 'x'",
+        r#"payload = '{"n":1}'"#,
+        "checksum = checksum + 1",
+    ] {
+        let directory = stopped(300);
+        harm(&directory, &format!("UPDATE events SET {change} WHERE pos = 13"));
+        for report in [inspect(&directory), rebuild(&directory)] {
+            let named = |fault: &Fault| fault.what.contains("position 13: it does not match its checksum");
+            assert_eq!(report.faults.iter().filter(|fault| named(fault)).count(), 1, "{change}: {report:?}");
+        }
+        let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+        let known = append(&mut *store.open_writer().unwrap(), &batch("topic 0", &[("12", "{}")]));
+        assert_eq!(known, [Verdict::Duplicate { seq: 5, conflict: false }], "{change}");
+    }
 }
 
 #[test]
 fn an_event_that_is_stored_twice_is_named_with_both_places() {
-    let recent = "INSERT INTO events SELECT 301, topic, 101, event_id, timestamp, source, payload, received_at
+    let recent = "INSERT INTO events SELECT 301, topic, 101, event_id, timestamp, source, payload, received_at, NULL
         FROM events WHERE pos = 13; UPDATE topics SET last_seq = 101 WHERE id = 1; UPDATE totals SET accepted = 301";
     let twice = ["event \"12\" is stored twice, as seq 5 (position 13)", "seq 101 (position 301)"];
     names(recent, Part::Rows, Cure::Restore, &twice);
-    let sealed = faults_of("UPDATE events SET event_id = '12' WHERE pos = 40");
+    let sealed = faults_of("UPDATE events SET event_id = '12', checksum = NULL WHERE pos = 40");
     assert!(sealed.iter().any(|(_, _, what)| what.contains("event \"12\" is stored twice")), "{sealed:?}");
 }
 
