@@ -129,7 +129,7 @@ impl Index {
         // No id is given twice: parts may be left of a run whose blocks are deleted, and readers may hold runs
         // of an index that is cleared here.
         let unused = runs::unused_block(connection)?;
-        let mut loaded = match opening::load(connection) {
+        let mut loaded = match opening::load(connection, hasher) {
             Err(StoreError::Damaged(what)) => {
                 tracing::warn!(what, "the dedup index is damaged; building it again from the rows");
                 runs::forget(connection)?;

@@ -16,11 +16,40 @@ use crate::store::index::{Entry, Hasher, MAX_NUMBER, Recent, Run, Span};
 /// ready. After a kill there are at most about two, so that opening writes nothing and needs no free disk.
 const UNSEALED_AT_START: u64 = 4;
 
+/// Checks what every answer rests on and nothing reads again: the names of the topics, and that topics, totals and
+/// the end of the log agree.
+pub(super) fn verify(connection: &Connection) -> Result<(), StoreError> {
+    let names: String = connection.query_row("PRAGMA integrity_check(topics)", [], |row| row.get(0))?;
+    if names != "ok" {
+        return Err(StoreError::Damaged(format!("the table of topics: {names}; `sekali doctor` says more")));
+    }
+    let numbers = |sql: &str| {
+        connection.query_row(sql, [], |row| {
+            rusqlite::Result::Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+        })
+    };
+    let totals: [i64; 4] = numbers("SELECT topics, accepted, duplicates, conflicts FROM totals")?;
+    // The log has no gaps: its last position is the number of its events.
+    let sums = numbers(
+        "SELECT count(*), ifnull((SELECT max(pos) FROM events), 0), ifnull(sum(duplicates), 0),
+         ifnull(sum(conflicts), 0) FROM topics",
+    )?;
+    let words = ["topics", "accepted events", "duplicates", "conflicts"];
+    for ((counted, found), what) in totals.into_iter().zip(sums).zip(words) {
+        if counted != found {
+            return Err(StoreError::Damaged(format!(
+                "the totals count {counted} {what}, and there are {found}; `sekali doctor` says more"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The runs of the directory, with what memory holds of them.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] where the index has to be built again.
-pub(super) fn load(connection: &Connection) -> Result<Vec<Arc<Run>>, StoreError> {
+pub(super) fn load(connection: &Connection, hasher: &Hasher) -> Result<Vec<Arc<Run>>, StoreError> {
     let (mut loaded, mut first_pos) = (Vec::new(), 1);
     let last_pos = rows::last_pos(connection)?;
     for span in runs::directory(connection)? {
@@ -30,7 +59,24 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Arc<Run>>, StoreError>
         first_pos = span.last_pos + 1;
         loaded.push(Arc::new(runs::load(connection, span)?));
     }
+    if let Some(newest) = loaded.last() {
+        check_secret(connection, hasher, newest)?;
+    }
     Ok(loaded)
+}
+
+/// Checks that the store's secret still makes the keys of a run: with another one, every old key would be new.
+fn check_secret(connection: &Connection, hasher: &Hasher, run: &Run) -> Result<(), StoreError> {
+    // A damaged block is told of where it is met, and a changed row too; another one is asked.
+    let entries =
+        runs::with_block(connection, run.span.first_block, |block| block.entries().collect::<Vec<_>>());
+    for entry in entries.ok().flatten().unwrap_or_default() {
+        if let Ok(Some(said)) = rows::said_at(connection, hasher, entry.pos) {
+            let other = || StoreError::Damaged("the secret does not make the keys of the runs".to_owned());
+            return if said.key == entry.key { Ok(()) } else { Err(other()) };
+        }
+    }
+    Ok(())
 }
 
 /// Why a run of the directory cannot be the one that begins at `first_pos`, in a log up to `last_pos`.

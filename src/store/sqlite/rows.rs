@@ -31,18 +31,18 @@ impl<'c> Appender<'c> {
     pub(super) fn append(
         &mut self,
         topic: TopicId,
-        (pos, seq): (u64, u64),
+        place: (u64, u64),
         event: &Event,
     ) -> rusqlite::Result<()> {
         let Parts { event_id, timestamp, source, payload, .. } = event.parts();
-        let numbers = [pos.cast_signed(), topic.0, seq.cast_signed(), self.received_at];
+        let (pos, seq) = (place.0.cast_signed(), place.1.cast_signed());
+        let numbers = [pos, topic.0, seq, self.received_at];
         let checksum = checksum(numbers, [event_id, timestamp, source, payload].map(str::as_bytes));
-        let [pos, topic, seq, received_at] = numbers;
         self.insert.execute(params![
             pos,
-            topic,
+            topic.0,
             seq,
-            received_at,
+            self.received_at,
             event_id,
             timestamp,
             source,
@@ -117,6 +117,15 @@ pub(super) fn payload(connection: &Connection, pos: u64) -> Result<String, Store
 /// When the event at a position was stored.
 pub(super) fn received_at(connection: &Connection, pos: u64) -> Result<Timestamp, StoreError> {
     whole(connection, pos, |row| time(row.get(3)?))
+}
+
+/// What the row at a position says of itself to the index.
+pub(super) fn said_at(
+    connection: &Connection,
+    hasher: &Hasher,
+    pos: u64,
+) -> Result<Option<Entry>, StoreError> {
+    whole(connection, pos, |row| Ok(said(hasher, row)))
 }
 
 /// Reads events of one topic by their positions.

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use super::checkpoint::Checkpointer;
 use super::index::{Index, SharedMemory, Slices};
 use super::topics::{self, Remembered, TopicId, TopicState};
-use super::{Options, rows, schema};
+use super::{Options, opening, rows, schema};
 use crate::config::Durability;
 use crate::domain::{Counts, Event, Refusal, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
@@ -69,6 +69,7 @@ impl SqliteWriter {
     ) -> Result<Self, StoreError> {
         let mut connection = options.database.open_to_write()?;
         checkpointer.watch(&mut connection)?;
+        opening::verify(&connection)?;
         let (topics, epoch) = connection.query_row("SELECT topics, tally_epoch FROM totals", [], |row| {
             Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
         })?;

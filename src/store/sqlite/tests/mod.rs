@@ -1,5 +1,6 @@
 //! The SQLite engine: the contract, the oracle, and what only a file can do.
 
+mod damage;
 mod doctor;
 mod index;
 
@@ -280,61 +281,6 @@ fn the_write_ahead_log_stays_bounded_by_its_own_length_and_not_by_new_events() {
     }
     let wal = std::fs::metadata(directory.path().join("made/sekali.db-wal")).unwrap().len();
     assert!(wal < 3 << 20, "1,800 commits of a few pages, and the log has {wal} bytes");
-}
-
-/// The reason why a writer refuses a batch whose stored rows do not fit together.
-fn damage(damaging: &str, sent: &Batch) -> AppendError {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(&directory);
-    let mut writer = store.open_writer().unwrap();
-    append(&mut *writer, &batch("a", &[("1", "{}")]));
-    outsider(&directory).execute_batch(damaging).unwrap();
-    let refused = writer.append(&[sent], Timestamp::UNIX_EPOCH).unwrap_err();
-    assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
-    refused
-}
-
-// invariant 5: what is damaged under one request fails that request and no other.
-#[test]
-fn rows_that_do_not_fit_together_are_damage_and_no_reason_to_doubt_the_store() {
-    for (damaging, sent) in [
-        (r#"UPDATE events SET payload = '{"n":', checksum = NULL"#, batch("a", &[("1", r#"{"n":1}"#)])),
-        ("UPDATE events SET payload = '', checksum = NULL", batch("a", &[("1", r#"{"n":1}"#)])),
-        (r#"UPDATE events SET payload = '{"n":1}'"#, batch("a", &[("1", r#"{"n":1}"#)])),
-        ("DELETE FROM events", batch("a", &[("1", r#"{"n":1}"#)])),
-    ] {
-        let refused = damage(damaging, &sent);
-        assert!(matches!(refused, AppendError::Failed(StoreError::Damaged(_))), "{damaging}: {refused:?}");
-    }
-}
-
-#[test]
-fn rows_that_start_up_reads_are_verified_before_the_store_is_ready() {
-    let directory = tempfile::tempdir().unwrap();
-    append(&mut *open(&directory).open_writer().unwrap(), &batch("a", &[("1", "{}"), ("2", "{}")]));
-    outsider(&directory).execute_batch("UPDATE events SET source = 'other' WHERE pos = 2").unwrap();
-    let refused = SqliteStore::open(&settings(directory.path())).map(drop).unwrap_err().to_string();
-    assert!(refused.contains("the row at position 2 does not match its checksum"), "{refused}");
-    assert!(refused.contains("`sekali doctor`"), "{refused}");
-}
-
-// invariant 5: nor does damage under counts that wait keep other events from being stored.
-#[test]
-fn repeats_of_a_damaged_topic_stop_nobody() {
-    for damaging in [
-        "PRAGMA foreign_keys = 0; DELETE FROM topics WHERE name = 'a'",
-        "UPDATE topics SET last_seq = 9 WHERE name = 'a'",
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(&directory);
-        append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
-        append(&mut *store.open_writer().unwrap(), &batch("other", &[("1", "{}")]));
-        outsider(&directory).execute_batch(damaging).unwrap();
-        store.tally().count(&topic("a"), Counts { duplicates: 2, ..Counts::default() });
-        let mut writer = store.open_writer().unwrap();
-        assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
-        assert_eq!(wait(store.reader().totals()).counts.duplicates, 0, "{damaging}");
-    }
 }
 
 #[derive(Debug, Clone)]

@@ -1,0 +1,132 @@
+//! Rows that were changed since they were stored: never an answer, and nothing that keeps others from theirs.
+
+use jiff::Timestamp;
+
+use super::doctor::{SEAL_KEYS, harm, inspect, rebuild, stopped};
+use super::{index, open, outsider, settings};
+use crate::domain::{Counts, Verdict};
+use crate::store::contract::{append, batch, topic, wait};
+use crate::store::sqlite::{Fault, SqliteStore};
+use crate::store::{AppendError, Batch, Engine, StoreError};
+
+/// The reason why a writer refuses a batch whose stored rows do not fit together.
+fn damage(damaging: &str, sent: &Batch) -> AppendError {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    outsider(&directory).execute_batch(damaging).unwrap();
+    let refused = writer.append(&[sent], Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
+    refused
+}
+
+// invariant 5: what is damaged under one request fails that request and no other.
+#[test]
+fn rows_that_do_not_fit_together_are_damage_and_no_reason_to_doubt_the_store() {
+    for (damaging, sent) in [
+        (r#"UPDATE events SET payload = '{"n":', checksum = NULL"#, batch("a", &[("1", r#"{"n":1}"#)])),
+        ("UPDATE events SET payload = '', checksum = NULL", batch("a", &[("1", r#"{"n":1}"#)])),
+        (r#"UPDATE events SET payload = '{"n":1}'"#, batch("a", &[("1", r#"{"n":1}"#)])),
+        ("DELETE FROM events", batch("a", &[("1", r#"{"n":1}"#)])),
+    ] {
+        let refused = damage(damaging, &sent);
+        assert!(matches!(refused, AppendError::Failed(StoreError::Damaged(_))), "{damaging}: {refused:?}");
+    }
+}
+
+#[test]
+fn rows_that_start_up_reads_are_verified_before_the_store_is_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    append(&mut *open(&directory).open_writer().unwrap(), &batch("a", &[("1", "{}"), ("2", "{}")]));
+    outsider(&directory).execute_batch("UPDATE events SET source = 'other' WHERE pos = 2").unwrap();
+    let refused = SqliteStore::open(&settings(directory.path())).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("the row at position 2 does not match its checksum"), "{refused}");
+    assert!(refused.contains("`sekali doctor`"), "{refused}");
+}
+
+#[test]
+fn small_tables_are_verified_before_the_store_is_ready() {
+    for (damaging, words) in [
+        ("UPDATE totals SET accepted = 3", "count 3 accepted events, and there are 2"),
+        ("DELETE FROM events WHERE pos = 2", "count 2 accepted events, and there are 1"),
+        ("UPDATE topics SET duplicates = 7", "count 0 duplicates, and there are 7"),
+        ("DELETE FROM topics", "count 1 topics, and there are 0"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        append(&mut *open(&directory).open_writer().unwrap(), &batch("a", &[("1", "{}"), ("2", "{}")]));
+        outsider(&directory).execute_batch(&format!("PRAGMA foreign_keys = 0; {damaging}")).unwrap();
+        let refused = SqliteStore::open(&settings(directory.path())).map(drop).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn a_topic_whose_name_was_changed_is_found_before_the_store_is_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    append(&mut *open(&directory).open_writer().unwrap(), &batch("a-topic-of-mine", &[("1", "{}")]));
+    let path = directory.path().join("made/sekali.db");
+    let mut file = std::fs::read(&path).unwrap();
+    let places: Vec<_> = (0..file.len()).filter(|at| file[*at..].starts_with(b"a-topic-of-mine")).collect();
+    assert_eq!(places.len(), 2, "in the table and in the index of names");
+    for at in places {
+        file[at] = b'b';
+        std::fs::write(&path, &file).unwrap();
+        let refused = SqliteStore::open(&settings(directory.path())).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("the table of topics"), "{refused}");
+        file[at] = b'a';
+    }
+}
+
+// invariant 3: with another secret every key would be new.
+#[test]
+fn a_secret_that_was_changed_is_found_and_the_index_is_built_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    index::append_many(&mut *open().open_writer().unwrap(), 0..100);
+    outsider(&directory).execute_batch("UPDATE secrets SET index_key = randomblob(16)").unwrap();
+    let store = open();
+    index::check_all(&store, &mut *store.open_writer().unwrap(), 100);
+}
+
+// invariant 5: nor does damage under counts that wait keep other events from being stored.
+#[test]
+fn repeats_of_a_damaged_topic_stop_nobody() {
+    for damaging in [
+        "PRAGMA foreign_keys = 0; DELETE FROM topics WHERE name = 'a'",
+        "UPDATE topics SET last_seq = 9 WHERE name = 'a'",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+        append(&mut *store.open_writer().unwrap(), &batch("other", &[("1", "{}")]));
+        let mut writer = store.open_writer().unwrap();
+        outsider(&directory).execute_batch(damaging).unwrap();
+        store.tally().count(&topic("a"), Counts { duplicates: 2, ..Counts::default() });
+        assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
+        assert_eq!(wait(store.reader().totals()).counts.duplicates, 0, "{damaging}");
+    }
+}
+
+#[test]
+fn a_change_of_any_column_of_a_row_is_named_and_a_rebuild_keeps_its_key() {
+    for change in [
+        "topic = 2",
+        "received_at = received_at + 1",
+        "event_id = '13'",
+        "timestamp = replace(timestamp, '1', '2')",
+        "source = source || 'x'",
+        r#"payload = '{"n":1}'"#,
+        "checksum = checksum + 1",
+    ] {
+        let directory = stopped(300);
+        harm(&directory, &format!("UPDATE events SET {change} WHERE pos = 13"));
+        for report in [inspect(&directory), rebuild(&directory)] {
+            let named = |fault: &Fault| fault.what.contains("position 13: it does not match its checksum");
+            assert_eq!(report.faults.iter().filter(|fault| named(fault)).count(), 1, "{change}: {report:?}");
+        }
+        let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+        let known = append(&mut *store.open_writer().unwrap(), &batch("topic 0", &[("12", "{}")]));
+        assert_eq!(known, [Verdict::Duplicate { seq: 5, conflict: false }], "{change}");
+    }
+}
