@@ -1,4 +1,4 @@
-//! Counts that wait in memory for the next commit: duplicates that a hot cache answered, rejected events.
+//! Counts that wait in memory to be stored, twice a second: duplicates, and rejected events.
 //!
 //! They are counted before the answer and stored within a second, yet a reader must count each exactly once,
 //! whether it is still here, on its way, or stored. So each lot that the writer takes has an epoch, stored in
@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 
 use crate::domain::{Counts, Topic};
 
-/// Counts that wait in memory for the next commit. Bounded by the hot caches: only a cached key gets here.
+/// Counts that wait in memory to be stored. Bounded by the topics that are repeated within half a second.
 #[derive(Debug, Default)]
 pub struct Tally {
     state: Mutex<State>,
@@ -44,9 +44,13 @@ pub(super) struct Snapshot {
 }
 
 impl Tally {
-    /// Counts duplicates of a topic that were decided without the store.
+    /// Counts duplicates of a topic.
     pub fn count(&self, topic: &Topic, counts: Counts) {
-        debug_assert_eq!((counts.accepted, counts.rejected), (0, 0), "only duplicates need no store");
+        debug_assert_eq!(
+            (counts.accepted, counts.rejected),
+            (0, 0),
+            "what is accepted is counted by its row"
+        );
         let mut state = self.lock();
         match state.pending.topics.get_mut(topic) {
             Some(sum) => *sum += counts,

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::connection::Database;
 use super::runs::{self, PART_BYTES};
+use super::topics::{self, Place, TopicId};
 use crate::store::StoreError;
 use crate::store::index::{Built, Entry, Recent, Run, RunBuilder, Segment, Span};
 
@@ -160,9 +161,7 @@ impl Drop for Building {
 impl Output {
     fn write(&self, connection: &Connection, replaces: &[u64]) -> rusqlite::Result<()> {
         match self {
-            Self::Segments(segments) => {
-                segments.iter().try_for_each(|segment| runs::write_segment(connection, segment))
-            }
+            Self::Segments(segments) => write_segments(connection, segments),
             Self::Block(built) => runs::write_block(connection, built.id, &built.bytes),
             Self::Part { run, number, data } => runs::write_part(connection, *run, *number, data),
             Self::Done { run, checksum } => {
@@ -172,6 +171,19 @@ impl Output {
             Self::Failed(_) => Ok(()),
         }
     }
+}
+
+/// Writes segments, and up to where the topics in them are sealed.
+fn write_segments(connection: &Connection, segments: &[Segment]) -> rusqlite::Result<()> {
+    for (at, segment) in segments.iter().enumerate() {
+        runs::write_segment(connection, segment)?;
+        let more = segments.get(at + 1).is_some_and(|next| next.topic == segment.topic);
+        if let Some(pos) = segment.positions.last().copied().filter(|_| !more) {
+            let seq = segment.first_seq + segment.positions.len() as u64 - 1;
+            topics::sealed(connection, TopicId(segment.topic), Place { seq, pos })?;
+        }
+    }
+    Ok(())
 }
 
 /// What a thread hands over that ended before its run was whole: it panicked.

@@ -12,7 +12,7 @@ use super::building::{Building, Output};
 use super::connection::Database;
 use super::opening;
 use super::runs::{self, Search};
-use super::topics::TopicState;
+use super::topics::{Place, TopicId, TopicState};
 use crate::domain::Topic;
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
@@ -74,11 +74,10 @@ impl Memory {
         }
     }
 
-    /// The last position that memory knows of; the rows behind it were committed a moment ago.
-    pub(super) fn last_pos(&self) -> u64 {
-        let sealed = self.runs.last().map_or(0, |run| run.span.last_pos);
-        let frozen = self.frozen.as_ref().map_or(0, |recent| recent.last_pos());
-        sealed.max(frozen).max(self.active.last_pos())
+    /// Where the last event of a topic is that is not sealed yet.
+    pub(super) fn last_place(&self, topic: TopicId) -> Option<Place> {
+        let last = *self.recent_seqs(topic.0)?.end();
+        self.positions(topic.0, last, last).next().map(|(seq, pos)| Place { seq, pos })
     }
 
     /// The seqs and positions of a topic's events between two seqs that are not sealed yet, in the order of seq.
@@ -178,23 +177,30 @@ impl Index {
         Ok(found)
     }
 
-    /// Checks that the next seq of a topic, as its row has it, is the one that follows those of the index.
-    pub(super) fn check_topic(
+    /// The last seq of a topic: of its recent events, or the last one that is sealed. Checks that its row fits.
+    pub(super) fn last_seq(
         &self,
         connection: &Connection,
         name: &Topic,
-        topic: TopicState,
-    ) -> Result<(), StoreError> {
-        let recent = self.memory.read().recent_seqs(topic.id.0);
-        let last_seq = match recent {
-            Some(seqs) => *seqs.end(),
-            None => runs::last_seq(connection, topic.id.0)?,
+        row: TopicState,
+    ) -> Result<u64, StoreError> {
+        let recent = self.memory.read().recent_seqs(row.id.0);
+        // Segments are written before their run is whole, so that a row may be ahead of the runs.
+        let (sealed, last) = match recent {
+            Some(seqs) => (seqs.start() - 1..=*seqs.end(), *seqs.end()),
+            None => {
+                let last = runs::last_seq(connection, row.id.0)?;
+                (last..=last, last)
+            }
         };
-        if last_seq == topic.last_seq {
-            return Ok(());
+        if sealed.contains(&row.last_seq) {
+            return Ok(last);
         }
-        let counted = topic.last_seq;
-        Err(StoreError::Damaged(format!("topic {name} counts {counted} events and has {last_seq}")))
+        let counted = row.last_seq;
+        Err(StoreError::Damaged(format!(
+            "topic {name} counts {counted} sealed events, the index {}",
+            sealed.start()
+        )))
     }
 
     /// Whether there is something to write where no event comes.

@@ -9,10 +9,11 @@ use tokio::sync::Semaphore;
 use super::index::SharedMemory;
 use super::rows::Rows;
 use super::runs::{self, Search};
-use super::topics::TopicId;
+use super::topics::{TopicId, TopicState};
 use super::{Options, page, rows, topics};
 use crate::domain::{Counts, StoredEvent, Topic};
 use crate::store::index::{Entry, Hasher};
+use crate::store::tally::Snapshot;
 use crate::store::{Found, Key, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals};
 
 /// A few connections that only read, each used by one read at a time on a thread that may block.
@@ -93,29 +94,19 @@ impl Reader for SqliteReader {
     }
 
     async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
-        let tally = self.tally.snapshot();
+        let (tally, memory) = (self.tally.snapshot(), self.memory.clone());
         self.read(move |connection| {
-            let snapshot = connection.unchecked_transaction()?;
-            let missing = tally.missing_from(epoch(&snapshot)?);
-            let mut found = topics::one(&snapshot, &topic)?;
-            if let Some(found) = &mut found {
-                found.counts += missing.of(&topic);
-            }
-            Ok(found)
+            let Some(TopicState { id, .. }) = topics::load(connection, &topic)? else { return Ok(None) };
+            Ok(counted(connection, &memory, tally, &[id])?.pop())
         })
         .await
     }
 
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
-        let tally = self.tally.snapshot();
+        let (tally, memory) = (self.tally.snapshot(), self.memory.clone());
         self.read(move |connection| {
-            let snapshot = connection.unchecked_transaction()?;
-            let missing = tally.missing_from(epoch(&snapshot)?);
-            let mut page = topics::list(&snapshot, after.as_deref(), limit)?;
-            for found in &mut page {
-                found.counts += missing.of(&found.topic);
-            }
-            Ok(page)
+            let ids = topics::after(connection, after.as_deref(), limit)?;
+            counted(connection, &memory, tally, &ids)
         })
         .await
     }
@@ -130,6 +121,30 @@ impl Reader for SqliteReader {
         })
         .await
     }
+}
+
+/// What is counted of topics, without those of which no event is known yet: the commit that makes them is being
+/// taken over into memory, and nobody was answered.
+fn counted(
+    connection: &Connection,
+    memory: &SharedMemory,
+    tally: Snapshot,
+    ids: &[TopicId],
+) -> Result<Vec<TopicCounts>, StoreError> {
+    let recent: Vec<_> = {
+        let memory = memory.read();
+        ids.iter().map(|id| memory.last_place(*id)).collect()
+    };
+    let snapshot = connection.unchecked_transaction()?;
+    let missing = tally.missing_from(epoch(&snapshot)?);
+    let mut page = Vec::with_capacity(ids.len());
+    for (id, last) in ids.iter().zip(recent) {
+        page.extend(topics::one(&snapshot, *id, last)?);
+    }
+    for found in &mut page {
+        found.counts += missing.of(&found.topic);
+    }
+    Ok(page)
 }
 
 /// Where a key is looked for: recent keys, then runs.

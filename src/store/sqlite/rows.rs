@@ -162,23 +162,6 @@ impl<'c> Rows<'c> {
     }
 }
 
-/// The seq and position of each event of a topic behind a position.
-pub(super) fn places_behind(
-    connection: &Connection,
-    topic: TopicId,
-    pos: u64,
-) -> rusqlite::Result<Vec<(u64, u64)>> {
-    let sql = "SELECT seq, pos FROM events WHERE pos > ?1 AND topic = ?2 ORDER BY pos";
-    let mut statement = connection.prepare_cached(sql)?;
-    let number = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-    let mut rows = statement.query([pos.cast_signed(), topic.0])?;
-    let mut places = Vec::new();
-    while let Some(row) = rows.next()? {
-        places.push((number(row, 0)?, number(row, 1)?));
-    }
-    Ok(places)
-}
-
 /// What becomes of a row that is not as it was stored, or of which no key can be made: its id cannot be read, or its
 /// numbers are none.
 #[derive(Clone, Copy)]

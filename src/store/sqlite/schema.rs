@@ -89,7 +89,8 @@ const MIGRATIONS: [&str; 3] = [
          positions BLOB NOT NULL,
          PRIMARY KEY (topic, first_seq)
      ) STRICT, WITHOUT ROWID;",
-    // Of all other columns; the rows of older versions have none.
+    // The checksum of all other columns; the rows of older versions have none. From here on, `last_seq` and
+    // `last_received_at` of a topic are those of its last sealed event.
     "ALTER TABLE events ADD COLUMN checksum INTEGER",
 ];
 

@@ -1,4 +1,7 @@
 //! The rows of topics, and what the writer remembers of them between commits.
+//!
+//! A row says where its topic was when a segment of it was sealed last; the rows of events behind it say the rest.
+//! So a commit changes no row of a topic, however many topics its events have.
 
 use std::collections::HashMap;
 
@@ -6,7 +9,7 @@ use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::time;
+use super::rows;
 use crate::domain::{Counts, Topic};
 use crate::store::{StoreError, TopicCounts};
 
@@ -17,6 +20,13 @@ const REMEMBERED: usize = 65_536;
 /// The row of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TopicId(pub(super) i64);
+
+/// Where an event of a topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) seq: u64,
+    pub(super) pos: u64,
+}
 
 /// What the writer has to know of a topic to append to it.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +56,7 @@ impl Remembered {
     }
 }
 
-/// The row of a topic.
+/// The row of a topic: its last seq is the last one that is sealed.
 pub(super) fn load(connection: &Connection, topic: &Topic) -> rusqlite::Result<Option<TopicState>> {
     connection
         .prepare_cached("SELECT id, last_seq FROM topics WHERE name = ?1")?
@@ -67,65 +77,71 @@ pub(super) fn create(connection: &Connection, topic: &Topic) -> rusqlite::Result
     Ok(TopicState { id: TopicId(connection.last_insert_rowid()), last_seq: 0 })
 }
 
-/// Writes what a group made of a topic: its new last seq and its repeats.
-pub(super) fn update(
-    connection: &Connection,
-    topic: TopicState,
-    counts: Counts,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
+/// Adds repeats to what is counted of a topic.
+pub(super) fn count(connection: &Connection, topic: TopicId, repeats: Counts) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "UPDATE topics SET last_seq = ?2, duplicates = duplicates + ?3, conflicts = conflicts + ?4,
-             last_received_at = iif(?2 > last_seq, ?5, last_received_at) WHERE id = ?1",
+            "UPDATE topics SET duplicates = duplicates + ?2, conflicts = conflicts + ?3 WHERE id = ?1",
         )?
-        .execute(params![
-            topic.id.0,
-            topic.last_seq.cast_signed(),
-            counts.duplicates.cast_signed(),
-            counts.conflicts.cast_signed(),
-            now.as_microsecond()
-        ])?;
-    Ok(())
+        .execute([topic.0, repeats.duplicates.cast_signed(), repeats.conflicts.cast_signed()])
+        .map(drop)
 }
 
-const COLUMNS: &str = "SELECT name, last_seq, duplicates, conflicts, last_received_at FROM topics";
-
-/// What is stored of one topic.
-pub(super) fn one(connection: &Connection, topic: &Topic) -> Result<Option<TopicCounts>, StoreError> {
-    let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE name = ?1"))?;
-    let mut rows = statement.query([topic.as_str()])?;
-    rows.next()?.map(counts).transpose()
+/// Writes that the events of a topic are sealed up to this seq, which is at this position.
+pub(super) fn sealed(connection: &Connection, topic: TopicId, last: Place) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE topics SET last_seq = ?2, last_received_at =
+             ifnull((SELECT received_at FROM events WHERE pos = ?3), last_received_at)
+             WHERE id = ?1 AND last_seq < ?2",
+        )?
+        .execute([topic.0, last.seq.cast_signed(), last.pos.cast_signed()])
+        .map(drop)
 }
 
-/// What is stored of the topics after a name, in the order of their names' bytes.
-pub(super) fn list(
+/// The topics after a name, in the order of their names' bytes.
+pub(super) fn after(
     connection: &Connection,
-    after: Option<&str>,
+    name: Option<&str>,
     limit: usize,
-) -> Result<Vec<TopicCounts>, StoreError> {
-    let sql = format!("{COLUMNS} WHERE name > ?1 ORDER BY name LIMIT ?2");
-    let mut statement = connection.prepare_cached(&sql)?;
+) -> rusqlite::Result<Vec<TopicId>> {
+    let sql = "SELECT id FROM topics WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
     // No topic has an empty name, so that every name is greater than it.
-    let mut rows = statement.query(params![after.unwrap_or(""), i64::try_from(limit).unwrap_or(i64::MAX)])?;
-    let mut topics = Vec::new();
-    while let Some(row) = rows.next()? {
-        topics.push(counts(row)?);
-    }
-    Ok(topics)
+    let values = params![name.unwrap_or(""), i64::try_from(limit).unwrap_or(i64::MAX)];
+    let topics = statement.query_map(values, |row| Ok(TopicId(row.get(0)?)))?;
+    topics.collect()
 }
 
-fn counts(row: &Row<'_>) -> Result<TopicCounts, StoreError> {
+/// What is stored of a topic whose last event that is not sealed is at this place; `None` where no event is known of
+/// it yet.
+pub(super) fn one(
+    connection: &Connection,
+    topic: TopicId,
+    recent: Option<Place>,
+) -> Result<Option<TopicCounts>, StoreError> {
+    let sql = "SELECT name, last_seq, duplicates, conflicts, last_received_at FROM topics WHERE id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([topic.0])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let sealed = row.get::<_, i64>(1)?.cast_unsigned();
+    match recent.filter(|recent| recent.seq > sealed) {
+        Some(Place { seq, pos }) => counts(row, seq, rows::received_at(connection, pos)?).map(Some),
+        None if sealed > 0 => counts(row, sealed, rows::time(row.get(4)?)?).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn counts(row: &Row<'_>, last_seq: u64, last_received_at: Timestamp) -> Result<TopicCounts, StoreError> {
     let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let name: String = row.get(0)?;
     let topic = Topic::parse(&name)
         .map_err(|rule| StoreError::Damaged(format!("the name of topic {name:?}: {}", rule.as_str())))?;
-    let last_seq = number(1)?;
     Ok(TopicCounts {
         topic,
         counts: Counts { accepted: last_seq, duplicates: number(2)?, conflicts: number(3)?, rejected: 0 },
         first_seq: 1,
         last_seq,
-        last_received_at: time(row.get(4)?)?,
+        last_received_at,
     })
 }

@@ -15,6 +15,7 @@ use super::{Options, opening, rows, schema};
 use crate::config::Durability;
 use crate::domain::{Counts, Event, Refusal, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
+use crate::store::tally::Lot;
 use crate::store::{AppendError, Batch, StoreError, Tally, Writer};
 
 /// The one connection that writes, and what it remembers of the store.
@@ -103,39 +104,59 @@ impl SqliteWriter {
         now: Timestamp,
         staged: &mut Staged,
     ) -> Result<Vec<Vec<Verdict>>, StoreError> {
-        let mut verdicts = Vec::with_capacity(group.len());
-        let mut rows = rows::Appender::new(&self.connection, now)?;
         for batch in group {
-            verdicts.push(self.write_batch(batch, &mut rows, staged)?);
+            self.stage(&batch.topic, staged)?;
         }
-        let epoch = self.stage_tally(staged)?;
-        let mut sum = Counts { rejected: staged.rejected, ..Counts::default() };
-        for topic in staged.topics.values() {
-            topics::update(&self.connection, topic.state, topic.counts, now)?;
-            sum += topic.counts;
+        let known = self.find(group, staged)?;
+        let mut known = known.into_iter();
+        let mut rows = rows::Appender::new(&self.connection, now)?;
+        let mut verdicts = Vec::with_capacity(group.len());
+        for batch in group {
+            verdicts.push(self.write_batch(batch, &mut known, &mut rows, staged)?);
         }
+        // Between two maintenances all events are new rows and nothing else, whatever number of topics they have.
+        let lot = if group.is_empty() { self.tally.take() } else { None };
+        let repeats = match &lot {
+            Some((_, lot)) => self.write_repeats(lot)?,
+            None => Counts::default(),
+        };
         self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
-        self.write_totals(staged.topics_total, sum, epoch)?;
+        self.write_totals(staged, repeats, lot.map(|(epoch, _)| epoch))?;
         Ok(verdicts)
+    }
+
+    /// The key of each event of the group whose topic is part of the transaction, in their order, and what is stored
+    /// of it. All are looked for together: their look-ups do not wait for each other.
+    fn find(
+        &self,
+        group: &[&Batch],
+        staged: &Staged,
+    ) -> Result<impl IntoIterator<Item = (u128, Option<Entry>)> + use<>, StoreError> {
+        let mut keys = Vec::with_capacity(group.iter().map(|batch| batch.events.len()).sum());
+        for batch in group {
+            if let Some(topic) = staged.topics.get(&batch.topic) {
+                let id = topic.state.id.0;
+                keys.extend(batch.events.iter().map(|event| self.hasher.key(id, event.event_id())));
+            }
+        }
+        let found = self.index.find(&self.connection, &keys)?;
+        Ok(keys.into_iter().zip(found))
     }
 
     fn write_batch(
         &self,
         batch: &Batch,
+        known: &mut impl Iterator<Item = (u128, Option<Entry>)>,
         rows: &mut rows::Appender<'_>,
         staged: &mut Staged,
     ) -> Result<Vec<Verdict>, StoreError> {
-        self.stage(&batch.topic, staged)?;
         let Staged { topics, next_pos, events, keys, rejected, .. } = staged;
         let Some(topic) = topics.get_mut(&batch.topic) else {
             *rejected += batch.events.len() as u64;
             return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
         };
-        let hash = |event: &Event| self.hasher.key(topic.state.id.0, event.event_id());
-        let hashes: Vec<_> = batch.events.iter().map(hash).collect();
-        let found = self.index.find(&self.connection, &hashes)?;
         let mut verdicts = Vec::with_capacity(batch.events.len());
-        for ((event, key), stored) in batch.events.iter().zip(hashes).zip(found) {
+        for (event, (key, stored)) in batch.events.iter().zip(known) {
             let digest = self.hasher.digest(event.payload().as_bytes());
             let verdict = if let Some(first) = stored.or_else(|| keys.get(&key).copied()) {
                 self.repeat(first, digest, event)?
@@ -184,26 +205,20 @@ impl SqliteWriter {
         if let Some(state) = self.remembered.get(name) {
             return Ok(Some(state));
         }
-        let loaded = topics::load(&self.connection, name)?;
-        if let Some(state) = loaded {
-            self.index.check_topic(&self.connection, name, state)?;
-        }
-        Ok(loaded)
+        let Some(row) = topics::load(&self.connection, name)? else { return Ok(None) };
+        let last_seq = self.index.last_seq(&self.connection, name, row)?;
+        Ok(Some(TopicState { last_seq, ..row }))
     }
 
-    /// Adds the counts that waited in memory, and gives their epoch. Those of a topic that is damaged are lost:
+    /// Writes the counts that waited in memory, and gives their sum. Those of a topic that is damaged are lost:
     /// they must not keep every other event from being stored.
-    fn stage_tally(&self, staged: &mut Staged) -> Result<Option<u64>, StoreError> {
-        let Some((epoch, lot)) = self.tally.take() else { return Ok(None) };
-        staged.rejected += lot.rejected;
+    fn write_repeats(&self, lot: &Lot) -> Result<Counts, StoreError> {
+        let mut sum = Counts { rejected: lot.rejected, ..Counts::default() };
         for (name, counts) in &lot.topics {
-            if let Some(topic) = staged.topics.get_mut(name) {
-                topic.counts += *counts;
-                continue;
-            }
             match self.find_topic(name) {
                 Ok(Some(state)) => {
-                    staged.topics.insert(name.clone(), StagedTopic { state, counts: *counts });
+                    topics::count(&self.connection, state.id, *counts)?;
+                    sum += *counts;
                 }
                 Ok(None) => {
                     tracing::error!(topic = %name, "a topic that had events is gone; its repeats are not counted");
@@ -214,21 +229,21 @@ impl SqliteWriter {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Some(epoch))
+        Ok(sum)
     }
 
-    fn write_totals(&self, topics: u64, sum: Counts, epoch: Option<u64>) -> rusqlite::Result<()> {
+    fn write_totals(&self, staged: &Staged, repeats: Counts, epoch: Option<u64>) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "UPDATE totals SET topics = ?1, accepted = accepted + ?2, duplicates = duplicates + ?3,
                  conflicts = conflicts + ?4, rejected = rejected + ?5, tally_epoch = ifnull(?6, tally_epoch)",
             )?
             .execute(params![
-                topics.cast_signed(),
-                sum.accepted.cast_signed(),
-                sum.duplicates.cast_signed(),
-                sum.conflicts.cast_signed(),
-                sum.rejected.cast_signed(),
+                staged.topics_total.cast_signed(),
+                (staged.events.len() as u64).cast_signed(),
+                repeats.duplicates.cast_signed(),
+                repeats.conflicts.cast_signed(),
+                (repeats.rejected + staged.rejected).cast_signed(),
                 epoch.map(u64::cast_signed)
             ])?;
         Ok(())
@@ -286,6 +301,13 @@ impl SqliteWriter {
     /// Takes over into memory what was committed.
     fn learn(&mut self, staged: Staged, sync: Sync) {
         self.tally.stored();
+        // Counted before the answers, and stored with the counts of the hot caches: nothing else about a repeat is.
+        for (name, topic) in &staged.topics {
+            let repeats = Counts { accepted: 0, rejected: 0, ..topic.counts };
+            if repeats != Counts::default() {
+                self.tally.count(name, repeats);
+            }
+        }
         self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
         self.topics_total = staged.topics_total;
         self.next_pos = staged.next_pos;

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row};
 
-use super::log::Log;
+use super::log::{Log, Seen};
 use super::report::{Cure, Findings, Part};
 use crate::domain::check_name;
 use crate::store::StoreError;
@@ -53,12 +53,12 @@ fn topic(row: &Row<'_>, log: &Log) -> Result<(), String> {
     let seen = seen.ok_or_else(|| {
         format!("topic {name:?}: its number {id} is none that sekali gives to so few topics")
     })?;
-    // The last row may be the first one behind a gap.
-    let ends = [Some(&seen.last), log.odd.get(&id)];
-    if log.complete && !ends.contains(&Some(&counted.cast_unsigned())) {
+    // A server writes it when it seals, before the run is whole; the last row may be the first one behind a gap.
+    let known = [seen.last, log.odd.get(&id).copied().unwrap_or(0)].into_iter().max().unwrap_or(0);
+    if log.complete && !(seen.sealed..=known).contains(&counted.cast_unsigned()) {
+        let Seen { sealed, last, .. } = seen;
         return Err(format!(
-            "topic {name:?} counts {counted} events, and its rows end with seq {}",
-            seen.last
+            "topic {name:?} counts {counted} sealed events; {sealed} are, and its rows end with seq {last}"
         ));
     }
     Ok(())

@@ -42,11 +42,13 @@ pub(super) struct Log {
     pub(super) complete: bool,
 }
 
-/// What the rows of one topic say: 16 bytes, and 8 for whether there is one.
+/// What the rows of one topic say: 24 bytes, and 8 for whether there is one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
     /// The last seq.
     pub(super) last: u64,
+    /// The last seq that is sealed.
+    pub(super) sealed: u64,
     /// The sum of the hashed places of sealed rows.
     pub(super) places: u64,
 }
@@ -208,7 +210,8 @@ impl Pass<'_> {
             return self.fault(&format!("{}: no topic has this number", self.describe(place)));
         };
         let (next, seq) = (seen.last.saturating_add(1), seq.cast_unsigned());
-        if pos.cast_unsigned() <= self.sealed {
+        let (sealed, mut wrong) = (pos.cast_unsigned() <= self.sealed, false);
+        if sealed {
             seen.places = seen.places.wrapping_add(self::place(topic, seq, pos.cast_unsigned()));
         }
         if seq == next {
@@ -218,6 +221,12 @@ impl Pass<'_> {
             seen.last = seq;
         } else {
             seen.last = next;
+            wrong = true;
+        }
+        if sealed {
+            seen.sealed = seen.last;
+        }
+        if wrong {
             self.fault(&format!("{}: seq {next} has to follow here", self.describe(place)));
         }
     }

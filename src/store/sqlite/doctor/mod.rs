@@ -14,7 +14,7 @@
 //! ascend through all runs and recent rows, prove that each row is in the index, under its key, once, and that
 //! nothing else is. Only where they differ is a row looked up.
 //!
-//! Memory: 32 bytes a topic; 1.6 bytes an event for the filters and fences of all runs, and twice that for the run
+//! Memory: 40 bytes a topic; 1.6 bytes an event for the filters and fences of all runs, and twice that for the run
 //! that is compared with what is stored of it; 48 bytes for each event that is not sealed, of which there are at most
 //! eight seals' worth and mostly two. So 50 million events of a million topics mostly take less than 400 MB. A rebuild takes what the seals of a server take.
 

@@ -103,6 +103,7 @@ fn repeats_of_a_damaged_topic_stop_nobody() {
         let mut writer = store.open_writer().unwrap();
         outsider(&directory).execute_batch(damaging).unwrap();
         store.tally().count(&topic("a"), Counts { duplicates: 2, ..Counts::default() });
+        writer.flush(Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(append(&mut *writer, &batch("b", &[("1", "{}")])), [Verdict::Accepted { seq: 1 }]);
         assert_eq!(wait(store.reader().totals()).counts.duplicates, 0, "{damaging}");
     }

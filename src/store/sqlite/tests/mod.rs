@@ -135,6 +135,7 @@ fn everything_is_there_after_a_restart() {
     let first = open(&directory);
     let mut writer = first.open_writer().unwrap();
     append(&mut *writer, &sent);
+    writer.flush(Timestamp::UNIX_EPOCH).unwrap();
     writer.close().unwrap();
     drop(first);
     assert!(!directory.path().join("made/sekali.db-wal").exists(), "a clean stop leaves nothing to recover");
