@@ -23,7 +23,7 @@ mod run;
 
 pub(super) use block::Block;
 pub(super) use entry::{Entry, Hasher, MAX_NUMBER};
-pub(super) use plan::next_merge;
+pub(super) use plan::{Pace, next_merge};
 pub(super) use positions::Segment;
 pub(super) use recent::Recent;
 pub(super) use run::{Built, Run, RunBuilder, Span};

@@ -2,6 +2,7 @@
 //! built in slices, between its own writes, so that no commit waits for a whole run.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
@@ -13,10 +14,13 @@ use super::connection::Database;
 use super::runs::{self, PART_BYTES};
 use super::topics::{self, Place, TopicId};
 use crate::store::StoreError;
-use crate::store::index::{Built, Entry, Recent, Run, RunBuilder, Segment, Span};
+use crate::store::index::{Built, Entry, Pace, Recent, Run, RunBuilder, Segment, Span};
 
-/// Slices between a thread and the writer: 1 MiB of blocks.
-const SLICES_AHEAD: usize = 256;
+/// Slices that a thread hands over at once, so that it is woken seldom.
+const CHUNK: usize = 32;
+
+/// Chunks between a thread and the writer: 1 MiB of blocks.
+const CHUNKS_AHEAD: usize = 8;
 
 /// Segments of one slice. A topic with few events has a segment of its own in each seal, so that there may be as
 /// many segments as events; this many a slice keep ahead of the events that a commit brings.
@@ -24,6 +28,20 @@ const SEGMENTS_AT_ONCE: usize = 32;
 
 /// Blocks that a merge reads at once.
 const BLOCKS_AT_ONCE: u64 = 16;
+
+/// Slices of a transaction that has nothing else to do.
+const SLICES_WHEN_IDLE: usize = 2_048;
+
+/// How much of a run a transaction writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Amount {
+    /// What is due with so many events.
+    Due { events: usize },
+    /// As much as fits into a transaction that has nothing else to do.
+    Idle,
+    /// All that is left, waiting for it.
+    All,
+}
 
 /// What a thread hands to the writer.
 pub(super) enum Output {
@@ -47,9 +65,10 @@ pub(super) enum Output {
 /// A run that is being built.
 pub(super) struct Building {
     /// The slices and the thread; taken apart when this is dropped, which ends the thread.
-    thread: Option<(Receiver<Output>, JoinHandle<()>)>,
-    /// What the writer took and could not commit.
-    returned: VecDeque<Output>,
+    thread: Option<(Receiver<Vec<Output>>, JoinHandle<()>)>,
+    /// What the thread handed over and is not committed.
+    waiting: VecDeque<Output>,
+    pace: Pace,
     /// The first blocks of the runs that the new one replaces.
     pub(super) replaces: Vec<u64>,
     pub(super) span: Span,
@@ -58,9 +77,20 @@ pub(super) struct Building {
 /// The thread has gone away because the writer has.
 struct Abandoned;
 
-impl From<mpsc::SendError<Output>> for Abandoned {
-    fn from(_: mpsc::SendError<Output>) -> Self {
-        Self
+/// The thread's end of what is between it and the writer.
+struct Sink {
+    sender: SyncSender<Vec<Output>>,
+    chunk: Vec<Output>,
+}
+
+impl Sink {
+    fn send(&mut self, output: Output) -> Result<(), Abandoned> {
+        let last = output.is_last();
+        self.chunk.push(output);
+        if last || self.chunk.len() == CHUNK {
+            return self.sender.send(mem::take(&mut self.chunk)).map_err(|_| Abandoned);
+        }
+        Ok(())
     }
 }
 
@@ -80,55 +110,72 @@ impl Building {
         };
         // A run without entries has an id too: all of its rows are damaged.
         *next_block = span.end_block().max(span.first_block + 1);
-        Self::start("seal", Vec::new(), span, move |to| seal(&recent, span, to))
+        let segments = recent.segments().count().div_ceil(SEGMENTS_AT_ONCE) as u64;
+        // Long before the next keys have to be sealed: until then memory holds these.
+        let pace = Pace::new(segments + span.blocks(), span.entries / 2);
+        Self::start("seal", Vec::new(), span, pace, move |to| seal(&recent, span, to))
     }
 
     /// Begins to merge neighbouring runs.
     pub(super) fn merge(database: Database, inputs: Vec<Arc<Run>>, span: Span) -> Result<Self, StoreError> {
         let replaces = inputs.iter().map(|run| run.span.first_block).collect();
-        Self::start("merge", replaces, span, move |to| merge(&database, &inputs, span, to))
+        // Before as many runs of this size have come again.
+        let pace = Pace::new(span.blocks(), span.entries / 4 * 3);
+        Self::start("merge", replaces, span, pace, move |to| merge(&database, &inputs, span, to))
     }
 
     fn start(
         name: &str,
         replaces: Vec<u64>,
         span: Span,
-        build: impl FnOnce(&SyncSender<Output>) -> Result<(), Abandoned> + Send + 'static,
+        pace: Pace,
+        build: impl FnOnce(&mut Sink) -> Result<(), Abandoned> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let (sender, receiver) = mpsc::sync_channel(SLICES_AHEAD);
+        let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);
+        let mut sink = Sink { sender, chunk: Vec::new() };
         let thread = thread::Builder::new()
             .name(name.to_owned())
             // It ends by itself where nobody takes what it built.
-            .spawn(move || drop(build(&sender)))
+            .spawn(move || drop(build(&mut sink)))
             .map_err(|error| StoreError::Unavailable(format!("no thread for a {name}: {error}")))?;
-        Ok(Self { thread: Some((receiver, thread)), returned: VecDeque::new(), replaces, span })
+        Ok(Self { thread: Some((receiver, thread)), waiting: VecDeque::new(), pace, replaces, span })
     }
 
     /// The next slice, if it is there.
     fn next(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| match self.thread.as_ref()?.0.try_recv() {
-            Ok(output) => Some(output),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(died()),
-        })
+        if self.waiting.is_empty() {
+            match self.thread.as_ref()?.0.try_recv() {
+                Ok(chunk) => self.waiting.extend(chunk),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => self.waiting.push_back(died()),
+            }
+        }
+        self.waiting.pop_front()
     }
 
     /// The next slice, waiting for it.
     fn wait(&mut self) -> Option<Output> {
-        self.returned.pop_front().or_else(|| Some(self.thread.as_ref()?.0.recv().unwrap_or_else(|_| died())))
+        if self.waiting.is_empty() {
+            self.waiting.extend(self.thread.as_ref()?.0.recv().unwrap_or_else(|_| vec![died()]));
+        }
+        self.waiting.pop_front()
     }
 
-    /// Writes slices until the budget ends or no more are there; all of them, waiting, where it is late.
+    /// Writes as many slices as this says, those that are there or, where it is late, all of them.
     pub(super) fn write_some(
         &mut self,
         connection: &Connection,
-        budget: usize,
-        late: bool,
+        amount: Amount,
         taken: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
-        while late || taken.len() < budget {
-            let Some(output) = (if late { self.wait() } else { self.next() }) else { break };
-            let last = matches!(output, Output::Done { .. } | Output::Failed(_));
+        let budget = match amount {
+            Amount::Due { events } => self.pace.due(events),
+            Amount::Idle => SLICES_WHEN_IDLE,
+            Amount::All => usize::MAX,
+        };
+        while taken.len() < budget {
+            let Some(output) = (if amount == Amount::All { self.wait() } else { self.next() }) else { break };
+            let last = output.is_last();
             taken.push(output);
             if let Some(slice) = taken.last() {
                 slice.write(connection, &self.replaces)?;
@@ -140,10 +187,15 @@ impl Building {
         Ok(())
     }
 
+    /// So many events and slices were committed.
+    pub(super) fn committed(&mut self, events: usize, slices: usize) {
+        self.pace.committed(events, slices);
+    }
+
     /// Gives slices back that were not committed, in their order.
     pub(super) fn put_back(&mut self, slices: Vec<Output>) {
         for slice in slices.into_iter().rev() {
-            self.returned.push_front(slice);
+            self.waiting.push_front(slice);
         }
     }
 }
@@ -159,6 +211,11 @@ impl Drop for Building {
 }
 
 impl Output {
+    /// Whether nothing follows.
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Failed(_))
+    }
+
     fn write(&self, connection: &Connection, replaces: &[u64]) -> rusqlite::Result<()> {
         match self {
             Self::Segments(segments) => write_segments(connection, segments),
@@ -191,7 +248,7 @@ fn died() -> Output {
     Output::Failed(StoreError::Unavailable("the thread that built it died".to_owned()))
 }
 
-fn seal(recent: &Recent, span: Span, to: &SyncSender<Output>) -> Result<(), Abandoned> {
+fn seal(recent: &Recent, span: Span, to: &mut Sink) -> Result<(), Abandoned> {
     let mut segments: Vec<_> = recent.segments().collect();
     segments.sort_unstable_by_key(|segment| (segment.topic, segment.first_seq));
     for some in segments.chunks(SEGMENTS_AT_ONCE) {
@@ -204,14 +261,14 @@ fn seal(recent: &Recent, span: Span, to: &SyncSender<Output>) -> Result<(), Aban
     finish(builder, to)
 }
 
-fn push(builder: &mut RunBuilder, entry: Entry, to: &SyncSender<Output>) -> Result<(), Abandoned> {
+fn push(builder: &mut RunBuilder, entry: Entry, to: &mut Sink) -> Result<(), Abandoned> {
     match builder.push(entry) {
-        Some(built) => Ok(to.send(Output::Block(built))?),
+        Some(built) => to.send(Output::Block(built)),
         None => Ok(()),
     }
 }
 
-fn finish(builder: RunBuilder, to: &SyncSender<Output>) -> Result<(), Abandoned> {
+fn finish(builder: RunBuilder, to: &mut Sink) -> Result<(), Abandoned> {
     let (run, last) = builder.finish();
     if let Some(built) = last {
         to.send(Output::Block(built))?;
@@ -220,15 +277,10 @@ fn finish(builder: RunBuilder, to: &SyncSender<Output>) -> Result<(), Abandoned>
     for (number, part) in bytes.chunks(PART_BYTES).enumerate() {
         to.send(Output::Part { run: run.span.first_block, number, data: part.to_vec() })?;
     }
-    Ok(to.send(Output::Done { run: Arc::new(run), checksum: runs::checksum(&bytes) })?)
+    to.send(Output::Done { run: Arc::new(run), checksum: runs::checksum(&bytes) })
 }
 
-fn merge(
-    database: &Database,
-    inputs: &[Arc<Run>],
-    span: Span,
-    to: &SyncSender<Output>,
-) -> Result<(), Abandoned> {
+fn merge(database: &Database, inputs: &[Arc<Run>], span: Span, to: &mut Sink) -> Result<(), Abandoned> {
     let outcome = database.open_to_read().map_err(StoreError::from).and_then(|connection| {
         let mut cursors = Vec::with_capacity(inputs.len());
         for run in inputs {
@@ -245,7 +297,7 @@ fn merge(
     match outcome {
         Ok(Some(builder)) => finish(builder, to),
         Ok(None) => Err(Abandoned),
-        Err(error) => Ok(to.send(Output::Failed(error))?),
+        Err(error) => to.send(Output::Failed(error)),
     }
 }
 
@@ -311,7 +363,8 @@ mod tests {
     #[test]
     fn a_thread_that_dies_is_a_failure_and_not_slow_for_ever() {
         let span = Span { level: 0, first_pos: 1, last_pos: 1, entries: 1, first_block: 1 };
-        let mut building = Building::start("seal", Vec::new(), span, |_| Err(Abandoned)).unwrap();
+        let mut building =
+            Building::start("seal", Vec::new(), span, Pace::new(1, 1), |_| Err(Abandoned)).unwrap();
         assert!(matches!(building.wait(), Some(Output::Failed(_))));
         assert!(matches!(building.next(), Some(Output::Failed(_))));
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rusqlite::Connection;
 
-use super::building::{Building, Output};
+use super::building::{Amount, Building, Output};
 use super::connection::Database;
 use super::opening;
 use super::runs::{self, Search};
@@ -17,18 +17,12 @@ use crate::domain::Topic;
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
 
-/// Slices that a transaction writes beside its events, however few those are: the smaller this is, the less a
-/// commit waits for the index.
-const SLICES_PER_COMMIT: usize = 16;
+/// Left-over blocks that a transaction deletes for so many events, beside one for itself: twice as many as all levels of
+/// merges leave, up to five of them.
+const EVENTS_PER_DELETE: usize = 12;
 
-/// Events for each further slice. A block holds 125 keys, and a key is written once by its seal and once for each
-/// level of merges: this outruns the events up to five levels, which is 14 thousand million keys. With a topic for each
-/// event, a seal has three slices of segments for each of blocks, which this just outruns too. A smaller number would
-/// only make the commits during a seal or a merge longer than the others.
-const EVENTS_PER_SLICE: usize = 24;
-
-/// Slices of a transaction that has nothing else to do.
-const SLICES_WHEN_IDLE: usize = 2_048;
+/// Left-over blocks that a transaction deletes that has nothing else to do.
+const DELETES_WHEN_IDLE: usize = 2_048;
 
 /// What memory holds of the index: recent keys, and filters and fences of the runs.
 #[derive(Default)]
@@ -100,7 +94,10 @@ pub(super) struct Index {
     seal_keys: usize,
     next_block: u64,
     seal: Option<Building>,
-    merge: Option<Building>,
+    /// One of a level at most, so that memory is bounded.
+    merges: Vec<Building>,
+    /// Whether events were committed since there was time for more than what is due.
+    busy: bool,
     left_overs: VecDeque<Range<u64>>,
     /// Runs that were merged, or not finished, whose parts are left over.
     orphans: Vec<u64>,
@@ -110,7 +107,8 @@ pub(super) struct Index {
 #[derive(Default)]
 pub(super) struct Slices {
     of_seal: Vec<Output>,
-    of_merge: Vec<Output>,
+    /// Of each merge, in their order.
+    of_merges: Vec<Vec<Output>>,
     deleted: Vec<Range<u64>>,
     orphans: Vec<u64>,
 }
@@ -144,9 +142,18 @@ impl Index {
         // Readers see the old memory until the new one is whole.
         *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };
         let database = database.clone();
-        let mut index =
-            Self { memory, database, seal_keys, next_block, seal: None, merge: None, left_overs, orphans };
-        index.start_merge();
+        let mut index = Self {
+            memory,
+            database,
+            seal_keys,
+            next_block,
+            seal: None,
+            merges: Vec::new(),
+            busy: false,
+            left_overs,
+            orphans,
+        };
+        index.start_merges();
         Ok(index)
     }
 
@@ -186,12 +193,11 @@ impl Index {
     ) -> Result<u64, StoreError> {
         let recent = self.memory.read().recent_seqs(row.id.0);
         // Segments are written before their run is whole, so that a row may be ahead of the runs.
-        let (sealed, last) = match recent {
-            Some(seqs) => (seqs.start() - 1..=*seqs.end(), *seqs.end()),
-            None => {
-                let last = runs::last_seq(connection, row.id.0)?;
-                (last..=last, last)
-            }
+        let (sealed, last) = if let Some(seqs) = recent {
+            (seqs.start() - 1..=*seqs.end(), *seqs.end())
+        } else {
+            let last = runs::last_seq(connection, row.id.0)?;
+            (last..=last, last)
         };
         if sealed.contains(&row.last_seq) {
             return Ok(last);
@@ -205,7 +211,10 @@ impl Index {
 
     /// Whether there is something to write where no event comes.
     pub(super) fn has_work(&self) -> bool {
-        self.seal.is_some() || self.merge.is_some() || !self.left_overs.is_empty() || !self.orphans.is_empty()
+        self.seal.is_some()
+            || !self.merges.is_empty()
+            || !self.left_overs.is_empty()
+            || !self.orphans.is_empty()
     }
 
     /// Writes some slices of what is being built, in a transaction with so many events.
@@ -215,17 +224,24 @@ impl Index {
         events: usize,
         slices: &mut Slices,
     ) -> Result<(), StoreError> {
-        let budget =
-            if events == 0 { SLICES_WHEN_IDLE } else { SLICES_PER_COMMIT + events / EVENTS_PER_SLICE };
-        // A seal must end before the next one is due, or memory would grow with the log.
-        let late = self.memory.read().active.len() >= 2 * self.seal_keys;
+        let idle = events == 0 && !self.busy;
+        let amount = if idle { Amount::Idle } else { Amount::Due { events } };
         if let Some(seal) = &mut self.seal {
-            seal.write_some(connection, budget, late, &mut slices.of_seal)?;
+            // A seal must end before the next one is due, or memory would grow with the log.
+            let late = self.memory.read().active.len() >= 2 * self.seal_keys;
+            seal.write_some(connection, if late { Amount::All } else { amount }, &mut slices.of_seal)?;
         }
-        if let Some(merge) = &mut self.merge {
-            merge.write_some(connection, budget, false, &mut slices.of_merge)?;
+        for merge in &mut self.merges {
+            let mut taken = Vec::new();
+            let written = merge.write_some(connection, amount, &mut taken);
+            slices.of_merges.push(taken);
+            written?;
         }
-        self.delete_some(connection, budget as u64, slices)?;
+        self.delete_some(
+            connection,
+            if idle { DELETES_WHEN_IDLE } else { 1 + events / EVENTS_PER_DELETE },
+            slices,
+        )?;
         Ok(())
     }
 
@@ -233,7 +249,7 @@ impl Index {
     fn delete_some(
         &mut self,
         connection: &Connection,
-        budget: u64,
+        budget: usize,
         slices: &mut Slices,
     ) -> rusqlite::Result<()> {
         if let Some(orphan) = self.orphans.last()
@@ -242,7 +258,7 @@ impl Index {
             slices.orphans.extend(self.orphans.pop());
         }
         let Some(ids) = self.left_overs.front_mut() else { return Ok(()) };
-        let some = ids.start..ids.end.min(ids.start + budget);
+        let some = ids.start..ids.end.min(ids.start + budget as u64);
         ids.start = some.end;
         if ids.is_empty() {
             self.left_overs.pop_front();
@@ -256,15 +272,22 @@ impl Index {
         if let Some(seal) = &mut self.seal {
             seal.put_back(slices.of_seal);
         }
-        if let Some(merge) = &mut self.merge {
-            merge.put_back(slices.of_merge);
+        for (merge, taken) in self.merges.iter_mut().zip(slices.of_merges) {
+            merge.put_back(taken);
         }
         self.left_overs.extend(slices.deleted);
         self.orphans.extend(slices.orphans);
     }
 
     /// Takes over what a transaction committed: its events, and what it wrote of the index.
-    pub(super) fn committed(&mut self, slices: Slices, events: impl Iterator<Item = (i64, Entry)>) {
+    pub(super) fn committed(&mut self, slices: Slices, events: impl ExactSizeIterator<Item = (i64, Entry)>) {
+        if let Some(seal) = &mut self.seal {
+            seal.committed(events.len(), slices.of_seal.len());
+        }
+        for (merge, taken) in self.merges.iter_mut().zip(&slices.of_merges) {
+            merge.committed(events.len(), taken.len());
+        }
+        self.busy = events.len() > 0;
         self.install(slices);
         let memory = &mut *self.memory.write();
         for (topic, entry) in events {
@@ -281,26 +304,32 @@ impl Index {
             Some(Output::Done { run, .. }) => self.install_sealed(run),
             Some(Output::Failed(error)) => {
                 tracing::error!(%error, "recent keys cannot be sealed");
-                let failed = self.seal.take().map(|seal| seal.span);
-                self.abandon(failed);
+                if let Some(seal) = self.seal.take() {
+                    self.abandon(seal.span);
+                }
             }
             _ => {}
         }
-        match slices.of_merge.into_iter().next_back() {
-            Some(Output::Done { run, .. }) => self.install_merged(run),
-            Some(Output::Failed(error)) => {
-                // Tried again when the next run is installed: what is damaged now is damaged at the next commit.
-                tracing::error!(%error, "runs of the dedup index cannot be merged");
-                let failed = self.merge.take().map(|merge| merge.span);
-                self.abandon(failed);
+        // From the last one on, so that those before it keep their places.
+        for (at, taken) in slices.of_merges.into_iter().enumerate().rev() {
+            match taken.into_iter().next_back() {
+                Some(Output::Done { run, .. }) => {
+                    let merge = self.merges.remove(at);
+                    self.install_merged(&merge, run);
+                }
+                Some(Output::Failed(error)) => {
+                    // Tried again when the next run is installed: what is damaged now is damaged at the next commit.
+                    tracing::error!(%error, "runs of the dedup index cannot be merged");
+                    let failed = self.merges.remove(at).span;
+                    self.abandon(failed);
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 
     /// Leaves what was written of a run that will not be whole to be deleted.
-    fn abandon(&mut self, failed: Option<Span>) {
-        let Some(span) = failed else { return };
+    fn abandon(&mut self, span: Span) {
         self.left_overs.push_back(span.first_block..span.end_block());
         self.orphans.push(span.first_block);
     }
@@ -313,11 +342,10 @@ impl Index {
         drop(memory);
         // Freed behind the lock: it may be a list for each of very many topics.
         drop(sealed);
-        self.start_merge();
+        self.start_merges();
     }
 
-    fn install_merged(&mut self, run: Arc<Run>) {
-        let Some(merge) = self.merge.take() else { return };
+    fn install_merged(&mut self, merge: &Building, run: Arc<Run>) {
         let mut memory = self.memory.write();
         let runs = Arc::make_mut(&mut memory.runs);
         let replaced = |old: &Arc<Run>| merge.replaces.contains(&old.span.first_block);
@@ -329,30 +357,36 @@ impl Index {
         runs.retain(|old| !replaced(old));
         runs.insert(at, run);
         drop(memory);
-        self.start_merge();
+        self.start_merges();
     }
 
-    fn start_merge(&mut self) {
-        if self.merge.is_some() {
-            return;
-        }
+    /// Begins every merge that is due.
+    fn start_merges(&mut self) {
         let runs = self.memory.read().runs();
-        let levels: Vec<_> = runs.iter().map(|run| run.span.level).collect();
-        let Some(range) = next_merge(&levels) else { return };
-        let inputs = runs[range].to_vec();
-        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
+        loop {
+            // A level of which some are being merged waits.
+            let merging = |level| self.merges.iter().any(|merge| merge.span.level == level + 1);
+            let free = |run: &Arc<Run>| Some(run.span.level).filter(|level| !merging(*level));
+            let levels: Vec<_> = runs.iter().map(free).collect();
+            let Some(range) = next_merge(&levels) else { return };
+            match self.start_merge(runs[range].to_vec()) {
+                Ok(merge) => self.merges.push(merge),
+                Err(error) => return tracing::error!(%error, "runs of the dedup index cannot be merged"),
+            }
+        }
+    }
+
+    fn start_merge(&mut self, inputs: Vec<Arc<Run>>) -> Result<Building, StoreError> {
+        let (first, last) = (inputs[0].span, inputs[inputs.len() - 1].span);
         let span = Span {
-            level: first.span.level + 1,
-            first_pos: first.span.first_pos,
-            last_pos: last.span.last_pos,
+            level: first.level + 1,
+            first_pos: first.first_pos,
+            last_pos: last.last_pos,
             entries: inputs.iter().map(|run| run.span.entries).sum(),
             first_block: self.next_block,
         };
         self.next_block = span.end_block();
-        match Building::merge(self.database.clone(), inputs, span) {
-            Ok(merge) => self.merge = Some(merge),
-            Err(error) => tracing::error!(%error, "runs of the dedup index cannot be merged"),
-        }
+        Building::merge(self.database.clone(), inputs, span)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::building::{Building, Output};
+use super::building::{Amount, Building, Output};
 use super::rows::{self, Unreadable};
 use super::runs;
 use crate::store::StoreError;
@@ -149,7 +149,7 @@ fn seal(
     let mut building = Building::seal(Arc::new(recent), first_pos, next_block)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut slices = Vec::new();
-    building.write_some(&transaction, 0, true, &mut slices)?;
+    building.write_some(&transaction, Amount::All, &mut slices)?;
     transaction.commit()?;
     match slices.pop() {
         Some(Output::Done { run, .. }) => Ok(run),
