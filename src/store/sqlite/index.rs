@@ -17,6 +17,9 @@ use crate::domain::Topic;
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
 
+/// Keys for which each filter is asked in a row: more would not fit into the processor's nearest cache together.
+const KEYS_AT_ONCE: usize = 512;
+
 /// Left-over blocks that a transaction deletes for so many events, beside one for itself: twice as many as all levels of
 /// merges leave, up to five of them.
 const EVENTS_PER_DELETE: usize = 12;
@@ -166,20 +169,27 @@ impl Index {
         keys: &[u128],
     ) -> Result<Vec<Option<Entry>>, StoreError> {
         let memory = self.memory.read();
-        let mut found: Vec<_> = keys.iter().map(|key| memory.recent(*key)).collect();
-        let mut probable = Vec::new();
-        // What is repeated is mostly recent, so the newest run comes first. Each filter is asked for all keys at once:
-        // a question is a line of memory that is in no cache, and such questions do not wait for each other.
-        for run in memory.runs.iter().rev() {
-            let maybe = |at: &usize| found[*at].is_none() && run.may_contain(keys[*at]);
-            probable.extend((0..keys.len()).filter(maybe));
-            for at in probable.drain(..) {
-                found[at] = match runs::search(connection, iter::once(run.as_ref()), keys[at])? {
-                    Search::Found(entry) => Some(entry),
-                    Search::NotThere => None,
-                    Search::Outdated(block) => return Err(runs::missing_block(block)),
-                };
+        let mut found = Vec::with_capacity(keys.len());
+        let (mut unknown, mut probable) = (Vec::new(), Vec::new());
+        // Each filter is asked for many keys at once: a question is a line of memory that is in no cache, and such
+        // questions do not wait for each other.
+        for some in keys.chunks(KEYS_AT_ONCE) {
+            let first = found.len();
+            found.extend(some.iter().map(|key| memory.recent(*key)));
+            unknown.extend((first..).zip(some).filter(|(at, _)| found[*at].is_none()));
+            // What is repeated is mostly recent, so the newest run comes first.
+            for run in memory.runs.iter().rev() {
+                let maybe = |(at, key): &&(usize, &u128)| found[*at].is_none() && run.may_contain(**key);
+                probable.extend(unknown.iter().filter(maybe).copied());
+                for (at, key) in probable.drain(..) {
+                    found[at] = match runs::search(connection, iter::once(run.as_ref()), *key)? {
+                        Search::Found(entry) => Some(entry),
+                        Search::NotThere => None,
+                        Search::Outdated(block) => return Err(runs::missing_block(block)),
+                    };
+                }
             }
+            unknown.clear();
         }
         Ok(found)
     }
