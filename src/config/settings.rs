@@ -94,6 +94,8 @@ pub struct Store {
     pub readers: usize,
     /// How long a commit waits for a store that something else has locked.
     pub lock_timeout: Duration,
+    /// Keys of the dedup index that are sealed as one run.
+    pub seal_keys: usize,
     /// Past this size of the write-ahead log, commits wait for a checkpoint.
     pub wal_bytes: u64,
 }

@@ -100,6 +100,7 @@ fn store(checker: &mut Checker<'_>) -> Store {
         commit_bytes: checker.bytes("store.commit_bytes", KIB..=GIB),
         readers: checker.count("store.readers", 1..=256),
         lock_timeout: checker.duration("store.lock_timeout", Duration::ZERO..=MINUTE * 10),
+        seal_keys: checker.count("store.seal_keys", 1_000..=16_000_000),
         wal_bytes: checker.size("store.wal_bytes", MIB..=TIB),
     }
 }
@@ -183,6 +184,7 @@ mod tests {
             commit_bytes: 16 << 20,
             readers: 4,
             lock_timeout: Duration::from_secs(5),
+            seal_keys: 448_000,
             wal_bytes: 64 << 20,
         };
         assert_eq!(defaults.store, store);

@@ -16,6 +16,8 @@ mod configuring;
 #[cfg(test)]
 mod counters;
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod doctor;

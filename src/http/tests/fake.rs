@@ -43,6 +43,7 @@ pub(crate) fn settings() -> Settings {
             commit_bytes: 1 << 20,
             readers: 1,
             lock_timeout: second,
+            seal_keys: 1_000,
             wal_bytes: 1 << 20,
         },
         topics: std::collections::BTreeMap::new(),

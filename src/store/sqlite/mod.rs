@@ -74,11 +74,6 @@ struct Options {
     seal_keys: usize,
 }
 
-/// Recent keys that are sealed together: about 50 bytes of memory each, twice while they are sealed, and about a
-/// microsecond each to read them again after a kill. A commit of 10,000 events less than what a table of 2^19 places
-/// holds before it must grow.
-const SEAL_KEYS: usize = 448_000;
-
 impl SqliteStore {
     /// Opens the file, making it and its directory where they are missing, and brings its schema up to date.
     ///
@@ -86,11 +81,6 @@ impl SqliteStore {
     /// [`StoreError::Owned`], [`StoreError::Newer`] and [`StoreError::Foreign`] are final;
     /// [`StoreError::Unavailable`] says what the disk said.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
-        Self::open_sealing(settings, SEAL_KEYS)
-    }
-
-    /// As [`SqliteStore::open`], with another number of keys that are sealed together.
-    fn open_sealing(settings: &Settings, seal_keys: usize) -> Result<Self, StoreError> {
         let StoreUrl::Sqlite(given) = &settings.store.url;
         let path = make_directory(given)?;
         let ownership = Ownership::take(&path)?;
@@ -101,7 +91,7 @@ impl SqliteStore {
             readers: settings.store.readers,
             wal_bytes: settings.store.wal_bytes,
             topic_limit: settings.limits.topics,
-            seal_keys,
+            seal_keys: settings.store.seal_keys,
         });
         schema::prepare(&options.database)?;
         let tally = Arc::new(Tally::default());

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::say;
+
 /// A small file system in memory, unmounted when this is dropped.
 pub(crate) struct SmallDisk {
     mounted: TempDir,
@@ -52,8 +54,7 @@ impl Drop for SmallDisk {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a test that did not run must not look like one that passed")]
 fn skipped(test: &str, reason: &str) -> Option<SmallDisk> {
-    eprintln!("\n*** SKIPPED: {test} needs root and tmpfs: {} ***\n", reason.trim());
+    say(&format!("\n*** SKIPPED: {test} needs root and tmpfs: {} ***\n", reason.trim()));
     None
 }

@@ -9,6 +9,7 @@ mod lock;
 mod log;
 mod process;
 mod raw;
+mod say;
 mod wait;
 
 pub(crate) use answer::Answer;
@@ -19,4 +20,5 @@ pub(crate) use lock::Locked;
 pub(crate) use log::Log;
 pub(crate) use process::{Ended, Process, serving};
 pub(crate) use raw::Raw;
+pub(crate) use say::say;
 pub(crate) use wait::until;

@@ -37,7 +37,7 @@ use self::report::Findings;
 use super::connection::{self, Database};
 use super::opening;
 use super::owner::Ownership;
-use super::{SEAL_KEYS, existing, schema};
+use super::{existing, schema};
 use crate::config::{Settings, StoreUrl};
 use crate::store::StoreError;
 use crate::store::index::Hasher;
@@ -84,11 +84,6 @@ impl Doctor {
     /// [`StoreError::Owned`] while a server runs on it; [`StoreError::Newer`] and [`StoreError::Foreign`] as
     /// a server would refuse it; [`StoreError::Unavailable`] where there is no such file.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
-        Self::open_sealing(settings, SEAL_KEYS)
-    }
-
-    /// As [`Doctor::open`], for a store that seals another number of keys together.
-    pub(super) fn open_sealing(settings: &Settings, seal_keys: usize) -> Result<Self, StoreError> {
         let StoreUrl::Sqlite(given) = &settings.store.url;
         let path = existing(given)?;
         let ownership = Ownership::take(&path)?;
@@ -99,7 +94,7 @@ impl Doctor {
             let reason = "it is empty".to_owned();
             return Err(StoreError::Foreign { path: database.path.display().to_string(), reason });
         }
-        Ok(Self { database, seal_keys, version, wal_bytes, _ownership: ownership })
+        Ok(Self { database, seal_keys: settings.store.seal_keys, version, wal_bytes, _ownership: ownership })
     }
 
     /// Checks everything, and changes nothing. Of a store of an older schema only the file.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::doctor::{SEAL_KEYS, harm, inspect, rebuild, stopped};
-use super::{index, open, outsider, settings};
+use super::{index, open, open_sealing, outsider, settings};
 use crate::domain::{Counts, Verdict};
 use crate::store::contract::{append, batch, topic, wait};
 use crate::store::sqlite::{Fault, SqliteStore};
@@ -82,7 +82,7 @@ fn a_topic_whose_name_was_changed_is_found_before_the_store_is_ready() {
 #[test]
 fn a_secret_that_was_changed_is_found_and_the_index_is_built_anew() {
     let directory = tempfile::tempdir().unwrap();
-    let open = || SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let open = || open_sealing(&settings(directory.path()), 10).unwrap();
     index::append_many(&mut *open().open_writer().unwrap(), 0..100);
     outsider(&directory).execute_batch("UPDATE secrets SET index_key = randomblob(16)").unwrap();
     let store = open();
@@ -126,7 +126,7 @@ fn a_change_of_any_column_of_a_row_is_named_and_a_rebuild_keeps_its_key() {
             let named = |fault: &Fault| fault.what.contains("position 13: it does not match its checksum");
             assert_eq!(report.faults.iter().filter(|fault| named(fault)).count(), 1, "{change}: {report:?}");
         }
-        let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+        let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
         let known = append(&mut *store.open_writer().unwrap(), &batch("topic 0", &[("12", "{}")]));
         assert_eq!(known, [Verdict::Duplicate { seq: 5, conflict: false }], "{change}");
     }

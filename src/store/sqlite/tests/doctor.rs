@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::index::{append_many, check_all};
-use super::{group, outsider, settings};
+use super::{doctor_sealing, group, open_sealing, outsider, settings};
 use crate::domain::Verdict;
 use crate::store::contract::{append, batch, event, read_all, topic, wait};
 use crate::store::sqlite::{Cure, Doctor, Part, Report, SqliteStore, runs, schema};
@@ -17,7 +17,7 @@ pub(super) const SEAL_KEYS: usize = 10;
 /// A stopped store of so many events in three topics, sealed in small runs, some of them merged.
 pub(super) fn stopped(events: u64) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+    let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
     let mut writer = store.open_writer().unwrap();
     append_many(&mut *writer, 0..events);
     writer.close().unwrap();
@@ -25,7 +25,7 @@ pub(super) fn stopped(events: u64) -> TempDir {
 }
 
 fn doctor(directory: &TempDir) -> Doctor {
-    Doctor::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap()
+    doctor_sealing(directory, SEAL_KEYS).unwrap()
 }
 
 pub(super) fn inspect(directory: &TempDir) -> Report {
@@ -278,7 +278,7 @@ fn events_that_are_in_no_run_are_named_where_they_are_too_many() {
 #[test]
 fn what_a_kill_leaves_is_no_fault() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+    let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
     let mut writer = store.open_writer().unwrap();
     for count in (0..600).step_by(30) {
         append_many(&mut *writer, count..count + 30);
@@ -335,7 +335,7 @@ fn a_rebuild_mends_every_damage_of_the_index_and_all_answers_are_as_before() {
         harm(&directory, damage);
         assert!(!inspect(&directory).is_healthy(), "{damage}");
         assert_eq!(rebuild(&directory).faults, [], "{damage}");
-        let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+        let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
         check_all(&store, &mut *store.open_writer().unwrap(), 300);
     }
 }
@@ -362,7 +362,7 @@ fn a_rebuild_keeps_the_key_of_a_row_that_cannot_be_read() {
             report.notes
         );
     }
-    let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+    let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
     let mut writer = store.open_writer().unwrap();
     let kept = append(&mut *writer, &batch("topic 0", &[("12", "{}")]));
     assert_eq!(kept, [Verdict::Duplicate { seq: 5, conflict: false }]);
@@ -378,7 +378,7 @@ fn a_rebuild_leaves_damaged_rows_and_serves_all_others() {
     let after = rebuild(&directory);
     assert!(after.faults.iter().all(|fault| fault.cure != Cure::RebuildIndex), "{:#?}", after.faults);
     assert!(before.contains(&Part::Rows) && !after.is_healthy());
-    let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+    let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
     assert_eq!(read_all(&*store.reader(), "topic 2").len(), 100);
     let page =
         PageQuery { topic: topic("topic 0"), first: 6, last: 100, limit: 1_000, order: Order::Ascending };
@@ -388,7 +388,7 @@ fn a_rebuild_leaves_damaged_rows_and_serves_all_others() {
 #[test]
 fn damage_that_a_server_meets_says_what_helps() {
     let directory = stopped(300);
-    let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+    let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
     let mut writer = store.open_writer().unwrap();
     harm(
         &directory,
@@ -413,7 +413,7 @@ proptest! {
     ) {
         let directory = tempfile::tempdir().unwrap();
         for batches in rounds {
-            let store = SqliteStore::open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+            let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
             let mut writer = store.open_writer().unwrap();
             for batch in group(&batches) {
                 append(&mut *writer, &batch);
@@ -431,7 +431,7 @@ proptest! {
 #[test]
 fn a_store_of_many_topics_and_long_runs_is_healthy() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open_sealing(&settings(directory.path()), 1_000).unwrap();
+    let store = open_sealing(&settings(directory.path()), 1_000).unwrap();
     let mut writer = store.open_writer().unwrap();
     for number in 0..10_000 {
         let name = format!("{}", number % 700);
@@ -440,6 +440,6 @@ fn a_store_of_many_topics_and_long_runs_is_healthy() {
     }
     writer.close().unwrap();
     drop(store);
-    let doctor = Doctor::open_sealing(&settings(directory.path()), 1_000).unwrap();
+    let doctor = doctor_sealing(&directory, 1_000).unwrap();
     assert_eq!(doctor.inspect(&|_| ()).unwrap().faults, []);
 }

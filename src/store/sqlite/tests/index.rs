@@ -5,10 +5,10 @@ use std::ops::Range;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use super::{left_by_a_kill, open, outsider, settings};
+use super::{doctor_sealing, left_by_a_kill, open, open_sealing, outsider, settings};
 use crate::domain::Verdict;
 use crate::store::contract::{append, batch, read_all, topic, wait};
-use crate::store::sqlite::{Doctor, SqliteStore, runs};
+use crate::store::sqlite::{SqliteStore, runs};
 use crate::store::{Engine, Order, PageQuery, StoreError, Writer};
 
 /// Appends a new event to one of three topics, so many times, each in a commit of its own.
@@ -54,7 +54,7 @@ fn keys_are_found_in_runs_of_every_level_and_after_every_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut count = 0;
     for round in 1..=4 {
-        let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+        let store = open_sealing(&settings(directory.path()), 10).unwrap();
         let mut writer = store.open_writer().unwrap();
         append_many(&mut *writer, count..round * 400);
         count = round * 400;
@@ -68,12 +68,12 @@ fn keys_are_found_in_runs_of_every_level_and_after_every_restart() {
 #[test]
 fn a_kill_at_any_moment_of_a_seal_or_a_merge_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let store = open_sealing(&settings(directory.path()), 10).unwrap();
     let mut writer = store.open_writer().unwrap();
     for count in (0..900).step_by(30) {
         append_many(&mut *writer, count..count + 30);
         let left = left_by_a_kill(&directory);
-        let again = SqliteStore::open_sealing(&settings(left.path()), 10).unwrap();
+        let again = open_sealing(&settings(left.path()), 10).unwrap();
         let mut next_writer = again.open_writer().unwrap();
         append_many(&mut *next_writer, count + 30..count + 90);
         check_all(&again, &mut *next_writer, count + 90);
@@ -84,7 +84,7 @@ fn a_kill_at_any_moment_of_a_seal_or_a_merge_loses_nothing() {
 #[test]
 fn failed_commits_leave_the_index_whole() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let store = open_sealing(&settings(directory.path()), 10).unwrap();
     let mut writer = store.open_writer().unwrap();
     let fault = "CREATE TRIGGER fault BEFORE UPDATE ON totals WHEN new.accepted > old.accepted + 1
                  BEGIN SELECT raise(ABORT, 'fault'); END";
@@ -97,7 +97,7 @@ fn failed_commits_leave_the_index_whole() {
     check_all(&store, &mut *writer, 600);
     drop(writer);
     drop(store);
-    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let again = open_sealing(&settings(directory.path()), 10).unwrap();
     check_all(&again, &mut *again.open_writer().unwrap(), 600);
     let levels = levels(&directory);
     assert!(levels.contains(&1), "runs were merged: {levels:?}");
@@ -114,12 +114,12 @@ fn an_index_that_is_damaged_or_missing_is_built_again_from_the_rows() {
     ];
     for damage in damages {
         let directory = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+        let store = open_sealing(&settings(directory.path()), 10).unwrap();
         append_many(&mut *store.open_writer().unwrap(), 0..300);
         drop(store);
         assert!(!levels(&directory).is_empty());
         outsider(&directory).execute_batch(damage).unwrap();
-        let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+        let again = open_sealing(&settings(directory.path()), 10).unwrap();
         check_all(&again, &mut *again.open_writer().unwrap(), 300);
     }
 }
@@ -134,7 +134,7 @@ fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
         CREATE UNIQUE INDEX events_by_key ON events (topic, event_id);
         CREATE UNIQUE INDEX events_by_seq ON events (topic, seq); PRAGMA user_version = 1;";
     outsider(&directory).execute_batch(old).unwrap();
-    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let again = open_sealing(&settings(directory.path()), 10).unwrap();
     check_all(&again, &mut *again.open_writer().unwrap(), 300);
 }
 
@@ -149,11 +149,11 @@ fn check_directory(directory: &TempDir) {
 #[test]
 fn left_over_parts_never_meet_those_of_a_new_run() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let store = open_sealing(&settings(directory.path()), 10).unwrap();
     append_many(&mut *store.open_writer().unwrap(), 0..300);
     drop(store);
     outsider(&directory).execute_batch("DELETE FROM runs; DELETE FROM blocks").unwrap();
-    let again = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let again = open_sealing(&settings(directory.path()), 10).unwrap();
     append_many(&mut *again.open_writer().unwrap(), 300..400);
     drop(again);
     check_directory(&directory);
@@ -162,11 +162,11 @@ fn left_over_parts_never_meet_those_of_a_new_run() {
 #[test]
 fn an_index_of_more_events_than_there_are_is_damage_that_no_start_hides() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open_sealing(&settings(directory.path()), 10).unwrap();
+    let store = open_sealing(&settings(directory.path()), 10).unwrap();
     append_many(&mut *store.open_writer().unwrap(), 0..300);
     drop(store);
     outsider(&directory).execute_batch("DELETE FROM events WHERE pos > 100").unwrap();
-    let refused = SqliteStore::open_sealing(&settings(directory.path()), 10).map(drop).unwrap_err();
+    let refused = open_sealing(&settings(directory.path()), 10).map(drop).unwrap_err();
     assert!(refused.to_string().contains("count 300 accepted events, and there are 100"), "{refused}");
 }
 
@@ -174,7 +174,7 @@ fn an_index_of_more_events_than_there_are_is_damage_that_no_start_hides() {
 #[test]
 fn a_damaged_index_is_not_dropped_before_another_one_is_there() {
     let directory = tempfile::tempdir().unwrap();
-    let open = || SqliteStore::open_sealing(&settings(directory.path()), 10);
+    let open = || open_sealing(&settings(directory.path()), 10);
     append_many(&mut *open().unwrap().open_writer().unwrap(), 0..300);
     outsider(&directory)
         .execute_batch(
@@ -182,8 +182,7 @@ fn a_damaged_index_is_not_dropped_before_another_one_is_there() {
         )
         .unwrap();
     assert!(matches!(open(), Err(StoreError::Damaged(_))), "a key that cannot be read must not become new");
-    let report =
-        Doctor::open_sealing(&settings(directory.path()), 10).unwrap().rebuild_index(&|_| ()).unwrap();
+    let report = doctor_sealing(&directory, 10).unwrap().rebuild_index(&|_| ()).unwrap();
     assert!(report.notes.iter().all(|note| !note.contains("LOST")), "{:?}", report.notes);
     let known = append(&mut *open().unwrap().open_writer().unwrap(), &batch("topic 0", &[("12", "{}")]));
     assert_eq!(known, [Verdict::Duplicate { seq: 5, conflict: false }]);

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{SqliteStore, schema};
+use super::{Doctor, SqliteStore, schema};
 use crate::config::{Durability, Overrides, Settings, StoreUrl, load};
 use crate::domain::{Counts, Verdict};
 use crate::store::contract::{self, append, batch, read_all, topic, wait};
@@ -28,6 +28,20 @@ fn settings(directory: &Path) -> Settings {
 
 fn open(directory: &TempDir) -> SqliteStore {
     SqliteStore::open(&settings(directory.path())).unwrap()
+}
+
+/// A store that seals so many keys together, fewer than a configuration may say.
+fn open_sealing(settings: &Settings, seal_keys: usize) -> Result<SqliteStore, StoreError> {
+    let mut sealing = settings.clone();
+    sealing.store.seal_keys = seal_keys;
+    SqliteStore::open(&sealing)
+}
+
+/// The doctor of such a store.
+fn doctor_sealing(directory: &TempDir, seal_keys: usize) -> Result<Doctor, StoreError> {
+    let mut sealing = settings(directory.path());
+    sealing.store.seal_keys = seal_keys;
+    Doctor::open(&sealing)
 }
 
 /// Another program's connection to the same file.
@@ -47,7 +61,7 @@ fn the_sqlite_engine_keeps_the_contract() {
             let mut settings = settings(&directories.path().join(number.get().to_string()));
             settings.limits.topics = topic_limit;
             settings.store.durability = durability;
-            Arc::new(SqliteStore::open_sealing(&settings, seal_keys).unwrap())
+            Arc::new(open_sealing(&settings, seal_keys).unwrap())
         });
     }
 }
@@ -327,7 +341,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let mut limited = settings(directory.path());
         limited.limits.topics = Some(3);
-        let mut store = SqliteStore::open_sealing(&limited, 5).unwrap();
+        let mut store = open_sealing(&limited, 5).unwrap();
         let oracle = MemoryStore::new(Some(3));
         let mut writer = store.open_writer().unwrap();
         let mut oracle_writer = oracle.open_writer().unwrap();
@@ -353,7 +367,7 @@ proptest! {
                     writer.flush(Timestamp::UNIX_EPOCH).unwrap();
                     drop(writer);
                     drop(store);
-                    store = SqliteStore::open_sealing(&limited, 5).unwrap();
+                    store = open_sealing(&limited, 5).unwrap();
                     writer = store.open_writer().unwrap();
                 }
             }
