@@ -57,12 +57,32 @@ pub struct Page<'a> {
 #[into_params(parameter_in = Path)]
 pub struct Key {
     /// The topic: 1 to 255 bytes of UTF-8, no control characters.
-    #[schema(min_length = 1, max_length = 255, example = "orders")]
-    #[param(example = "orders")]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        example = "orders",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
+    #[param(
+        min_length = 1,
+        max_length = 255,
+        example = "orders",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     pub topic: String,
     /// The id within the topic: 1 to 255 bytes of UTF-8, no control characters.
-    #[schema(min_length = 1, max_length = 255, example = "order-1")]
-    #[param(example = "order-1")]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        example = "order-1",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
+    #[param(
+        min_length = 1,
+        max_length = 255,
+        example = "order-1",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     pub event_id: String,
 }
 

@@ -21,8 +21,13 @@ const LIMIT_MAX: u64 = 10_000;
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the query, which is read by hand so that errors name the parameter")]
 struct EventsQuery {
-    /// The topic.
-    #[param(min_length = 1, max_length = 255, example = "orders")]
+    /// The topic: 1 to 255 bytes of UTF-8, no control characters.
+    #[param(
+        min_length = 1,
+        max_length = 255,
+        example = "orders",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     topic: String,
     /// Only events with a greater seq.
     after: Option<u64>,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use actix_web::http::header::HeaderName;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body;
@@ -49,10 +49,15 @@ pub(super) enum PublishBody {
     /// An array of events.
     Many(Vec<EventInput>),
     /// A batch.
-    Batch {
-        /// The events.
-        events: Vec<EventInput>,
-    },
+    Batch(PublishBatch),
+}
+
+/// Events under a name.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishBatch {
+    /// The events.
+    events: Vec<EventInput>,
 }
 
 /// Publish events

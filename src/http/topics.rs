@@ -53,7 +53,8 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
     get,
     path = "/topics/{topic}",
     tag = "read",
-    params(("topic" = String, Path, description = "The topic, percent-encoded", example = "orders")),
+    params(("topic" = String, Path, description = "The topic, percent-encoded", example = "orders", min_length = 1,
+        max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")),
     responses((status = 200, description = "The topic", body = TopicStats), TopicProblems),
 )]
 pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {

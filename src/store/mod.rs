@@ -8,6 +8,9 @@
 #[cfg(test)]
 mod contract;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod memory;
 mod sqlite;

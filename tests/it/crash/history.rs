@@ -84,6 +84,11 @@ impl History {
         self.topics.get(topic)?.read.iter().find(|event| event.id == id).map(|event| event.seq)
     }
 
+    /// The last seq of a topic that was read.
+    pub(crate) fn end(&self, topic: &str) -> Option<u64> {
+        self.topics.get(topic).map(|topic| topic.read.len() as u64)
+    }
+
     /// Forgets what a cut took that may take the newest: promises about seqs behind the end of a topic.
     pub(crate) fn forget_behind(&mut self, name: &str, end: u64) -> Lost {
         let mut lost = Lost::default();

@@ -129,7 +129,8 @@ impl Cure {
                  does not start, `--rebuild-index` lets it"
             }
             Self::Recount => {
-                "where no event is missing, only this counter is wrong: set it to what the rows say with a SQLite shell"
+                "where no event is missing, only this counter is wrong: set it to what the rows say with a SQLite shell; the \
+                 server does not start before"
             }
         }
     }
