@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use super::doctor::{SEAL_KEYS, harm, inspect, rebuild, stopped};
 use super::{index, open, open_sealing, outsider, settings};
 use crate::domain::{Counts, Verdict};
-use crate::store::contract::{append, batch, topic, wait};
+use crate::store::contract::{append, batch, event, topic, wait};
 use crate::store::sqlite::{Fault, SqliteStore};
-use crate::store::{AppendError, Batch, Engine, StoreError};
+use crate::store::{AppendError, Batch, Engine, Key, Order, PageQuery, StoreError};
 
 /// The reason why a writer refuses a batch whose stored rows do not fit together.
 fn damage(damaging: &str, sent: &Batch) -> AppendError {
@@ -130,4 +130,88 @@ fn a_change_of_any_column_of_a_row_is_named_and_a_rebuild_keeps_its_key() {
         let known = append(&mut *store.open_writer().unwrap(), &batch("topic 0", &[("12", "{}")]));
         assert_eq!(known, [Verdict::Duplicate { seq: 5, conflict: false }], "{change}");
     }
+}
+
+/// What every event of a store of so many has to be: its topic, id and seq.
+fn expected(count: u64) -> impl Iterator<Item = (String, String, u64)> {
+    (0..count).map(|number| (format!("topic {}", number % 3), number.to_string(), number / 3 + 1))
+}
+
+/// Asks a store that may be damaged for everything that it has; gives how many answers were errors. Whatever it
+/// answers must be right.
+fn ask_everything(store: &SqliteStore, count: u64) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut errors = 0;
+    let Ok(mut writer) = store.open_writer() else { return 1 };
+    for (name, id, seq) in expected(count) {
+        let key = Key { topic: topic(&name), event_id: id.clone() };
+        match runtime.block_on(store.reader().event(key.clone())) {
+            Ok(found) => {
+                let found = found.unwrap_or_else(|| panic!("{name} {id} is answered as unknown"));
+                let sent = event(&name, &id, "{}");
+                assert_eq!((found.seq, &found.event), (seq, &sent), "{name} {id}");
+            }
+            Err(_) => errors += 1,
+        }
+        match runtime.block_on(store.reader().lookup(vec![key])) {
+            Ok(found) => assert_eq!(found[0].as_ref().map(|found| found.seq), Some(seq), "{name} {id}"),
+            Err(_) => errors += 1,
+        }
+        match writer.append(&[&batch(&name, &[(&id, "{}")])], Timestamp::UNIX_EPOCH) {
+            Ok(verdicts) => {
+                assert_eq!(verdicts, [[Verdict::Duplicate { seq, conflict: false }]], "{name} {id}");
+            }
+            Err(_) => errors += 1,
+        }
+    }
+    for name in 0..3 {
+        let whole = PageQuery {
+            topic: topic(&format!("topic {name}")),
+            first: 1,
+            last: u64::MAX,
+            limit: usize::MAX,
+            order: Order::Ascending,
+        };
+        match runtime.block_on(store.reader().page(whole)) {
+            Ok(events) => assert_eq!(events.len() as u64, count / 3, "topic {name}"),
+            Err(_) => errors += 1,
+        }
+    }
+    errors
+}
+
+/// Flips bits anywhere in the file: the store refuses to open, or answers with errors, or everything is right.
+/// `SEKALI_FLIPS` says how many, `SEKALI_FLIPS_SEED` repeats them.
+#[test]
+#[expect(clippy::print_stdout, reason = "the figures of a long run")]
+fn a_flipped_bit_anywhere_is_an_error_or_nothing_and_never_a_wrong_answer() {
+    const EVENTS: u64 = 90;
+    let flips = std::env::var("SEKALI_FLIPS").map_or(60, |flips| flips.parse().unwrap());
+    let seed =
+        std::env::var("SEKALI_FLIPS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let directory = stopped(EVENTS);
+    let path = directory.path().join("made/sekali.db");
+    let whole = std::fs::read(&path).unwrap();
+    let (mut refused, mut errors, mut nothing) = (0, 0, 0);
+    for _ in 0..flips {
+        let (at, bit) = (rng.usize(..whole.len()), rng.u8(..8));
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << bit;
+        std::fs::write(&path, flipped).unwrap();
+        let outcome = std::panic::catch_unwind(|| {
+            open_sealing(&settings(directory.path()), SEAL_KEYS).map(|store| ask_everything(&store, EVENTS))
+        });
+        match outcome.unwrap_or_else(|_| panic!("SEKALI_FLIPS_SEED={seed}: bit {bit} of byte {at}")) {
+            Err(_) => refused += 1,
+            Ok(0) => nothing += 1,
+            Ok(_) => errors += 1,
+        }
+        for left in ["made/sekali.db-wal", "made/sekali.db-shm"] {
+            let _ = std::fs::remove_file(directory.path().join(left));
+        }
+    }
+    assert_eq!(refused + errors + nothing, flips);
+    assert!(refused + errors > 0, "the flips are those of what is used");
+    println!("{flips} flips: {refused} stores refused, {errors} with errors, {nothing} without");
 }
