@@ -121,6 +121,11 @@ impl Recent {
         entries
     }
 
+    /// How many segments the positions of all topics take.
+    pub(in crate::store) fn segment_count(&self) -> usize {
+        self.topics.values().map(|tail| tail.positions.len().div_ceil(POSITIONS_PER_SEGMENT)).sum()
+    }
+
     /// The positions of all topics, in segments.
     pub(in crate::store) fn segments(&self) -> impl Iterator<Item = Segment> {
         self.topics.iter().flat_map(|(topic, tail)| {
@@ -167,6 +172,7 @@ mod tests {
                     .map(|((_, seq), entry)| (*seq, entry.pos)).collect();
                 prop_assert_eq!(recent.positions(topic, first, last).collect::<Vec<_>>(), expected);
             }
+            prop_assert_eq!(recent.segment_count(), recent.segments().count());
             let packed: BTreeMap<_, _> = recent.segments().flat_map(|segment| {
                 let topic = segment.topic;
                 (segment.first_seq..).zip(segment.positions).map(move |(seq, pos)| ((topic, seq), pos))

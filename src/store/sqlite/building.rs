@@ -110,7 +110,7 @@ impl Building {
         };
         // A run without entries has an id too: all of its rows are damaged.
         *next_block = span.end_block().max(span.first_block + 1);
-        let segments = recent.segments().count().div_ceil(SEGMENTS_AT_ONCE) as u64;
+        let segments = recent.segment_count().div_ceil(SEGMENTS_AT_ONCE) as u64;
         // Long before the next keys have to be sealed: until then memory holds these.
         let pace = Pace::new(segments + span.blocks(), span.entries / 2);
         Self::start("seal", Vec::new(), span, pace, move |to| seal(&recent, span, to))

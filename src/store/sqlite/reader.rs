@@ -103,10 +103,19 @@ impl Reader for SqliteReader {
     }
 
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
-        let (tally, memory) = (self.tally.snapshot(), self.memory.clone());
+        let (tally, memory) = (Arc::clone(&self.tally), self.memory.clone());
         self.read(move |connection| {
-            let ids = topics::after(connection, after.as_deref(), limit)?;
-            counted(connection, &memory, tally, &ids)
+            let mut last = after;
+            loop {
+                let some = topics::after(connection, last.as_deref(), limit)?;
+                let ids: Vec<_> = some.iter().map(|(id, _)| *id).collect();
+                let page = counted(connection, &memory, tally.snapshot(), &ids)?;
+                // An empty page would be the end for whoever reads on.
+                last = match some.into_iter().next_back() {
+                    Some((_, name)) if page.is_empty() => Some(name),
+                    _ => return Ok(page),
+                };
+            }
         })
         .await
     }

@@ -104,12 +104,12 @@ pub(super) fn after(
     connection: &Connection,
     name: Option<&str>,
     limit: usize,
-) -> rusqlite::Result<Vec<TopicId>> {
-    let sql = "SELECT id FROM topics WHERE name > ?1 ORDER BY name LIMIT ?2";
+) -> rusqlite::Result<Vec<(TopicId, String)>> {
+    let sql = "SELECT id, name FROM topics WHERE name > ?1 ORDER BY name LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     // No topic has an empty name, so that every name is greater than it.
     let values = params![name.unwrap_or(""), i64::try_from(limit).unwrap_or(i64::MAX)];
-    let topics = statement.query_map(values, |row| Ok(TopicId(row.get(0)?)))?;
+    let topics = statement.query_map(values, |row| Ok((TopicId(row.get(0)?), row.get(1)?)))?;
     topics.collect()
 }
 

@@ -39,6 +39,13 @@ async fn check_after_a_cut(case: &mut Case, disk: &mut Disk, process: Process) {
     case.check(&process).await;
 }
 
+/// Has the doctor look at what is left, and says how much was seen.
+async fn end(case: &Case, disk: &Disk, what: &str) {
+    stop_and_examine(Process::configured(disk.path(), CONFIG), disk.path()).await;
+    let (answers, failed) = (case.history.acknowledged(), disk.failed());
+    say(&format!("{what}: {answers} acknowledged events, {failed} failed calls"));
+}
+
 // invariant 5: an outcome that is not known is never a success; what a failed sync was to write is written again.
 #[actix_web::test]
 async fn a_call_that_fails_once_loses_nothing_even_with_a_power_cut_behind_it() {
@@ -59,13 +66,7 @@ async fn a_call_that_fails_once_loses_nothing_even_with_a_power_cut_behind_it() 
             check_after_a_cut(&mut case, &mut disk, process).await;
         }
     }
-    let process = Process::configured(disk.path(), CONFIG);
-    stop_and_examine(process, disk.path()).await;
-    say(&format!(
-        "faults that pass: {} acknowledged events, {} failed calls",
-        case.history.acknowledged(),
-        disk.failed()
-    ));
+    end(&case, &disk, "faults that pass").await;
 }
 
 // invariant 2: a commit whose sync failed may look whole to the next process, which must not let it be lost then.
@@ -117,11 +118,5 @@ async fn a_disk_that_fails_is_503_until_it_is_mended_and_reads_go_on() {
             check_after_a_cut(&mut case, &mut disk, process).await;
         }
     }
-    let process = Process::configured(disk.path(), CONFIG);
-    stop_and_examine(process, disk.path()).await;
-    say(&format!(
-        "faults that stay: {} acknowledged events, {} failed calls",
-        case.history.acknowledged(),
-        disk.failed()
-    ));
+    end(&case, &disk, "faults that stay").await;
 }

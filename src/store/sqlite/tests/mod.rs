@@ -166,6 +166,21 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(totals.counts, Counts { accepted: 2, duplicates: 2, conflicts: 1, rejected: 0 });
 }
 
+#[test]
+fn a_topic_of_which_no_event_is_known_yet_does_not_end_the_list() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    append(&mut *store.open_writer().unwrap(), &batch("z", &[("1", "{}")]));
+    // As a commit leaves it that is not taken over into memory yet.
+    outsider(&directory).execute_batch("INSERT INTO topics VALUES (7, 'a', 0, 0, 0, 0)").unwrap();
+    let names = |after: Option<&str>| {
+        let page = wait(store.reader().topics(after.map(str::to_owned), 1));
+        page.into_iter().map(|found| found.topic.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((names(None), names(Some("z"))), (vec!["z".to_owned()], vec![]));
+    assert_eq!(wait(store.reader().topic(topic("a"))), None);
+}
+
 // invariant 9: a kill needs no hand.
 #[test]
 fn everything_acknowledged_is_there_after_a_kill() {
