@@ -1,7 +1,6 @@
 //! The dedup index of a file: what memory holds of it, shared with the readers, and how the writer keeps it.
 
 use std::collections::VecDeque;
-use std::iter;
 use std::mem;
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,14 +10,12 @@ use rusqlite::Connection;
 use super::building::{Amount, Building, Output};
 use super::connection::Database;
 use super::opening;
-use super::runs::{self, Search};
+use super::runs;
+use super::searchers::Searchers;
 use super::topics::{Place, TopicId, TopicState};
 use crate::domain::Topic;
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
-
-/// Keys for which each filter is asked in a row: more would not fit into the processor's nearest cache together.
-const KEYS_AT_ONCE: usize = 512;
 
 /// Left-over blocks that a transaction deletes for so many events, beside one for itself: twice as many as all levels of
 /// merges leave, up to five of them.
@@ -62,6 +59,10 @@ impl Memory {
         Arc::clone(&self.runs)
     }
 
+    pub(super) fn has_runs(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
     /// The seqs of a topic that are not sealed yet; they have no gaps.
     pub(super) fn recent_seqs(&self, topic: i64) -> Option<RangeInclusive<u64>> {
         let frozen = self.frozen.as_ref().and_then(|recent| recent.seqs(topic));
@@ -93,6 +94,7 @@ impl Memory {
 pub(super) struct Index {
     memory: SharedMemory,
     database: Database,
+    searchers: Searchers,
     /// Recent keys that are sealed at once.
     seal_keys: usize,
     next_block: u64,
@@ -144,10 +146,11 @@ impl Index {
         let active = opening::catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
         // Readers see the old memory until the new one is whole.
         *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };
-        let database = database.clone();
+        let (database, searchers) = (database.clone(), Searchers::open(database)?);
         let mut index = Self {
             memory,
             database,
+            searchers,
             seal_keys,
             next_block,
             seal: None,
@@ -161,37 +164,12 @@ impl Index {
     }
 
     /// The entry of each of these keys, seen from inside the writer's transaction.
-    ///
-    /// invariant 3: every stored key is in the recent keys, in the frozen ones or in a run, and this looks into all.
     pub(super) fn find(
-        &self,
+        &mut self,
         connection: &Connection,
         keys: &[u128],
     ) -> Result<Vec<Option<Entry>>, StoreError> {
-        let memory = self.memory.read();
-        let mut found = Vec::with_capacity(keys.len());
-        let (mut unknown, mut probable) = (Vec::new(), Vec::new());
-        // Each filter is asked for many keys at once: a question is a line of memory that is in no cache, and such
-        // questions do not wait for each other.
-        for some in keys.chunks(KEYS_AT_ONCE) {
-            let first = found.len();
-            found.extend(some.iter().map(|key| memory.recent(*key)));
-            unknown.extend((first..).zip(some).filter(|(at, _)| found[*at].is_none()));
-            // What is repeated is mostly recent, so the newest run comes first.
-            for run in memory.runs.iter().rev() {
-                let maybe = |(at, key): &&(usize, &u128)| found[*at].is_none() && run.may_contain(**key);
-                probable.extend(unknown.iter().filter(maybe).copied());
-                for (at, key) in probable.drain(..) {
-                    found[at] = match runs::search(connection, iter::once(run.as_ref()), *key)? {
-                        Search::Found(entry) => Some(entry),
-                        Search::NotThere => None,
-                        Search::Outdated(block) => return Err(runs::missing_block(block)),
-                    };
-                }
-            }
-            unknown.clear();
-        }
-        Ok(found)
+        self.searchers.find(connection, &self.memory.read(), keys)
     }
 
     /// The last seq of a topic: of its recent events, or the last one that is sealed. Checks that its row fits.

@@ -29,6 +29,7 @@ mod reader;
 mod rows;
 mod runs;
 mod schema;
+mod searchers;
 mod topics;
 mod writer;
 

@@ -128,7 +128,7 @@ impl SqliteWriter {
     /// The key of each event of the group whose topic is part of the transaction, in their order, and what is stored
     /// of it. All are looked for together: their look-ups do not wait for each other.
     fn find(
-        &self,
+        &mut self,
         group: &[&Batch],
         staged: &Staged,
     ) -> Result<impl IntoIterator<Item = (u128, Option<Entry>)> + use<>, StoreError> {

@@ -9,7 +9,7 @@ use super::{doctor_sealing, left_by_a_kill, open, open_sealing, outsider, settin
 use crate::domain::Verdict;
 use crate::store::contract::{append, batch, read_all, topic, wait};
 use crate::store::sqlite::{SqliteStore, runs};
-use crate::store::{Engine, Order, PageQuery, StoreError, Writer};
+use crate::store::{AppendError, Batch, Engine, Order, PageQuery, StoreError, Writer};
 
 /// Appends a new event to one of three topics, so many times, each in a commit of its own.
 pub(super) fn append_many(writer: &mut dyn Writer, numbers: Range<u64>) {
@@ -78,6 +78,52 @@ fn a_kill_at_any_moment_of_a_seal_or_a_merge_loses_nothing() {
         append_many(&mut *next_writer, count + 30..count + 90);
         check_all(&again, &mut *next_writer, count + 90);
     }
+}
+
+/// A group as several threads look for it: events of one topic with these numbers.
+fn large_batch(numbers: impl Iterator<Item = u64>) -> Batch {
+    let ids: Vec<_> = numbers.map(|number| number.to_string()).collect();
+    batch("large", &ids.iter().map(|id| (id.as_str(), "{}")).collect::<Vec<_>>())
+}
+
+// invariant 3: whichever thread looks for a key, and wherever it is.
+#[test]
+fn a_large_group_is_decided_as_many_small_ones_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_sealing(&settings(directory.path()), 1_000).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    for first in (0..20_000).step_by(500) {
+        append(&mut *writer, &large_batch(first..first + 500));
+    }
+    assert!(levels(&directory).contains(&1), "in runs of both levels and in none yet");
+    // Each third one is new, and the others lie anywhere in the log.
+    let number = |at: u64| if at.is_multiple_of(3) { 20_000 + at / 3 } else { at * 7_919 % 20_000 };
+    let verdicts = append(&mut *writer, &large_batch((0..6_000).map(number)));
+    for (at, verdict) in (0..).zip(verdicts) {
+        let seq = number(at) + 1;
+        let repeat = Verdict::Duplicate { seq, conflict: false };
+        assert_eq!(verdict, if at.is_multiple_of(3) { Verdict::Accepted { seq } } else { repeat }, "{at}");
+    }
+}
+
+#[test]
+fn a_damaged_block_is_damage_whichever_thread_meets_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_sealing(&settings(directory.path()), 1_000).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    for first in (0..5_000).step_by(500) {
+        append(&mut *writer, &large_batch(first..first + 500));
+    }
+    outsider(&directory).execute_batch("UPDATE blocks SET data = zeroblob(length(data))").unwrap();
+    // All that are stored are in one of the four parts that threads take.
+    for part in 0..4 {
+        let number = |at: u64| if at / 512 == part { at } else { 100_000 + at };
+        let group = large_batch((0..2_048).map(number));
+        let refused = writer.append(&[&group], Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(matches!(refused, AppendError::Failed(StoreError::Damaged(_))), "{part}: {refused}");
+    }
+    let new = append(&mut *writer, &large_batch(5_000..5_001));
+    assert_eq!(new, [Verdict::Accepted { seq: 5_001 }], "nothing of the refused groups was stored");
 }
 
 // invariant 5: what a failed transaction wrote of the index is written again.
