@@ -131,6 +131,17 @@ fn every_source_file_begins_with_what_it_is_and_stays_small() {
     }
 }
 
+/// A clock that jumps changes the times shown and nothing else: the day is asked for where a commit gets its time, and
+/// durations are those of a clock that only goes forward.
+#[test]
+fn only_a_commit_asks_what_day_it_is() {
+    for (file, code) in program() {
+        for clock in ["Timestamp::now", "SystemTime", "Zoned::now"] {
+            assert!(file == "src/pipeline/commit.rs" || !code.contains(clock), "{file} asks {clock}");
+        }
+    }
+}
+
 #[test]
 fn no_unwrap_no_allow_no_leftovers_in_the_programs() {
     for (file, code) in program().into_iter().chain(code_of("bench/src")) {

@@ -92,6 +92,7 @@ pub(super) async fn publish(
     let on_invalid = on_invalid(&request)?;
     let format = headers::content_format(request.headers())?;
     let (bytes, mut permit) = body::read(&state, &request, payload).await?;
+    permit.ensure_room()?;
     let parsed = intake::events(&bytes, format, state.intake_limits())?;
     drop(bytes);
     permit.charge_events(parsed.valid.len())?;

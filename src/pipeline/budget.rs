@@ -85,6 +85,15 @@ impl Permit {
         Ok(())
     }
 
+    /// Whether there is room for any event: asked before a body is parsed, so that a refusal does not cost that.
+    ///
+    /// # Errors
+    /// [`PublishError::Overloaded`] when there is none.
+    pub fn ensure_room(&self) -> Result<(), PublishError> {
+        let events = &self.budget.events;
+        if self.budget.events_in_flight() < events.limit { Ok(()) } else { Err(PublishError::Overloaded) }
+    }
+
     /// Takes events more.
     ///
     /// # Errors
@@ -135,9 +144,11 @@ mod tests {
         let mut second = budget.permit();
         assert_eq!(second.charge_bytes(5), Err(PublishError::Overloaded));
         assert_eq!(second.charge_events(1), Err(PublishError::Overloaded));
+        assert_eq!(second.ensure_room(), Err(PublishError::Overloaded));
         second.charge_bytes(4).unwrap();
         assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (10, 2));
         drop(first);
+        assert_eq!(second.ensure_room(), Ok(()));
         assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (4, 0));
         second.charge_bytes(6).unwrap();
         drop(second);

@@ -13,7 +13,7 @@ use crate::domain::{Counts, Event, Parts, Refusal, StoredEvent, Topic, Verdict};
 type Case = (&'static str, fn(&dyn Fn(Option<u64>) -> Arc<dyn Engine>));
 
 /// The contract.
-pub(super) const CASES: [Case; 9] = [
+pub(super) const CASES: [Case; 10] = [
     ("a new event is accepted with the next seq of its topic", accepts_in_order),
     ("a key is accepted once, in one group and over many", accepts_once),
     ("another value under the same key is a conflict, and the first stays", reports_conflicts),
@@ -22,6 +22,7 @@ pub(super) const CASES: [Case; 9] = [
     ("pages follow seq from either end, within their bounds", pages),
     ("keys are looked up in their order", looks_up),
     ("counters count what was decided, also without the store", counts),
+    ("a clock that jumps changes the times shown and nothing else", ignores_clocks),
     ("a topic past the limit is refused and nothing of it is stored", limits_topics),
 ];
 
@@ -232,6 +233,32 @@ fn counts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     assert_eq!(names(Some("a"), 10), ["b"]);
     assert_eq!(names(Some("b"), 10), [""; 0]);
     assert_eq!(wait(reader.topic(topic("c"))), None);
+}
+
+fn ignores_clocks(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let reader = engine.reader();
+    let mut writer = engine.open_writer().unwrap();
+    // Among them the years 9999 and 1.
+    let clock = [1_000, 1, 253_402_207_199, -1_000, -62_135_596_800, 1_000].map(at);
+    for (seq, now) in (1..).zip(clock) {
+        let group = batch("a", &[(&seq.to_string(), "{}"), ("1", "{}")]);
+        assert_eq!(writer.append(&[&group], now).unwrap(), [[accepted(seq), duplicate(1)]], "{now}");
+        let last = wait(reader.topic(topic("a"))).unwrap();
+        assert_eq!(last.last_seq, seq, "{now}");
+        assert_eq!(last.last_received_at, now);
+        writer.flush(now).unwrap();
+    }
+    drop(writer);
+    let mut writer = engine.open_writer().unwrap();
+    assert_eq!(
+        writer.append(&[&batch("a", &[("2", "{}"), ("7", "{}")])], at(0)).unwrap(),
+        [[duplicate(2), accepted(7)]]
+    );
+    let events = read_all(&*reader, "a");
+    assert_eq!(seqs(&events), [1, 2, 3, 4, 5, 6, 7]);
+    let times: Vec<_> = events.iter().map(|stored| stored.received_at).collect();
+    assert_eq!(times, [&clock[..], &[at(0)]].concat());
 }
 
 fn limits_topics(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {

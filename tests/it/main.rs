@@ -50,4 +50,6 @@ mod reading;
 #[cfg(test)]
 mod stopping;
 #[cfg(test)]
+mod surge;
+#[cfg(test)]
 mod verdicts;

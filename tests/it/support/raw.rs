@@ -39,6 +39,11 @@ impl Raw {
         self.0.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// The connection itself, for what may fail.
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.0
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish(&self) {
         self.0.shutdown(Shutdown::Write).unwrap();

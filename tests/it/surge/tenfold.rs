@@ -1,0 +1,58 @@
+//! Ten times the load that it can take.
+
+use std::time::Duration;
+
+use tempfile::tempdir;
+
+use super::producers::{BATCH, Plan, Seen, check, goodput, p99, run};
+use super::{lasting, memory, or_long};
+use crate::support::{Process, array, event, say};
+
+/// Connections that are enough for the peak; as many batches may be in flight.
+const BUSY: u64 = 4;
+
+/// How many times as many there are under overload.
+const TIMES: u64 = 10;
+
+/// What a request in flight, its connection and the caches may take beside what the log has at its peak, in bytes.
+const MORE: u64 = 48 << 20;
+
+// invariant 8: memory is bounded, whatever is offered.
+#[actix_web::test]
+async fn ten_times_the_load_keeps_the_goodput_and_the_rest_is_refused_at_once() {
+    let home = tempdir().unwrap();
+    let config = format!(
+        "[limits]\nin_flight_events = {0}\nbatch_events = {0}\n[store]\nseal_keys = 10000\n",
+        BUSY * BATCH
+    );
+    let process = Process::configured(home.path(), &config);
+    let peak = Plan { name: "peak", count: BUSY, pace: None, lasting: lasting() };
+    let at_peak = run(process.address(), peak);
+    let rate = goodput(&at_peak, peak);
+    let before = memory(&process);
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let pace = Duration::from_secs_f64((BUSY * BATCH) as f64 / rate);
+    let tenfold = Plan { name: "tenfold", count: BUSY * TIMES, pace: Some(pace), lasting: lasting() };
+    let seen = run(process.address(), tenfold);
+    let (kept, after) = (goodput(&seen, tenfold) / rate, memory(&process));
+    let times = |of: fn(&Seen) -> &Vec<Duration>| p99(seen.iter().flat_map(of).copied());
+    let (accepted, refused) = (times(|seen| &seen.accepted_in), times(|seen| &seen.refused_in));
+    let refusals: usize = seen.iter().map(|seen| seen.refused_in.len()).sum();
+    say(&format!(
+        "tenfold: {rate:.0} events/s at the peak, {kept:.2} of it kept, {refusals} requests refused; p99 of accepted {accepted:?}, of \
+         refused {refused:?}; memory {} MiB, then {} MiB",
+        before >> 20,
+        after >> 20
+    ));
+    assert!(refusals > 0, "it is too much");
+    // The producers take their share of the same cores.
+    assert!(kept >= or_long(0.4, 0.8), "of the peak {kept:.2} is left");
+    assert!(
+        accepted < Duration::from_secs(2) && refused < Duration::from_secs(1),
+        "{accepted:?} {refused:?}"
+    );
+    assert!(after < before + MORE, "memory grew from {before} to {after} bytes");
+    process.publish(array([event("after", "1")])).await.ok();
+    check(&process, &at_peak).await;
+    check(&process, &seen).await;
+}
