@@ -59,7 +59,7 @@ impl Lane {
             let key = self.shared.hasher.key(&event);
             let marked = match self.cache.ask(key, || Waiter { reply: reply.clone(), index }) {
                 Known::Stored(verdict) => {
-                    report_conflict(&event, verdict);
+                    report_repeat(&event, verdict);
                     decided.push((index, verdict));
                     continue;
                 }
@@ -91,12 +91,14 @@ impl Lane {
         reply.decide(decided);
     }
 
-    fn answer_waiters(&self, waiters: Vec<Waiter>, first: Verdict) {
+    /// Answers who waited for the verdict of an event, which is the one that they sent too.
+    fn answer_waiters(&self, waiters: Vec<Waiter>, event: &Event, first: Verdict) {
         for Waiter { reply, index } in waiters {
             if let Verdict::Refused(_) = first {
                 self.shared.tally.reject(1);
                 reply.decide([(index, first)]);
             } else {
+                report_repeat(event, repeated(first));
                 self.answer(&reply, vec![(index, repeated(first))]);
             }
         }
@@ -104,25 +106,27 @@ impl Lane {
 }
 
 impl Part {
-    /// Gives verdicts, or the error, to the events and to who waits for them.
-    pub(super) fn settle(mut self, outcome: Result<Vec<Verdict>, PublishError>) {
+    /// Gives verdicts, or the error, to the events, which are those of its batch, and to who waits for them.
+    pub(super) fn settle(mut self, events: &[Event], outcome: Result<Vec<Verdict>, PublishError>) {
+        debug_assert_eq!(events.len(), self.passed.len(), "a batch stays with its part");
         match outcome {
-            Ok(verdicts) if verdicts.len() == self.passed.len() => self.decide(&verdicts),
+            Ok(verdicts) if verdicts.len() == self.passed.len() => self.decide(events, &verdicts),
             // Which verdict is whose cannot be known.
             Ok(_) => self.fail(&PublishError::ActorFailed),
             Err(error) => self.fail(&error),
         }
     }
 
-    fn decide(&mut self, verdicts: &[Verdict]) {
+    fn decide(&mut self, events: &[Event], verdicts: &[Verdict]) {
         let mut decided = Vec::with_capacity(verdicts.len());
         // An event is taken out when it is settled, so that whatever is left is failed when this is dropped.
-        for verdict in verdicts.iter().rev() {
+        for (event, verdict) in events.iter().zip(verdicts).rev() {
             let Some(PassedEvent { index, key, marked }) = self.passed.pop() else { break };
+            report_repeat(event, *verdict);
             decided.push((index, *verdict));
             if marked {
                 let waiters = self.lane.cache.settle(key, Some(*verdict));
-                self.lane.answer_waiters(waiters, *verdict);
+                self.lane.answer_waiters(waiters, event, *verdict);
             } else {
                 self.lane.cache.learn(key, *verdict);
             }
@@ -149,21 +153,27 @@ impl Drop for Part {
     }
 }
 
-/// One line for each conflict; never the payload.
-pub(super) fn report_conflict(event: &Event, verdict: Verdict) {
-    if let Verdict::Duplicate { seq, conflict: true } = verdict {
-        let (topic, event_id) = (event.topic(), event.event_id());
+/// One line for each conflict and, at debug, for each other duplicate; never the payload.
+fn report_repeat(event: &Event, verdict: Verdict) {
+    let Verdict::Duplicate { seq, conflict } = verdict else { return };
+    let (topic, event_id) = (event.topic(), event.event_id());
+    if conflict {
         tracing::warn!(
             topic,
             event_id,
             seq,
             "conflict: the event is stored with another payload, which stays"
         );
+    } else {
+        tracing::debug!(topic, event_id, seq, "duplicate: the event is stored already");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::sync::Mutex;
+
     use tokio::sync::oneshot::Receiver;
 
     use super::*;
@@ -182,7 +192,7 @@ mod tests {
     fn ask(lane: &Arc<Lane>) -> (Option<(Batch, Part)>, Receiver<Outcome>) {
         let (reply, receiver) = Reply::new(2, Budget::new(1, 1).permit(), Arc::default());
         let event = |event_id| {
-            let (timestamp, payload) = ("2026-01-01T00:00:00Z", "{}");
+            let (timestamp, payload) = ("2026-01-01T00:00:00Z", "{\"p\":\"SECRET\"}");
             Event::pack(Parts { topic: "a", event_id, timestamp, source: "test", payload })
         };
         let share = Share { events: vec![event("1"), event("2")], indexes: vec![0, 1] };
@@ -196,16 +206,53 @@ mod tests {
             let (passed_on, mut first) = ask(&lane);
             let (nothing, mut waiting) = ask(&lane);
             assert!(nothing.is_none(), "the same events wait for the first ones");
-            let (_, part) = passed_on.unwrap();
+            let (batch, part) = passed_on.unwrap();
             match verdicts {
-                Some(verdicts) => part.settle(Ok(verdicts)),
+                Some(verdicts) => part.settle(&batch.events, Ok(verdicts)),
                 None => drop(part),
             }
             for receiver in [&mut first, &mut waiting] {
                 assert_eq!(receiver.try_recv().unwrap(), Err(PublishError::ActorFailed));
             }
-            let (batch, _part) = ask(&lane).0.unwrap();
-            assert_eq!(batch.events.len(), 2, "nothing stays marked, and nothing was learned");
+            let (again, _part) = ask(&lane).0.unwrap();
+            assert_eq!(again.events.len(), 2, "nothing stays marked, and nothing was learned");
         }
+    }
+
+    /// What is logged at this level and above while `act` runs on this thread.
+    fn logged(level: tracing::Level, act: impl FnOnce()) -> String {
+        let (mut reading, writing) = std::io::pipe().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(Mutex::new(writing))
+            .finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let mut said = String::new();
+        reading.read_to_string(&mut said).unwrap();
+        said
+    }
+
+    #[test]
+    fn every_conflict_is_logged_also_that_of_who_waited_and_no_payload() {
+        let lines = |level, conflict| {
+            logged(level, || {
+                let lane = lane();
+                let (batch, part) = ask(&lane).0.unwrap();
+                let (waits, _receiver) = ask(&lane);
+                assert!(waits.is_none(), "the same events wait for the first ones");
+                let verdict = |seq| Verdict::Duplicate { seq, conflict };
+                part.settle(&batch.events, Ok(vec![verdict(7), verdict(8)]));
+                assert!(ask(&lane).0.is_none(), "the cache knows them now");
+            })
+        };
+        let conflicts = lines(tracing::Level::WARN, true);
+        for id in ["event_id=\"1\" seq=7", "event_id=\"2\" seq=8"] {
+            assert_eq!(conflicts.matches(id).count(), 3, "sent, waited, cached: {conflicts}");
+        }
+        assert_eq!(lines(tracing::Level::INFO, false), "", "duplicates are for debug");
+        let duplicates = lines(tracing::Level::DEBUG, false);
+        assert_eq!(duplicates.matches("duplicate: ").count(), 6, "{duplicates}");
+        assert!(!duplicates.contains("SECRET") && !conflicts.contains("SECRET"));
     }
 }

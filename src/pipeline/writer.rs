@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::commit::{Committer, Pending};
-use super::lane::{Part, report_conflict};
+use super::lane::Part;
 use super::messages::{Append, Close, Commit};
 use crate::store::StoreError;
 
@@ -41,10 +41,7 @@ impl WriterActor {
         let outcomes = self.committer.commit(&group);
         debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
         for ((batch, part), outcome) in batches.iter().zip(parts).zip(outcomes) {
-            for (event, verdict) in batch.events.iter().zip(outcome.iter().flatten()) {
-                report_conflict(event, *verdict);
-            }
-            part.settle(outcome);
+            part.settle(&batch.events, outcome);
         }
     }
 
