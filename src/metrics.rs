@@ -145,15 +145,36 @@ impl Metrics {
         }
     }
 
-    /// Everything in the `OpenMetrics` text format, which Prometheus reads.
+    /// Everything in Prometheus' text format, version 0.0.4, which every reader of metrics knows.
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(classic(&text))
     }
+}
+
+/// `OpenMetrics` as Prometheus' older text: there the head of a counter has the name of its samples, and neither units
+/// nor an end are marked. `promtool check metrics` reads that one, and finds no help for counters in the other.
+fn classic(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        match [words.next(), words.next(), words.next(), words.next()] {
+            [Some("#"), Some("TYPE"), Some(name), Some("counter")] => {
+                if let Some(help) = lines.last_mut() {
+                    *help = help.replacen(name, &format!("{name}_total"), 1);
+                }
+                lines.push(format!("# TYPE {name}_total counter"));
+            }
+            [Some("#"), Some("UNIT" | "EOF"), ..] => {}
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -171,5 +192,20 @@ mod tests {
         for line in ["sekali_events_accepted_total 5", "sekali_events_conflict_total 2"] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn the_head_of_each_metric_has_the_name_of_its_samples() {
+        let text = Metrics::new().text().unwrap();
+        for line in [
+            "# HELP sekali_cache_hits_total Duplicates that a hot cache answered.",
+            "# TYPE sekali_cache_hits_total counter",
+            "# TYPE sekali_commit_seconds histogram",
+            "# TYPE sekali_in_flight_bytes gauge",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "those are not of this format: {text}");
+        assert!(text.ends_with('\n'));
     }
 }

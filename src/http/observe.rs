@@ -75,17 +75,15 @@ pub(super) async fn health(state: Data<State>) -> Result<HttpResponse, Failure> 
     get,
     path = "/metrics",
     tag = "observe",
-    responses((status = 200, description = "OpenMetrics text", body = String,
-        content_type = "application/openmetrics-text"), MetricsProblems),
+    responses((status = 200, description = "Prometheus text", body = String,
+        content_type = "text/plain"), MetricsProblems),
 )]
 pub(super) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
     let budget = state.pipeline.budget();
     state.metrics.in_flight_bytes.set(gauge(budget.bytes_in_flight()));
     state.metrics.in_flight_events.set(gauge(budget.events_in_flight()));
     let text = state.metrics.text().map_err(|error| Failure::internal(&error))?;
-    Ok(HttpResponse::Ok()
-        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(text))
+    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }
 
 fn gauge(value: usize) -> i64 {
