@@ -19,6 +19,8 @@ pub struct Metrics {
     rejected: Counter,
     /// Answers by method, route and status.
     pub requests: Family<RequestLabels, Counter>,
+    /// Answers that are problems, by their code.
+    pub refusals: Family<RefusalLabels, Counter>,
     /// Publish requests, from the first byte of the body to the verdicts.
     pub publish_seconds: Histogram,
     /// Group commits, sync included.
@@ -50,6 +52,13 @@ pub struct RequestLabels {
     pub status: u16,
 }
 
+/// Why a request was not answered as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusalLabels {
+    /// The code of the problem, as docs/API.md lists them.
+    pub reason: &'static str,
+}
+
 /// Which kind of actor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ActorLabels {
@@ -76,6 +85,7 @@ impl Metrics {
             conflicts: Counter::default(),
             rejected: Counter::default(),
             requests: Family::default(),
+            refusals: Family::default(),
             publish_seconds: seconds(),
             commit_seconds: seconds(),
             commit_events: Histogram::new(exponential_buckets(1.0, 2.0, 16)),
@@ -101,6 +111,7 @@ impl Metrics {
         );
         to.register("events_rejected", "Invalid events", self.rejected.clone());
         to.register("http_requests", "Answers by method, route and status", self.requests.clone());
+        to.register("refusals", "Answers that are problems, by code", self.refusals.clone());
         to.register_with_unit("publish", "Publish requests", Unit::Seconds, self.publish_seconds.clone());
         to.register_with_unit(
             "commit",

@@ -81,7 +81,10 @@ impl ResponseError for Failure {
         if self.code == Code::ShuttingDown {
             response.force_close().insert_header((CONNECTION, "close"));
         }
-        response.json(Problem::new(self.code, self.detail.clone(), self.errors.clone()))
+        let mut response = response.json(Problem::new(self.code, self.detail.clone(), self.errors.clone()));
+        // For who counts answers: the body is bytes by then.
+        response.extensions_mut().insert(self.code);
+        response
     }
 }
 

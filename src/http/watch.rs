@@ -12,7 +12,7 @@ use actix_web::{Error, ResponseError};
 use super::failure::Failure;
 use super::state::State;
 use crate::api::Code;
-use crate::metrics::RequestLabels;
+use crate::metrics::{RefusalLabels, RequestLabels};
 
 /// Answered until the end: a process that stops in order is alive, and who asks would kill it otherwise.
 pub(super) const LIVE: &str = "/health/live";
@@ -52,6 +52,9 @@ fn record<B>(state: &State, response: &ServiceResponse<B>, started: Instant) {
         tracing::info!(method, route, status, micros, path = request.path(), "answered");
     } else {
         tracing::debug!(method, route, status, micros, path = request.path(), "answered");
+    }
+    if let Some(code) = response.response().extensions().get::<Code>() {
+        state.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
 }

@@ -37,6 +37,20 @@ async fn metrics_count_events_and_requests() {
 }
 
 #[actix_web::test]
+async fn refusals_are_counted_by_the_code_of_their_problem() {
+    let log = Log::start();
+    log.publish("[7]").await;
+    log.publish("[7]").await;
+    log.publish("{").await;
+    log.get("/nowhere").await;
+    log.publish(event("t", "1")).await.ok();
+    for (reason, count) in [("invalid_events", 2.0), ("not_json", 1.0), ("not_found", 1.0)] {
+        let found = log.metric(&format!("sekali_refusals_total{{reason=\"{reason}\"}}")).await;
+        assert!((found - count).abs() < 0.5, "{reason}: {found}");
+    }
+}
+
+#[actix_web::test]
 async fn metrics_do_not_grow_with_topics_ids_or_paths() {
     // invariant 8: what was ever seen does not grow the memory; a label per topic would.
     let log = Log::start();
