@@ -1,6 +1,6 @@
 //! Wires everything, and owns the order of start and stop.
 //!
-//! Start: store, pipeline, server. Stop: first no new requests, then the server when every request is answered,
+//! Start: store, pipeline, server. Stop: first no new requests and no followers, then the server when every request is answered,
 //! then the pipeline when everything published is committed.
 
 use std::io;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use actix_web::dev::ServerHandle;
 use actix_web::rt;
 use anyhow::{Context, Result, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -34,12 +35,25 @@ pub struct App {
 /// # Errors
 /// When it cannot start, when its server fails, or when a second signal stopped it before it was done.
 pub fn run(settings: &Settings) -> Result<()> {
+    raise_file_limit();
     actix::System::new().block_on(async {
         // Signals are caught before anything is open, so that none is missed.
         let mut signals = Signals::catch()?;
         let app = App::start(settings, open_store(settings)?).await?;
         app.run_until(&mut signals).await
     })
+}
+
+/// Takes as many file handles as the system allows: what it gives without being asked, 1,024 in most places, is less than
+/// a thousand followers need.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, ..limit };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+    }
 }
 
 /// Opens the configured store.
@@ -70,10 +84,10 @@ impl App {
     /// When the store cannot be written or the address not listened on.
     pub async fn start(settings: &Settings, engine: Arc<dyn Engine>) -> Result<Self> {
         let metrics = Arc::new(Metrics::new());
-        let reader = engine.reader();
+        let (reader, news) = (engine.reader(), engine.news());
         let pipeline =
             Pipeline::start(settings, engine, metrics.clone()).context("the store cannot be opened")?;
-        let state = Arc::new(State::new(settings, reader, pipeline.clone(), metrics));
+        let state = Arc::new(State::new(settings, reader, news, pipeline.clone(), metrics));
         let bound = match http::bind(state.clone()) {
             Ok(bound) => bound,
             Err(error) => {

@@ -33,6 +33,10 @@ pub struct Metrics {
     pub cache_hits: Counter,
     /// Consumer actors alive.
     pub consumers: Gauge,
+    /// Clients that follow a topic.
+    pub followers: Gauge,
+    /// Followers that were cut off because they took nothing.
+    pub followers_cut: Counter,
     /// Actors started again after a panic, by kind.
     pub actor_restarts: Family<ActorLabels, Counter>,
     /// Bytes between their arrival and their commit.
@@ -92,6 +96,8 @@ impl Metrics {
             commit_failures: Counter::default(),
             cache_hits: Counter::default(),
             consumers: Gauge::default(),
+            followers: Gauge::default(),
+            followers_cut: Counter::default(),
             actor_restarts: Family::default(),
             in_flight_bytes: Gauge::default(),
             in_flight_events: Gauge::default(),
@@ -127,6 +133,12 @@ impl Metrics {
         );
         to.register("cache_hits", "Duplicates that a hot cache answered", self.cache_hits.clone());
         to.register("consumers", "Consumer actors alive", self.consumers.clone());
+        to.register("followers", "Clients that follow a topic", self.followers.clone());
+        to.register(
+            "followers_cut",
+            "Followers cut off because they took nothing",
+            self.followers_cut.clone(),
+        );
         to.register("actor_restarts", "Actors started again after a panic", self.actor_restarts.clone());
         to.register_with_unit(
             "in_flight",

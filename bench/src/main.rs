@@ -6,6 +6,7 @@ mod compare;
 mod disk;
 mod drive;
 mod environment;
+mod follow;
 mod growth;
 mod http;
 mod output;
@@ -42,6 +43,8 @@ enum Command {
     Growth(Box<growth::Args>),
     /// Compare very many topics with four
     Topics(topics::Args),
+    /// Measure how long after its answer an event reaches followers
+    Follow(follow::Args),
     /// Write tables and charts into the document
     Report(report::Args),
     /// Serve the ceiling of HTTP
@@ -64,6 +67,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Compare(args) => block_on(compare::run(*args, command_line())),
         Command::Growth(args) => block_on(growth::run(*args, command_line())),
         Command::Topics(args) => block_on(topics::run(args, command_line())),
+        Command::Follow(args) => block_on(follow::run(args)),
         Command::Report(args) => report::run(&args),
         Command::BareHttp => peers::bare::serve(),
     }

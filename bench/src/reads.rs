@@ -62,7 +62,11 @@ pub(crate) async fn ready(address: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// Reads the head of an answer, which must be 200; gives what came of the body with it.
-async fn begin(address: SocketAddr, path: &str, accept: &str) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+pub(crate) async fn begin(
+    address: SocketAddr,
+    path: &str,
+    accept: &str,
+) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: bench\r\nAccept: {accept}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

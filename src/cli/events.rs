@@ -1,4 +1,4 @@
-//! `sekali events`: reads a topic, one event a line, in constant memory.
+//! `sekali events`: reads a topic, or follows it, one event a line, in constant memory.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -6,9 +6,9 @@ use actix_web::web::Bytes;
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::Outcome;
 use super::server::ServerArgs;
-use crate::client::{Lines, Order, Range};
+use super::{Outcome, follow};
+use crate::client::{Client, Lines, Order, Range};
 
 /// The greatest limit that the server takes; more events than this are read without a limit.
 const SERVER_LIMIT: u64 = 10_000;
@@ -23,29 +23,46 @@ pub(super) struct Args {
     #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
     /// Only events with a smaller seq
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", conflicts_with = "follow")]
     before: Option<u64>,
     /// So many events at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// The newest first
-    #[arg(long)]
+    #[arg(long, conflicts_with = "follow")]
     desc: bool,
+    /// Go on with new events as they become durable; reconnects and resumes by itself
+    #[arg(long, short)]
+    follow: bool,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
-    let order = if args.desc { Order::Desc } else { Order::Asc };
-    let limit = args.limit.filter(|limit| *limit <= SERVER_LIMIT);
-    let range = Range { after: args.after, before: args.before, limit, order };
-    let mut lines = args.server.client()?.events(&args.topic, range).await?;
+    let most = args.limit.unwrap_or(u64::MAX);
+    let client = args.server.client()?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let copied = copy(&mut lines, args.limit.unwrap_or(u64::MAX), order, &mut out).await;
+    let copied = if args.follow {
+        follow::copy(&client, &args.topic, args.after.unwrap_or(0), most, &mut out).await
+    } else {
+        read(&client, &args, most, &mut out).await
+    };
     let flushed = out.flush().map_err(anyhow::Error::from);
     match copied.and(flushed) {
         // A reader that has seen enough (`| head`) is no error.
         Err(error) if is_broken_pipe(&error) => Ok(Outcome::Done),
         done => done.map(|()| Outcome::Done),
     }
+}
+
+async fn read(
+    client: &Client,
+    args: &Args,
+    most: u64,
+    out: &mut BufWriter<StdoutLock<'_>>,
+) -> anyhow::Result<()> {
+    let order = if args.desc { Order::Desc } else { Order::Asc };
+    let limit = args.limit.filter(|limit| *limit <= SERVER_LIMIT);
+    let range = Range { after: args.after, before: args.before, limit, order };
+    copy(&mut client.events(&args.topic, range).await?, most, order, out).await
 }
 
 async fn copy(

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod doctor;
 mod events;
+mod follow;
 mod health;
 mod lookup;
 mod output;

@@ -4,6 +4,7 @@
 //! directions, so that no payload is read and written again on its way.
 
 mod error;
+mod follow;
 mod lines;
 mod retry;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use error::{ClientError, Refused};
+pub use follow::{Begin, Following};
 pub use lines::Lines;
 pub use retry::Retry;
 
@@ -130,6 +132,22 @@ impl Client {
         let request = self.http.get(self.address(&format!("/events?{query}")));
         let answer = self.send(request.insert_header((ACCEPT, "application/x-ndjson")), Bytes::new()).await?;
         Ok(Lines::new(self.url.clone(), answer.boxed_local(), count))
+    }
+
+    /// Follows a topic, which need not exist yet: the events that there are, then those that come.
+    ///
+    /// # Errors
+    /// When there is no answer, or one that says no.
+    pub async fn follow(&self, topic: &str, begin: Begin) -> Result<Following, ClientError> {
+        let mut request = self.http.get(self.address("/events")).insert_header((ACCEPT, "text/event-stream"));
+        let mut query = vec![("topic", topic.to_owned())];
+        match begin {
+            Begin::After(seq) => query.push(("after", seq.to_string())),
+            Begin::Had(seq) => request = request.insert_header(("Last-Event-ID", seq.to_string())),
+        }
+        let request = request.query(&query).map_err(|error| self.unreadable(error.to_string()))?;
+        let answer = self.send(request, Bytes::new()).await?;
+        Ok(Following::new(self.url.clone(), answer.boxed_local(), begin))
     }
 
     /// Where each of these keys is stored.

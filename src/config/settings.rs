@@ -36,6 +36,10 @@ pub struct Server {
     pub body_timeout: Duration,
     /// The longest time for a stop to answer what is in flight.
     pub shutdown_timeout: Duration,
+    /// A follower without news is sent a sign of life this often.
+    pub follow_heartbeat: Duration,
+    /// A follower that takes nothing for this long is cut off.
+    pub follow_timeout: Duration,
 }
 
 /// Bounds of what is accepted.
@@ -55,6 +59,8 @@ pub struct Limits {
     pub in_flight_bytes: usize,
     /// Topics in the store; `None` is no limit.
     pub topics: Option<u64>,
+    /// Clients that follow a topic at once.
+    pub followers: usize,
 }
 
 /// The router and its consumer actors.

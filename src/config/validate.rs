@@ -57,6 +57,8 @@ fn server(checker: &mut Checker<'_>) -> Server {
         request_timeout: checker.duration("server.request_timeout", SHORTEST..=HOUR),
         body_timeout: checker.duration("server.body_timeout", SHORTEST..=HOUR),
         shutdown_timeout: checker.duration("server.shutdown_timeout", Duration::ZERO..=HOUR),
+        follow_heartbeat: checker.duration("server.follow_heartbeat", SHORTEST..=MINUTE / 2),
+        follow_timeout: checker.duration("server.follow_timeout", SHORTEST..=HOUR),
     }
 }
 
@@ -69,6 +71,7 @@ fn limits(checker: &mut Checker<'_>) -> Limits {
         in_flight_events: checker.count("limits.in_flight_events", 1..=100_000_000),
         in_flight_bytes: checker.bytes("limits.in_flight_bytes", KIB..=TIB),
         topics: Some(checker.number("limits.topics", 0..=TOPICS_MAX)).filter(|limit| *limit > 0),
+        followers: checker.count("limits.followers", 0..=1_000_000),
     }
 }
 
@@ -165,6 +168,8 @@ mod tests {
         assert_eq!(defaults.server.bind, "127.0.0.1:8080");
         assert!(defaults.server.workers > 0 && defaults.router.shards > 0);
         assert_eq!(defaults.server.shutdown_timeout, Duration::from_secs(10));
+        let server = &defaults.server;
+        assert_eq!((server.follow_heartbeat.as_secs(), server.follow_timeout.as_secs()), (15, 30));
         let limits = Limits {
             body: 16 << 20,
             batch_events: 10_000,
@@ -173,6 +178,7 @@ mod tests {
             in_flight_events: 200_000,
             in_flight_bytes: 256 << 20,
             topics: None,
+            followers: 2_000,
         };
         assert_eq!(defaults.limits, limits);
         assert_eq!((defaults.router.lanes, defaults.router.consumers), (1, 10_000));

@@ -4,7 +4,8 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::failure::Failure;
-use super::headers;
+use super::follow;
+use super::headers::{self, Given};
 use super::openapi::EventsProblems;
 use super::params::{Query, topic};
 use super::state::State;
@@ -41,6 +42,16 @@ struct EventsQuery {
     order: Option<String>,
 }
 
+/// The header, for the document.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the header, which is read by hand so that errors name it")]
+struct FollowHeader {
+    /// Where to go on following: the `id` of the last event that came. Wins over `after`.
+    #[param(rename = "Last-Event-ID")]
+    last_event_id: Option<u64>,
+}
+
 /// What was asked for.
 #[derive(Debug, Clone)]
 struct Wanted {
@@ -55,20 +66,46 @@ struct Wanted {
 ///
 /// Events in the order of their seqs, up to the last one that was stored when the request came. Go on with
 /// `after=next_after` (descending: `before=next_before`). An unknown topic has no events.
+///
+/// As `text/event-stream` the answer does not end there: it goes on with new events as they become durable. Only
+/// `topic`, `after` and `order=asc` go with it.
 #[utoipa::path(
     get,
     path = "/events",
     tag = "read",
-    params(EventsQuery),
-    responses((status = 200, description = "The events; one a line in NDJSON",
-        content((Page<'static> = "application/json"), (String = "application/x-ndjson"))), EventsProblems),
+    params(EventsQuery, FollowHeader),
+    responses((status = 200, description = "The events; one a line in NDJSON, without an end in an event stream",
+        content((Page<'static> = "application/json"), (String = "application/x-ndjson"),
+            (String = "text/event-stream"))), EventsProblems),
 )]
 pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     let wanted = wanted(&request)?;
-    let format = headers::accepted(request.headers())?;
+    let had = headers::last_event_id(request.headers())?;
+    let format = match headers::accepted(request.headers())? {
+        Given::Listed(format) => format,
+        Given::Followed => return follow::answer(&request, &state, wanted.followed(had)?).await,
+    };
     let counts = state.reader.topic(wanted.topic.clone()).await?;
     let plan = plan(wanted, counts.as_ref());
     stream::answer(&request, state.reader.clone(), plan, format).await
+}
+
+impl Wanted {
+    /// The same to be followed, which has no end and only one direction.
+    fn followed(self, had: Option<u64>) -> Result<follow::Wanted, Failure> {
+        let backwards = self.order == Order::Descending;
+        for (name, given) in
+            [("before", self.before.is_some()), ("limit", self.limit < u64::MAX), ("order", backwards)]
+        {
+            if given {
+                return Err(Failure::parameter(
+                    name,
+                    "does not go with text/event-stream, which follows without an end",
+                ));
+            }
+        }
+        Ok(follow::Wanted { topic: self.topic, had, after: self.after.unwrap_or(0) })
+    }
 }
 
 fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {

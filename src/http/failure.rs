@@ -28,6 +28,16 @@ impl Failure {
         Self { code, detail: detail.into(), errors: Vec::new() }
     }
 
+    /// What kind of failure it is.
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What happened, in words for the client.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// A parameter that breaks a rule, which is the end of a sentence.
     pub(super) fn parameter(name: &str, rule: &str) -> Self {
         Self::new(Code::InvalidParameter, format!("parameter {name} {rule}"))

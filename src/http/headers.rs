@@ -5,11 +5,21 @@ use actix_web::http::header::{
 };
 
 use super::failure::Failure;
+use super::follow::EVENT_STREAM;
 use crate::api::Code;
 use crate::intake::Format;
 
 /// The media type of NDJSON in answers.
 pub(super) const NDJSON: &str = "application/x-ndjson";
+
+/// How events are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// As a list of those that there are.
+    Listed(Format),
+    /// As those that there are and those that come.
+    Followed,
+}
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,26 +82,43 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
 }
 
 /// The format of events that the client likes best: the greatest quality first, then the most exact range.
-pub(super) fn accepted(headers: &HeaderMap) -> Result<Format, Failure> {
+pub(super) fn accepted(headers: &HeaderMap) -> Result<Given, Failure> {
     if listed(headers, ACCEPT).next().is_none() {
-        return Ok(Format::Json);
+        return Ok(Given::Listed(Format::Json));
     }
-    let mut best: Option<((f32, u8), Format)> = None;
+    let mut best: Option<((f32, u8), Given)> = None;
     for range in listed(headers, ACCEPT) {
         let found = match essence(range).as_str() {
-            "*/*" => Some((1, Format::Json)),
-            "application/*" => Some((2, Format::Json)),
-            exact => format(exact).map(|format| (3, format)),
+            "*/*" => Some((1, Given::Listed(Format::Json))),
+            "application/*" => Some((2, Given::Listed(Format::Json))),
+            EVENT_STREAM => Some((3, Given::Followed)),
+            exact => format(exact).map(|format| (3, Given::Listed(format))),
         };
-        let Some((exactness, format)) = found else { continue };
+        let Some((exactness, given)) = found else { continue };
         let rank = (quality(range), exactness);
         if rank.0 > 0.0 && best.is_none_or(|(other, _)| rank > other) {
-            best = Some((rank, format));
+            best = Some((rank, given));
         }
     }
-    best.map(|(_, format)| format).ok_or_else(|| {
-        Failure::new(Code::NotAcceptable, format!("events are given as application/json or {NDJSON}"))
+    best.map(|(_, given)| given).ok_or_else(|| {
+        let rule = format!("events are given as application/json, {NDJSON} or {EVENT_STREAM}");
+        Failure::new(Code::NotAcceptable, rule)
     })
+}
+
+/// The seq of the last event that a follower was given, where it says so.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+    let mut values = headers.get_all(HeaderName::from_static("last-event-id"));
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(seq) if digits && values.next().is_none() => Ok(Some(seq)),
+        _ => Err(Failure::new(
+            Code::InvalidParameter,
+            "header Last-Event-ID must be the id of an event of this topic: a whole number",
+        )),
+    }
 }
 
 /// The `q` of a media range; 1 where nothing readable is said.
@@ -156,19 +183,43 @@ mod tests {
     #[test]
     fn the_best_acceptable_format_is_chosen() {
         let read = |value: &str| accepted(&headers(&ACCEPT, &[value])).ok();
-        assert_eq!(accepted(&HeaderMap::new()).unwrap(), Format::Json);
-        for json in
-            ["", " , ", "*/*", "text/html, */*;q=0.1", "application/json", "text/event-stream, application/*"]
-        {
-            assert_eq!(read(json), Some(Format::Json), "{json}");
+        assert_eq!(accepted(&HeaderMap::new()).unwrap(), Given::Listed(Format::Json));
+        for json in [
+            "",
+            " , ",
+            "*/*",
+            "text/html, */*;q=0.1",
+            "application/json",
+            "text/event-stream;q=0, application/*",
+        ] {
+            assert_eq!(read(json), Some(Given::Listed(Format::Json)), "{json}");
         }
         for ndjson in
             ["application/x-ndjson", "*/*, application/ndjson", "application/json;q=0.5, application/jsonl"]
         {
-            assert_eq!(read(ndjson), Some(Format::NdJson), "{ndjson}");
+            assert_eq!(read(ndjson), Some(Given::Listed(Format::NdJson)), "{ndjson}");
         }
-        for none in ["text/event-stream", "application/json;q=0", "text/html"] {
+        for follow in
+            ["text/event-stream", "text/event-stream, application/*", "*/*, Text/Event-Stream; charset=utf-8"]
+        {
+            assert_eq!(read(follow), Some(Given::Followed), "{follow}");
+        }
+        for none in ["text/*", "application/json;q=0", "text/html"] {
             assert_eq!(read(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_last_event_is_a_whole_number_given_once() {
+        let read = |values: &[&str]| {
+            last_event_id(&headers(&HeaderName::from_static("last-event-id"), values)).map_err(drop)
+        };
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&["0"]), Ok(Some(0)));
+        assert_eq!(read(&["18446744073709551615"]), Ok(Some(u64::MAX)));
+        for wrong in [&[""][..], &["-1"], &["+1"], &["1.0"], &["one"], &["18446744073709551616"], &["1", "1"]]
+        {
+            assert_eq!(read(wrong), Err(()), "{wrong:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod body;
 mod events;
 mod failure;
+mod follow;
 mod headers;
 mod keys;
 mod observe;

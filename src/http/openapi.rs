@@ -149,7 +149,7 @@ impl IntoResponses for ReadProblems {
 
 impl IntoResponses for EventsProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[&READ[..], &[Code::NotAcceptable]].concat())
+        problems(&[&READ[..], &[Code::NotAcceptable, Code::Overloaded]].concat())
     }
 }
 

@@ -10,6 +10,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 
+use super::follow;
 use super::state::State;
 use super::watch::watch;
 
@@ -39,6 +40,7 @@ pub fn bind(state: Arc<State>) -> io::Result<Bound> {
     let data = Data::from(state);
     let factory = move || App::new().app_data(data.clone()).wrap(from_fn(watch)).configure(super::routes);
     let server = HttpServer::new(factory)
+        .on_connect(follow::remember)
         .workers(settings.workers)
         .backlog(BACKLOG)
         .keep_alive(KEEP_ALIVE)

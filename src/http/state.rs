@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::follow::Followers;
 use crate::config::{Limits, Server, Settings};
 use crate::intake;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use crate::store::Reader;
+use crate::store::{News, Reader};
 
 /// Shared by all workers.
 pub struct State {
     pub(super) reader: Arc<dyn Reader>,
+    pub(super) news: Arc<News>,
+    pub(super) followers: Followers,
     pub(super) pipeline: Pipeline,
     pub(super) metrics: Arc<Metrics>,
     pub(super) server: Server,
@@ -27,11 +30,14 @@ impl State {
     pub fn new(
         settings: &Settings,
         reader: Arc<dyn Reader>,
+        news: Arc<News>,
         pipeline: Pipeline,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             reader,
+            news,
+            followers: Followers::new(settings.limits.followers),
             pipeline,
             metrics,
             server: settings.server.clone(),
@@ -41,9 +47,10 @@ impl State {
         }
     }
 
-    /// From now on every new request is answered 503 and its connection closed.
+    /// From now on every new request is answered 503 and its connection closed, and who follows a topic is told the end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.followers.stop();
     }
 
     pub(super) fn stopping(&self) -> bool {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse, rt};
-use futures_util::stream;
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, rt};
+use futures_util::{Stream, stream};
 use tokio::task::JoinHandle;
 
 use super::failure::Failure;
@@ -47,20 +47,29 @@ pub(super) async fn answer(
         Format::NdJson => NDJSON,
     });
     let mut listing = Listing { reader, plan, format, given: 0 };
-    let first = listing.next().await.map_err(ReadError::into_failure)?;
+    let first = listing.next().await?;
     if listing.done() {
         return Ok(response.body(first));
     }
-    let mut whole = match *request.method() {
-        Method::HEAD => response.streaming(stream::empty::<io::Result<Bytes>>()),
-        _ => response.streaming(stream::try_unfold(Rest::Ready(first, listing), step)),
-    };
+    Ok(match *request.method() {
+        Method::HEAD => without_length(request, response, stream::empty()),
+        _ => without_length(request, response, stream::try_unfold(Rest::Ready(first, listing), step)),
+    })
+}
+
+/// An answer whose length nobody knows when it begins.
+pub(super) fn without_length(
+    request: &HttpRequest,
+    mut response: HttpResponseBuilder,
+    body: impl Stream<Item = io::Result<Bytes>> + 'static,
+) -> HttpResponse {
+    let mut whole = response.streaming(body);
     if request.version() < Version::HTTP_11 {
         // HTTP/1.0 knows no chunks: there the end of the connection is the end of the list.
         whole.head_mut().no_chunking(true);
         whole.head_mut().set_connection_type(ConnectionType::Close);
     }
-    Ok(whole)
+    whole
 }
 
 /// The pieces of an answer that are still to be given.
@@ -104,20 +113,30 @@ struct Listing {
 
 /// Why there is no next page.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(super) enum ReadError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Render(#[from] io::Error),
 }
 
-impl ReadError {
-    fn into_failure(self) -> Failure {
-        match self {
-            Self::Store(error) => Failure::from(error),
-            Self::Render(error) => Failure::internal(&error),
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(cause) => Self::from(cause),
+            ReadError::Render(cause) => Self::internal(&cause),
         }
     }
+}
+
+/// Checks that events have these seqs, one after the other.
+pub(super) fn check_gapless(
+    topic: &Topic,
+    page: &[StoredEvent],
+    expected: impl Iterator<Item = u64>,
+) -> Result<(), StoreError> {
+    let wrong = page.iter().zip(expected).find(|(stored, seq)| stored.seq != *seq);
+    wrong.map_or(Ok(()), |(_, seq)| Err(StoreError::Damaged(format!("topic {topic} misses event {seq}"))))
 }
 
 impl Listing {
@@ -161,8 +180,8 @@ impl Listing {
             Order::Ascending => first + step,
             Order::Descending => last.wrapping_sub(step),
         });
-        let gapless = page.iter().zip(expected).all(|(stored, seq)| stored.seq == seq);
-        if page.is_empty() || !gapless || page.len() as u64 > last + 1 - first {
+        check_gapless(&self.plan.topic, &page, expected)?;
+        if page.is_empty() || page.len() as u64 > last + 1 - first {
             let gap = format!("topic {} misses events from {first} to {last}", self.plan.topic);
             return Err(StoreError::Damaged(gap));
         }

@@ -55,9 +55,13 @@ impl Committer {
 
     /// Opens the writer, if it is not open.
     pub(super) fn open(&mut self) -> Result<&mut Box<dyn Writer>, StoreError> {
-        let writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => self.engine.open_writer()?,
+        let writer = if let Some(writer) = self.writer.take() {
+            writer
+        } else {
+            let opened = self.engine.open_writer()?;
+            // What the last one left may be more than was announced.
+            self.engine.news().look_again();
+            opened
         };
         Ok(self.writer.insert(writer))
     }

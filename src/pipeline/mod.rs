@@ -222,7 +222,8 @@ fn start_writer(
         let committer = opened
             .unwrap_or_else(|| Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(&for_next)));
         let pending = Pending::new(settings.store.commit_events, settings.store.commit_bytes);
-        WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending))
+        let news = engine.news();
+        WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending, news))
     };
     Ok(Arc::new(Keeper::new("writer", Arc::clone(metrics), start)))
 }

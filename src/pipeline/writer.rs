@@ -3,14 +3,16 @@
 //! It takes what is waiting, commits it in one transaction, answers everyone in it and looks again: under light
 //! load a commit holds one request, under heavy load thousands, and no timer adds latency.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::commit::{Committer, Pending};
+use super::commit::{BatchOutcome, Committer, Pending};
 use super::lane::Part;
 use super::messages::{Append, Close, Commit};
-use crate::store::StoreError;
+use crate::domain::{Topic, Verdict};
+use crate::store::{Batch, News, StoreError};
 
 /// How often counts that wait in memory are stored and a failed store is tried again: half of the second by
 /// which the contract lets persistent duplicate counts lag.
@@ -20,13 +22,14 @@ const MAINTENANCE: Duration = Duration::from_millis(500);
 pub(super) struct WriterActor {
     committer: Committer,
     pending: Pending<Part>,
+    news: Arc<News>,
     scheduled: bool,
     maintained: Instant,
 }
 
 impl WriterActor {
-    pub(super) fn new(committer: Committer, pending: Pending<Part>) -> Self {
-        Self { committer, pending, scheduled: false, maintained: Instant::now() }
+    pub(super) fn new(committer: Committer, pending: Pending<Part>, news: Arc<News>) -> Self {
+        Self { committer, pending, news, scheduled: false, maintained: Instant::now() }
     }
 
     fn maintain(&mut self) {
@@ -34,14 +37,19 @@ impl WriterActor {
         self.maintained = Instant::now();
     }
 
-    /// invariant 1: the answers follow the commit, and the commit follows the sync.
+    /// invariant 1: the answers follow the commit, and the commit follows the sync. Who follows a topic is told after
+    /// that: they may be many, and answers do not wait for them.
     fn commit_next_group(&mut self) {
         let (batches, parts) = self.pending.next_group();
         let group: Vec<_> = batches.iter().collect();
         let outcomes = self.committer.commit(&group);
         debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
+        let fresh = if self.news.anybody_listens() { fresh(&batches, &outcomes) } else { Vec::new() };
         for ((batch, part), outcome) in batches.iter().zip(parts).zip(outcomes) {
             part.settle(&batch.events, outcome);
+        }
+        if !fresh.is_empty() {
+            self.news.announce(fresh);
         }
     }
 
@@ -53,6 +61,18 @@ impl WriterActor {
             context.notify(Commit);
         }
     }
+}
+
+/// The last new seq of each batch that has one.
+fn fresh<'a>(batches: &'a [Batch], outcomes: &[BatchOutcome]) -> Vec<(&'a Topic, u64)> {
+    let last = |outcome: &BatchOutcome| {
+        outcome.as_ref().ok()?.iter().rev().find_map(|verdict| match verdict {
+            Verdict::Accepted { seq } => Some(*seq),
+            Verdict::Duplicate { .. } | Verdict::Refused(_) => None,
+        })
+    };
+    let pairs = batches.iter().zip(outcomes);
+    pairs.filter_map(|(batch, outcome)| Some((&batch.topic, last(outcome)?))).collect()
 }
 
 impl Actor for WriterActor {

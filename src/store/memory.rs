@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
-    AppendError, Batch, Engine, Found, Key, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Tally,
+    AppendError, Batch, Engine, Found, Key, News, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Tally,
     TopicCounts, Totals, Writer,
 };
 use crate::domain::{Counts, Event, Refusal, StoredEvent, Topic, Verdict, same_value};
@@ -19,6 +19,7 @@ use crate::domain::{Counts, Event, Refusal, StoredEvent, Topic, Verdict, same_va
 pub struct MemoryStore {
     log: Arc<Mutex<Log>>,
     tally: Arc<Tally>,
+    news: Arc<News>,
     topic_limit: Option<u64>,
 }
 
@@ -43,7 +44,7 @@ impl MemoryStore {
     /// An empty store that takes at most so many topics.
     #[must_use]
     pub fn new(topic_limit: Option<u64>) -> Self {
-        Self { log: Arc::default(), tally: Arc::default(), topic_limit }
+        Self { log: Arc::default(), tally: Arc::default(), news: Arc::default(), topic_limit }
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -63,6 +64,10 @@ impl Engine for MemoryStore {
 
     fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
+    }
+
+    fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     fn durability(&self) -> &'static str {

@@ -13,6 +13,7 @@ mod error;
 pub mod fuzzing;
 mod index;
 mod memory;
+mod news;
 mod sqlite;
 mod tally;
 
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 
 pub use error::{AppendError, StoreError};
 pub use memory::MemoryStore;
+pub use news::{Listener, News};
 pub use sqlite::{Checked, Cure, Doctor, Fault, Part, Progress, Report, SqliteStore, Tell};
 pub use tally::Tally;
 
@@ -43,6 +45,10 @@ pub trait Engine: Send + Sync {
     /// Where duplicates that the hot caches answered, and rejected events, are counted until the writer
     /// stores them.
     fn tally(&self) -> Arc<Tally>;
+
+    /// Where it is said which topics have new events. The pipeline says it of what it commits; an engine that others
+    /// write to says it of theirs.
+    fn news(&self) -> Arc<News>;
 
     /// When an acknowledged event is on disk: `full` or `relaxed`.
     fn durability(&self) -> &'static str;

@@ -26,6 +26,10 @@ mod faults;
 #[cfg(test)]
 mod fidelity;
 #[cfg(test)]
+mod following;
+#[cfg(test)]
+mod following_processes;
+#[cfg(test)]
 mod full_disk;
 #[cfg(test)]
 mod hanging_up;

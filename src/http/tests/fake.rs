@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use crate::config::{Cache, Durability, Limits, Log, LogFormat, Router, Server, Settings, Store, StoreUrl};
 use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, Verdict};
 use crate::store::{
-    AppendError, Batch, Engine, Found, Key, Order, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals,
-    Writer,
+    AppendError, Batch, Engine, Found, Key, News, Order, PageQuery, Reader, StoreError, Tally, TopicCounts,
+    Totals, Writer,
 };
 
 /// Settings as a test wants them: small, on a free port.
@@ -24,6 +24,8 @@ pub(crate) fn settings() -> Settings {
             request_timeout: second,
             body_timeout: second,
             shutdown_timeout: second * 5,
+            follow_heartbeat: second,
+            follow_timeout: second,
         },
         limits: Limits {
             body: 100_000,
@@ -33,6 +35,7 @@ pub(crate) fn settings() -> Settings {
             in_flight_events: 1_000,
             in_flight_bytes: 1_000_000,
             topics: None,
+            followers: 2,
         },
         router: Router { shards: 1, lanes: 1, idle: second, consumers: 10 },
         cache: Cache { keys: 100, keys_per_topic: 10 },
@@ -59,6 +62,8 @@ pub(crate) struct Fake {
     pub(crate) missing: Option<u64>,
     /// Whether no read succeeds.
     pub(crate) unavailable: bool,
+    /// Where nothing is ever said.
+    pub(crate) news: Arc<News>,
 }
 
 impl Fake {
@@ -146,6 +151,10 @@ impl Engine for Fake {
 
     fn tally(&self) -> Arc<Tally> {
         Arc::new(Tally::default())
+    }
+
+    fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     fn durability(&self) -> &'static str {

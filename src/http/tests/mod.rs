@@ -2,6 +2,7 @@
 
 mod bodies;
 mod fake;
+mod follows;
 mod problems;
 mod reads;
 
@@ -24,9 +25,9 @@ use crate::store::Engine;
 /// A state over a pretended store with these settings.
 fn state(fake: Fake, settings: &Settings) -> Arc<State> {
     let (engine, metrics) = (Arc::new(fake), Arc::new(Metrics::new()));
-    let reader = engine.reader();
+    let (reader, news) = (engine.reader(), engine.news());
     let pipeline = Pipeline::start(settings, engine, metrics.clone()).unwrap();
-    Arc::new(State::new(settings, reader, pipeline, metrics))
+    Arc::new(State::new(settings, reader, news, pipeline, metrics))
 }
 
 /// What came back.

@@ -60,7 +60,7 @@ async fn parameters_are_refused_by_name() {
 
 #[actix_web::test]
 async fn formats_are_negotiated() {
-    let read = TestRequest::get().uri("/events?topic=t").insert_header(("accept", "text/event-stream"));
+    let read = TestRequest::get().uri("/events?topic=t").insert_header(("accept", "text/html"));
     assert_eq!(send(empty(), read).await.problem(), (406, "not_acceptable".to_owned()));
     let typed = TestRequest::post().uri("/publish").insert_header(("content-type", "text/plain"));
     assert_eq!(send(empty(), typed).await.problem(), (415, "unsupported_type".to_owned()));

@@ -2,6 +2,7 @@
 
 mod faults;
 mod histories;
+mod news;
 mod scripted;
 
 use std::future::poll_fn;

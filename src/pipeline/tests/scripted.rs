@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::domain::Verdict;
-use crate::store::{AppendError, Batch, Engine, MemoryStore, Reader, StoreError, Tally, Writer};
+use crate::store::{AppendError, Batch, Engine, MemoryStore, News, Reader, StoreError, Tally, Writer};
 
 /// What happens to one append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +120,10 @@ impl Engine for ScriptedStore {
 
     fn tally(&self) -> Arc<Tally> {
         self.inner.tally()
+    }
+
+    fn news(&self) -> Arc<News> {
+        self.inner.news()
     }
 
     fn durability(&self) -> &'static str {

@@ -48,7 +48,7 @@ use self::index::SharedMemory;
 use self::owner::Ownership;
 use self::reader::SqliteReader;
 use self::writer::SqliteWriter;
-use super::{Engine, Reader, StoreError, Tally, Writer};
+use super::{Engine, News, Reader, StoreError, Tally, Writer};
 use crate::config::{Durability, Settings, StoreUrl};
 
 /// A store in one SQLite file.
@@ -56,6 +56,7 @@ pub struct SqliteStore {
     options: Arc<Options>,
     reader: Arc<SqliteReader>,
     tally: Arc<Tally>,
+    news: Arc<News>,
     checkpointer: Arc<Checkpointer>,
     memory: SharedMemory,
     /// The writer that brought the index into memory, until it is asked for.
@@ -106,6 +107,7 @@ impl SqliteStore {
             options,
             reader: Arc::new(reader),
             tally,
+            news: Arc::default(),
             checkpointer,
             memory,
             first_writer: Mutex::new(Some(writer)),
@@ -130,6 +132,10 @@ impl Engine for SqliteStore {
 
     fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
+    }
+
+    fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     fn durability(&self) -> &'static str {

@@ -8,7 +8,7 @@ use actix_web::web::Bytes;
 use awc::{ClientRequest, Connector};
 use serde_json::Value;
 
-use super::Answer;
+use super::{Answer, Sse};
 
 /// The longest that a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,6 +91,31 @@ impl Client {
     /// Reads a path in this format.
     pub(crate) async fn get_as(&self, path: &str, accept: &str) -> Answer {
         self.send(self.request(Method::GET, path).insert_header(("accept", accept)), "").await
+    }
+
+    /// A request to follow, with the last event that came before.
+    pub(crate) fn following(&self, path: &str, last_event: Option<u64>) -> ClientRequest {
+        let request = self.request(Method::GET, path).insert_header(("accept", "text/event-stream"));
+        match last_event {
+            Some(seq) => request.insert_header(("last-event-id", seq.to_string())),
+            None => request,
+        }
+    }
+
+    /// Follows a path, which must be a 200.
+    pub(crate) async fn follow(&self, path: &str, last_event: Option<u64>) -> Sse {
+        self.try_follow(path, last_event).await.unwrap()
+    }
+
+    /// Follows a path; an error where there is no connection, or no 200.
+    pub(crate) async fn try_follow(&self, path: &str, last_event: Option<u64>) -> Result<Sse, String> {
+        let sent = self.following(path, last_event).send().await;
+        let mut response = sent.map_err(|error| error.to_string())?;
+        if response.status().as_u16() == 200 {
+            return Ok(Sse::new(response));
+        }
+        let body = response.body().await.map_err(|error| error.to_string())?;
+        Err(format!("{} {}", response.status(), String::from_utf8_lossy(&body)))
     }
 
     /// Reads a path that answers 200 with JSON.

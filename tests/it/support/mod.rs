@@ -10,6 +10,7 @@ mod log;
 mod process;
 mod raw;
 mod say;
+mod sse;
 mod wait;
 
 pub(crate) use answer::Answer;
@@ -18,7 +19,8 @@ pub(crate) use events::{array, event, event_with, ids, lines};
 pub(crate) use follow::{everything, seqs};
 pub(crate) use lock::Locked;
 pub(crate) use log::Log;
-pub(crate) use process::{Ended, Process, serving};
+pub(crate) use process::{Command, Ended, Process, free_port, serving};
 pub(crate) use raw::Raw;
 pub(crate) use say::say;
+pub(crate) use sse::{Sent, Sse, parse};
 pub(crate) use wait::until;

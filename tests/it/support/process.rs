@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::Deref;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,6 +58,14 @@ impl Process {
         Self::listening(Program::spawn(command(PROGRAM).args(serving(directory, config))))
     }
 
+    /// Serves it on this port, as one who starts it again would.
+    pub(crate) fn on_port(directory: &Path, port: u16) -> Self {
+        let mut arguments = serving(directory, "");
+        let bind = arguments.iter_mut().find(|argument| argument.ends_with(":0")).unwrap();
+        *bind = format!("127.0.0.1:{port}");
+        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+    }
+
     /// Serves it within limits that a shell sets: `trap` and `ulimit`.
     pub(crate) fn limited(directory: &Path, limits: &str) -> Self {
         let mut shell = command("sh");
@@ -85,7 +93,11 @@ impl Process {
 
     /// Sends it a signal, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().unwrap();
+        let sent = process::Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.id().to_string())
+            .status()
+            .unwrap();
         assert!(sent.success(), "kill -{name}");
     }
 
@@ -102,8 +114,34 @@ impl Ended {
     }
 }
 
+/// A running command, such as one that follows a topic.
+pub(crate) struct Command(Program);
+
+impl Command {
+    /// Starts the program with these arguments.
+    pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
+        Self(Program::spawn(command(PROGRAM).args(arguments)))
+    }
+
+    /// The next line on standard output, without its end.
+    pub(crate) async fn line(&self) -> String {
+        let mut next = None;
+        until("there is a line", async || {
+            next = self.0.results.try_recv().ok();
+            next.is_some()
+        })
+        .await;
+        next.unwrap().trim_end().to_owned()
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(self) -> Ended {
+        self.0.ended().await
+    }
+}
+
 impl Program {
-    fn spawn(command: &mut Command) -> Self {
+    fn spawn(command: &mut process::Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let results = lines_of(child.stdout.take().unwrap());
@@ -150,9 +188,15 @@ pub(crate) fn serving(directory: &Path, config: &str) -> Vec<String> {
     arguments.map(str::to_owned).to_vec()
 }
 
+/// A port that nobody listens on, and that the system gives to no outgoing connection (those begin at 32768).
+pub(crate) fn free_port() -> u16 {
+    let start = 20_000 + u16::try_from(process::id() % 10_000).unwrap();
+    (start..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 /// A command untouched by what whoever runs the tests has in the environment.
-fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
+fn command(program: &str) -> process::Command {
+    let mut command = process::Command::new(program);
     for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL"] {
         command.env_remove(variable);
     }

@@ -1,0 +1,161 @@
+//! A topic that is followed: its events as they come, checked to be all of them, each once.
+
+use actix_web::web::Bytes;
+use serde::Deserialize;
+
+use super::error::ClientError;
+use super::lines::{Body, Lines};
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// After this seq, which may be one that does not exist yet; 0 is the beginning.
+    After(u64),
+    /// After the last event that came, which the server has to know.
+    Had(u64),
+}
+
+/// The events of one connection.
+pub struct Following {
+    url: String,
+    lines: Lines,
+    at: Begin,
+    /// The fields of the event that is arriving.
+    id: Option<u64>,
+    data: Bytes,
+    kind: Option<Bytes>,
+}
+
+impl Following {
+    pub(super) fn new(url: String, body: Body, begin: Begin) -> Self {
+        let lines = Lines::new(url.clone(), body, 0);
+        Self { url, lines, at: begin, id: None, data: Bytes::new(), kind: None }
+    }
+
+    /// Where to go on when this connection has ended.
+    #[must_use]
+    pub fn at(&self) -> Begin {
+        self.at
+    }
+
+    /// The next event, as the server writes it into NDJSON. May be dropped and called again at any time.
+    ///
+    /// # Errors
+    /// When the connection ends, breaks or falls silent: [`ClientError::is_transient`] then, and nothing is lost. Else
+    /// when the next event is not the next one.
+    pub async fn next(&mut self) -> Result<Bytes, ClientError> {
+        loop {
+            let line = self.lines.next().await?.ok_or_else(|| self.broken("it ended".to_owned()))?;
+            let (field, value) = field(&line);
+            match field.as_ref() {
+                b"id" => self.id = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()),
+                b"data" => self.data = value,
+                b"event" => self.kind = Some(value),
+                b"" if line.is_empty() => {
+                    if let Some(event) = self.dispatch()? {
+                        return Ok(event);
+                    }
+                }
+                // Comments, and what is for browsers.
+                _ => {}
+            }
+        }
+    }
+
+    /// What an empty line ends.
+    fn dispatch(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let (id, data, kind) = (self.id.take(), std::mem::take(&mut self.data), self.kind.take());
+        if let Some(kind) = kind {
+            return if kind.as_ref() == b"end" { Err(self.ended(&data)) } else { Ok(None) };
+        }
+        let Some(seq) = id.filter(|_| !data.is_empty()) else { return Ok(None) };
+        let is_next = match self.at {
+            // The first one that there is may be a later one.
+            Begin::After(after) => seq > after,
+            Begin::Had(last) => seq == last.wrapping_add(1),
+        };
+        if !is_next {
+            let reason = format!("event {seq} came where {:?} was the last", self.at);
+            return Err(ClientError::Unreadable { url: self.url.clone(), reason });
+        }
+        self.at = Begin::Had(seq);
+        Ok(Some(data))
+    }
+
+    fn ended(&self, data: &[u8]) -> ClientError {
+        #[derive(Deserialize)]
+        struct End {
+            detail: String,
+        }
+        let said = serde_json::from_slice(data).map(|End { detail }| detail);
+        self.broken(said.unwrap_or_else(|_| "the server ended it".to_owned()))
+    }
+
+    fn broken(&self, reason: String) -> ClientError {
+        ClientError::Broken { url: self.url.clone(), reason }
+    }
+}
+
+/// The name of a line's field, and its value.
+fn field(line: &Bytes) -> (Bytes, Bytes) {
+    let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+    let mut start = (colon + 1).min(line.len());
+    if line.get(start) == Some(&b' ') {
+        start += 1;
+    }
+    (line.slice(..colon), line.slice(start..))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+
+    /// The events of these bytes, and the error that ends them.
+    async fn read(text: &'static str, begin: Begin) -> (Vec<String>, ClientError, Begin) {
+        // Cut anywhere, as a network does.
+        let chunks =
+            text.as_bytes().chunks(3).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect::<Vec<_>>();
+        let mut following = Following::new("http://h".to_owned(), stream::iter(chunks).boxed_local(), begin);
+        let mut events = Vec::new();
+        loop {
+            match following.next().await {
+                Ok(event) => events.push(String::from_utf8(event.to_vec()).unwrap()),
+                Err(error) => return (events, error, following.at()),
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn events_come_without_what_is_around_them() {
+        let text = "retry: 1000\n\n:\n\nid: 4\ndata: {\"a\":1}\n\n:beat\n\nid: 5\ndata: {}\n\nid: 6\ndata: {";
+        let (events, error, at) = read(text, Begin::After(2)).await;
+        assert_eq!(events, ["{\"a\":1}", "{}"]);
+        assert!(error.is_transient(), "a part of an event is none: {error}");
+        assert_eq!(at, Begin::Had(5));
+    }
+
+    #[actix_web::test]
+    async fn the_last_words_are_an_end_that_may_be_followed_by_another_beginning() {
+        let text = "event: end\ndata: {\"code\":\"shutting_down\",\"detail\":\"the log is stopping\",\"last_seq\":0}\n\n";
+        let (events, error, at) = read(text, Begin::After(0)).await;
+        assert!(events.is_empty() && error.is_transient());
+        assert!(error.to_string().ends_with("broke: the log is stopping"), "{error}");
+        assert_eq!(at, Begin::After(0));
+    }
+
+    #[actix_web::test]
+    async fn a_gap_or_a_repeat_is_an_error_and_not_passed_on() {
+        for (text, begin) in [
+            ("id: 1\ndata: {}\n\nid: 3\ndata: {}\n\n", Begin::After(0)),
+            ("id: 1\ndata: {}\n\nid: 1\ndata: {}\n\n", Begin::After(0)),
+            ("id: 8\ndata: {}\n\nid: 10\ndata: {}\n\n", Begin::Had(7)),
+        ] {
+            let (events, error, _) = read(text, begin).await;
+            assert_eq!((events.len(), error.is_transient()), (1, false), "{error}");
+        }
+        let (events, error, _) = read("id: 9\ndata: {}\n\n", Begin::Had(7)).await;
+        assert!(events.is_empty() && !error.is_transient());
+    }
+}

@@ -1,0 +1,108 @@
+//! Following a topic: an answer without an end, as server-sent events. What is stored comes first, then what is new.
+//!
+//! ```text
+//!     News      "topic, up to seq", said by the writer after a commit        store::News
+//!       | wakes
+//!     Follower  a task for each: reads on, gives, beats, ends                follower
+//!       | asks
+//!     Tail      one for each topic: reads the newest events once for all     tail
+//!       |
+//!     Reader    pages of the store, and so nothing that is not durable
+//! ```
+//!
+//! A follower is woken by news and reads the store: what it gives is what any reader would see, in the order of seqs,
+//! from where it was. The one thing that news can do wrong is to come late.
+
+mod follower;
+mod followers;
+mod socket;
+mod sse;
+mod tail;
+
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use actix_web::http::header::{CACHE_CONTROL, HeaderName};
+use actix_web::{HttpRequest, HttpResponse, rt};
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+
+pub(super) use followers::Followers;
+pub(super) use socket::remember;
+
+use self::follower::{Follower, Patience};
+use super::failure::Failure;
+use super::state::State;
+use super::stream::without_length;
+use crate::api::Code;
+use crate::domain::Topic;
+
+/// The media type of server-sent events.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
+
+/// What to follow.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) topic: Topic,
+    /// The last event that the client was given before: its `Last-Event-ID`.
+    pub(super) had: Option<u64>,
+    /// Where it was given none: only events with a greater seq.
+    pub(super) after: u64,
+}
+
+/// Answers with the events of a topic until one of the two sides has enough. The first page is read before anything
+/// is sent, so that an error then is a problem document.
+pub(super) async fn answer(
+    request: &HttpRequest,
+    state: &State,
+    wanted: Wanted,
+) -> Result<HttpResponse, Failure> {
+    let given = start(state, &wanted).await?;
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type(EVENT_STREAM)
+        .insert_header((CACHE_CONTROL, "no-store"))
+        // nginx, and what does as it does, would keep events back until a buffer is full.
+        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
+        // Whatever ends it, the client comes again on a new connection.
+        .force_close();
+    if request.method() == Method::HEAD {
+        return Ok(without_length(request, response, stream::empty()));
+    }
+    let place = state.followers.place(&state.metrics)?;
+    let socket = socket::of(request)?;
+    let listener = state.news.listen(wanted.topic.clone());
+    let tail = state.followers.tail(wanted.topic, &state.reader);
+    let first = tail.after(given).await?;
+    let (pieces, mut body) = mpsc::channel(1);
+    let follower = Follower {
+        tail,
+        listener,
+        given,
+        pieces,
+        stopping: state.followers.stopping(),
+        patience: Patience::of(&state.server),
+        socket,
+        metrics: Arc::clone(&state.metrics),
+        _place: place,
+    };
+    rt::spawn(follower.run(first));
+    let body = stream::poll_fn(move |context| body.poll_recv(context));
+    Ok(without_length(request, response, body.map(Ok)))
+}
+
+/// The seq after which to begin.
+async fn start(state: &State, wanted: &Wanted) -> Result<u64, Failure> {
+    let counts = state.reader.topic(wanted.topic.clone()).await?;
+    let (before, last) = counts.map_or((0, 0), |topic| (topic.first_seq - 1, topic.last_seq));
+    match wanted.had {
+        // The client has events of another store, or some that a power cut took: it would miss those that get their
+        // seqs now.
+        Some(had) if had > last => {
+            let detail = format!("header Last-Event-ID is {had}, but the last event of the topic is {last}");
+            Err(Failure::new(Code::InvalidParameter, detail))
+        }
+        Some(had) => Ok(had.max(before)),
+        None => Ok(wanted.after.max(before)),
+    }
+}

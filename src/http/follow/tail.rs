@@ -1,0 +1,273 @@
+//! The newest events of a topic, read and rendered once for all who follow it.
+
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix_web::web::Bytes;
+use tokio::sync::Notify;
+
+use super::followers::Tails;
+use super::sse;
+use crate::domain::{StoredEvent, Topic};
+use crate::http::stream::{ReadError, check_gapless};
+use crate::store::{Order, PageQuery, Reader};
+
+/// The most events of one piece. Pieces of large events have fewer, by `store::PAGE_BYTES`.
+const PIECE_EVENTS: usize = 500;
+
+/// The most bytes of a piece that is kept where a topic has one follower only: it may get another one, but a thousand
+/// topics must not keep a thousand large pieces for nobody.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// The bytes after which a chunk ends, at the end of an event.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What the followers of one topic share.
+pub(super) struct Tail {
+    topic: Topic,
+    reader: Arc<dyn Reader>,
+    front: Mutex<Front>,
+    /// Told when a read at the front has ended.
+    read_on: Notify,
+    tails: Arc<Tails>,
+}
+
+/// How far the foremost follower is.
+#[derive(Debug, Default)]
+struct Front {
+    /// The newest piece that was read.
+    newest: Option<Piece>,
+    /// Whether someone reads the next one.
+    read: bool,
+}
+
+/// What a follower does to get its next piece.
+enum Turn {
+    /// Nothing: here it is.
+    Given(Piece),
+    /// It reads for itself.
+    Behind,
+    /// It reads for all.
+    Front,
+    /// It waits for the one who reads.
+    Wait,
+}
+
+/// A read at the front. Its end, also by being dropped, lets another one read.
+struct Reading<'a>(&'a Tail);
+
+/// Consecutive events as they are sent; never none. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    first: u64,
+    text: Bytes,
+    /// Where the text of each event ends.
+    ends: Arc<[usize]>,
+}
+
+impl Tail {
+    pub(super) fn new(topic: Topic, reader: Arc<dyn Reader>, tails: Arc<Tails>) -> Self {
+        Self { topic, reader, front: Mutex::default(), read_on: Notify::new(), tails }
+    }
+
+    pub(super) fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// Some of the events with a greater seq than this one, beginning with the next; `None` where there are none.
+    ///
+    /// Who is in front reads, and who follows closely is given the same. Who is behind reads for itself alone: it
+    /// must not hold back those in front.
+    pub(super) async fn after(self: &Arc<Self>, seq: u64) -> Result<Option<Piece>, ReadError> {
+        loop {
+            let read = pin!(self.read_on.notified());
+            match self.turn(seq) {
+                Turn::Given(piece) => return Ok(Some(piece)),
+                Turn::Behind => return self.read(seq).await,
+                Turn::Front => {
+                    let _reading = Reading(self);
+                    let piece = self.read(seq).await?;
+                    let is_shared = Arc::strong_count(self) > 1;
+                    if let Some(next) =
+                        piece.as_ref().filter(|next| is_shared || next.text.len() <= KEPT_BYTES)
+                    {
+                        self.front().newest = Some(next.clone());
+                    }
+                    return Ok(piece);
+                }
+                // All wait for the one who reads, and go on at once.
+                Turn::Wait => read.await,
+            }
+        }
+    }
+
+    fn turn(&self, seq: u64) -> Turn {
+        let mut front = self.front();
+        match &front.newest {
+            Some(piece) if piece.first > seq.saturating_add(1) => return Turn::Behind,
+            Some(piece) if piece.last() > seq => return Turn::Given(piece.clone()),
+            _ => {}
+        }
+        if std::mem::replace(&mut front.read, true) { Turn::Wait } else { Turn::Front }
+    }
+
+    fn front(&self) -> MutexGuard<'_, Front> {
+        // Every change under the lock is whole, also where its thread panics afterwards.
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// invariant 1: what a reader sees is durable. invariant 6: it comes in the order of seqs, without a gap.
+    async fn read(&self, seq: u64) -> Result<Option<Piece>, ReadError> {
+        let Some(first) = seq.checked_add(1) else { return Ok(None) };
+        let query = PageQuery {
+            topic: self.topic.clone(),
+            first,
+            last: u64::MAX,
+            limit: PIECE_EVENTS,
+            order: Order::Ascending,
+        };
+        let page = self.reader.page(query).await?;
+        check_gapless(&self.topic, &page, first..)?;
+        Ok(if page.is_empty() { None } else { Some(Piece::of(&page)?) })
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.front().read = false;
+        self.0.read_on.notify_waiters();
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.tails.forget(&self.topic);
+    }
+}
+
+impl Piece {
+    fn of(page: &[StoredEvent]) -> io::Result<Self> {
+        let mut text = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 200).sum());
+        let mut ends = Vec::with_capacity(page.len());
+        for stored in page {
+            sse::event(&mut text, stored)?;
+            ends.push(text.len());
+        }
+        let first = page.first().map_or(0, |stored| stored.seq);
+        // Without the room that was not needed: pieces are held for as long as someone is slow.
+        Ok(Self { first, text: Bytes::from(text.into_boxed_slice()), ends: ends.into() })
+    }
+
+    /// The seq of its last event.
+    fn last(&self) -> u64 {
+        self.first + self.ends.len() as u64 - 1
+    }
+
+    /// What to send to one who has the events up to this seq: chunks of whole events, each with the seq of its last.
+    pub(super) fn chunks(self, seq: u64) -> impl Iterator<Item = (u64, Bytes)> {
+        let mut next =
+            usize::try_from(seq.saturating_add(1).saturating_sub(self.first)).unwrap_or(usize::MAX);
+        std::iter::from_fn(move || {
+            let rest = self.ends.get(next..).filter(|rest| !rest.is_empty())?;
+            let start = next.checked_sub(1).map_or(0, |before| self.ends[before]);
+            let events = rest.iter().take_while(|end| **end - start <= CHUNK_BYTES).count().max(1);
+            next += events;
+            Some((self.first + next as u64 - 1, self.text.slice(start..rest[events - 1])))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::http::tests::Fake;
+
+    fn tail(fake: Fake) -> Arc<Tail> {
+        Arc::new(Tail::new(Topic::parse("t").unwrap(), Arc::new(fake), Arc::default()))
+    }
+
+    fn with(events: u64) -> Arc<Tail> {
+        tail(Fake { events, ..Fake::default() })
+    }
+
+    async fn piece(tail: &Arc<Tail>, seq: u64) -> Piece {
+        tail.after(seq).await.unwrap().unwrap()
+    }
+
+    /// The ids that are sent to one who has the events up to a seq, and the last one as the chunks say.
+    fn ids(piece: Piece, seq: u64) -> (Vec<u64>, u64) {
+        let (mut ids, mut said) = (Vec::new(), seq);
+        for (last, text) in piece.chunks(seq) {
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            assert!(text.starts_with("id: ") && text.ends_with("\n\n"), "events are whole: {text}");
+            ids.extend(text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()));
+            said = last;
+        }
+        (ids, said)
+    }
+
+    #[actix_web::test]
+    async fn who_follows_closely_is_given_what_the_foremost_has_read() {
+        let tail = with(1_200);
+        let first = piece(&tail, 0).await;
+        assert_eq!(ids(first.clone(), 0), ((1..=500).collect(), 500));
+        let close = piece(&tail, 20).await;
+        assert_eq!(close.text.as_ptr(), first.text.as_ptr(), "it was not read again");
+        assert_eq!(ids(close, 20), ((21..=500).collect(), 500));
+        let next = piece(&tail, 500).await;
+        assert_eq!(ids(next.clone(), 500), ((501..=1_000).collect(), 1_000));
+        let behind = piece(&tail, 3).await;
+        assert_eq!(ids(behind, 3), ((4..=503).collect(), 503));
+        let same = piece(&tail, 999).await;
+        assert_eq!(same.text.as_ptr(), next.text.as_ptr(), "who is behind does not take it away");
+        assert_eq!(ids(same, 999), (vec![1_000], 1_000));
+    }
+
+    #[actix_web::test]
+    async fn who_waits_goes_on_when_a_read_ends_and_when_it_is_given_up() {
+        let tail = with(3);
+        assert!(matches!(tail.turn(0), Turn::Front));
+        let reading = Reading(&tail);
+        let mut waiting = pin!(tail.after(0));
+        assert!((&mut waiting).now_or_never().is_none(), "one reads");
+        drop(reading);
+        assert_eq!(ids(waiting.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
+    }
+
+    #[actix_web::test]
+    async fn after_the_last_event_there_is_nothing() {
+        let tail = with(3);
+        for seq in [3, 4, u64::MAX] {
+            assert!(tail.after(seq).await.unwrap().is_none(), "{seq}");
+        }
+        assert_eq!(ids(piece(&tail, 2).await, 2), (vec![3], 3));
+        assert!(with(0).after(0).await.unwrap().is_none());
+    }
+
+    #[actix_web::test]
+    async fn a_gap_is_an_error() {
+        // invariant 6: a reader never skips an event.
+        let tail = tail(Fake { events: 9, missing: Some(4), ..Fake::default() });
+        assert!(tail.after(0).await.is_err() && tail.after(3).await.is_err());
+        assert!(tail.after(4).await.is_ok());
+    }
+
+    #[test]
+    fn chunks_are_small_and_a_large_event_is_one_of_its_own() {
+        let (small, large) = (CHUNK_BYTES / 4, CHUNK_BYTES * 3);
+        let mut ends = Vec::new();
+        for length in [small, small, small, small, small, large, small, large] {
+            ends.push(ends.last().copied().unwrap_or(0) + length);
+        }
+        let piece = Piece { first: 11, text: vec![0; *ends.last().unwrap()].into(), ends: ends.into() };
+        let chunks =
+            |seq| piece.clone().chunks(seq).map(|(last, text)| (last, text.len())).collect::<Vec<_>>();
+        let all = [(14, 4 * small), (15, small), (16, large), (17, small), (18, large)];
+        assert_eq!((piece.last(), chunks(10)), (18, all.to_vec()));
+        assert_eq!(chunks(13), [(15, 2 * small), (16, large), (17, small), (18, large)]);
+        assert_eq!((chunks(17), chunks(18)), (vec![(18, large)], vec![]));
+    }
+}

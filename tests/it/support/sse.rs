@@ -1,0 +1,100 @@
+//! A follower: server-sent events as they come.
+
+use std::time::Duration;
+
+use actix_web::http::header::HeaderMap;
+use actix_web::rt::time::timeout;
+use awc::ClientResponse;
+use futures_util::StreamExt;
+use serde_json::Value;
+
+/// The longest wait for anything that has to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a server sends to a follower.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Sent {
+    /// An event: the seq, which its id and its data agree on, and the data.
+    Event(u64, Value),
+    /// A sign of life.
+    Beat,
+    /// How long to wait before a new connection.
+    Retry(u64),
+    /// The last words.
+    End(Value),
+}
+
+/// A connection that follows.
+pub(crate) struct Sse {
+    response: ClientResponse,
+    text: Vec<u8>,
+}
+
+impl Sse {
+    pub(super) fn new(response: ClientResponse) -> Self {
+        Self { response, text: Vec::new() }
+    }
+
+    /// The headers of the answer.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// The next thing sent, whole; `None` at the end, however it came.
+    pub(crate) async fn next(&mut self) -> Option<Sent> {
+        loop {
+            if let Some(end) = self.text.windows(2).position(|two| two == b"\n\n") {
+                let rest = self.text.split_off(end + 2);
+                let block = std::mem::replace(&mut self.text, rest);
+                return Some(parse(std::str::from_utf8(&block).unwrap().trim_end_matches('\n')));
+            }
+            let chunk = timeout(PATIENCE, self.response.next()).await.expect("something comes in time");
+            self.text.extend_from_slice(&chunk?.ok()?);
+        }
+    }
+
+    /// The next event, whatever comes before it; `None` at the end.
+    pub(crate) async fn event(&mut self) -> Option<(u64, Value)> {
+        loop {
+            match self.next().await? {
+                Sent::Event(seq, data) => return Some((seq, data)),
+                Sent::Beat | Sent::Retry(_) => {}
+                Sent::End(_) => return None,
+            }
+        }
+    }
+
+    /// The seqs of so many events.
+    pub(crate) async fn seqs(&mut self, count: usize) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        while seqs.len() < count {
+            seqs.push(self.event().await.unwrap_or_else(|| panic!("an end after {seqs:?}")).0);
+        }
+        seqs
+    }
+
+    /// The last words, whatever comes before them.
+    pub(crate) async fn end(&mut self) -> Value {
+        loop {
+            if let Sent::End(words) = self.next().await.expect("last words before the end") {
+                return words;
+            }
+        }
+    }
+}
+
+/// What a block between two empty lines says.
+pub(crate) fn parse(block: &str) -> Sent {
+    let fields: Vec<_> = block.lines().map(|line| line.split_once(": ").unwrap_or((line, ""))).collect();
+    match fields[..] {
+        [("id", id), ("data", data)] => {
+            let (seq, data) = (id.parse().unwrap(), serde_json::from_str::<Value>(data).unwrap());
+            assert_eq!(data["seq"], seq);
+            Sent::Event(seq, data)
+        }
+        [("event", "end"), ("data", data)] => Sent::End(serde_json::from_str(data).unwrap()),
+        [("retry", millis)] => Sent::Retry(millis.parse().unwrap()),
+        [(":", "")] => Sent::Beat,
+        _ => panic!("{block:?} is nothing that is sent"),
+    }
+}
