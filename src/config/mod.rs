@@ -1,6 +1,9 @@
 //! The configuration: raw settings as they are written, validated settings as the program uses them.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layer;
 mod load;
 mod raw;

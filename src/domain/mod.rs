@@ -5,8 +5,13 @@
 mod bytes;
 mod decimal;
 mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod name;
 mod payload;
+#[cfg(test)]
+pub(crate) mod testing;
 mod timestamp;
 mod verdict;
 

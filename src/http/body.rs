@@ -71,7 +71,9 @@ async fn plain(
     Ok((body, permit))
 }
 
-async fn inflated(
+/// Reads a compressed body of at most `limit` bytes, charging them to the permit both as they arrive and as they are
+/// inflated.
+pub(super) async fn inflated(
     payload: Payload,
     encoding: Encoding,
     limit: usize,

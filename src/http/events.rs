@@ -108,6 +108,20 @@ impl Wanted {
     }
 }
 
+/// What a request for events of a topic with seqs from 1 to `last` would read, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(super) fn planned(request: &HttpRequest, last: u64) -> Result<Plan, Failure> {
+    let wanted = wanted(request)?;
+    let counts = TopicCounts {
+        topic: wanted.topic.clone(),
+        counts: crate::domain::Counts { accepted: last, ..Default::default() },
+        first_seq: 1,
+        last_seq: last,
+        last_received_at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    Ok(plan(wanted, Some(&counts).filter(|_| last > 0)))
+}
+
 fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
     let mut query = Query::of(request)?;
     let name = query.take("topic").ok_or_else(|| Failure::parameter("topic", "is missing"))?;

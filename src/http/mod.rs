@@ -4,6 +4,9 @@ mod body;
 mod events;
 mod failure;
 mod follow;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod keys;
 mod observe;

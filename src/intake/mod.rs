@@ -4,6 +4,9 @@
 //! body, and the only allocation of a valid one is the packed [`Event`].
 
 mod check;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 mod members;
 mod ndjson;

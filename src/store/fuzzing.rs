@@ -1,4 +1,4 @@
-//! The parsers of what the store keeps, for the fuzzer alone (`cfg(fuzzing)`).
+//! The parsers of what the store keeps, for the fuzzer (`cfg(fuzzing)`) and the inputs that it found.
 
 use super::index::{Block, Run, Segment, Span};
 
@@ -22,5 +22,16 @@ pub fn read_index(data: &[u8]) {
     if let Some(run) = Run::load(span, data) {
         assert_eq!(run.to_bytes(), data, "what is read is what was stored");
         let _ = run.blocks_of(u128::from(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::testing::replay;
+
+    #[test]
+    fn bytes_that_a_fuzzer_found_are_whole_or_refused() {
+        replay("index", read_index);
     }
 }

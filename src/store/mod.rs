@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod contract;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod index;
