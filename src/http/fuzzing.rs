@@ -31,7 +31,9 @@ pub fn read_target(data: &[u8]) {
         let known = query.take("flag").is_some();
         assert!(query.take("flag").is_none(), "a parameter is taken once");
         let limit = query.number("limit", 1..=9);
-        assert!(limit.is_err() || limit.is_ok_and(|limit| limit.is_none_or(|limit| (1..=9).contains(&limit))));
+        assert!(
+            limit.is_err() || limit.is_ok_and(|limit| limit.is_none_or(|limit| (1..=9).contains(&limit)))
+        );
         let _ = query.word("order", &[("asc", known), ("desc", !known)]);
         let _ = query.finish();
     }
