@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::error::PayloadError;
@@ -22,11 +23,21 @@ use crate::pipeline::{Permit, PublishError};
 /// The bytes that are inflated at once, and so the most that a bomb gets past a limit.
 const INFLATE_BYTES: usize = 32 << 10;
 
-/// The most memory that is taken on the word of a Content-Length, before any byte has arrived.
+/// The most memory that is taken on the word of a Content-Length.
 const RESERVE_BYTES: usize = 64 << 10;
+
+/// How many bytes of it are taken at most for each that came first: a client that sends one byte a second must not get
+/// memory for more.
+const RESERVE_TIMES: usize = 16;
 
 /// The logarithm of the largest zstd window, 8 MiB: what RFC 9659 lets clients of HTTP use.
 const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// The most bytes that are read of a body that is refused unread, so that its connection can be used again.
+const DISCARD_BYTES: usize = 256 << 10;
+
+/// How long they may take to arrive: the answer waits for them.
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Reads the whole body and the permit that it is charged to.
 pub(super) async fn read(
@@ -40,10 +51,15 @@ pub(super) async fn read(
     if encoding.is_none() && length > limit {
         return Err(too_large(limit));
     }
-    let permit = state.pipeline.budget().permit();
+    let budget = state.pipeline.budget();
+    if let Err(refused) = budget.look_for_bytes(length) {
+        discard(payload).await;
+        return Err(refused.into());
+    }
+    let permit = budget.permit();
     let reading = async {
         match encoding {
-            None => plain(payload, length.min(RESERVE_BYTES), limit, permit).await,
+            None => plain(payload, length, limit, permit).await,
             Some(encoding) => inflated(payload, encoding, limit, permit).await,
         }
     };
@@ -53,19 +69,38 @@ pub(super) async fn read(
     })
 }
 
+/// Passes over a body that is not wanted, if it comes soon and is not large; otherwise its connection is closed after
+/// the answer.
+pub(super) async fn discard(mut payload: Payload) {
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(chunk)) = payload.next().await {
+            bytes += chunk.len();
+            if bytes > DISCARD_BYTES {
+                return;
+            }
+        }
+    };
+    // Whether it was read to its end is seen by the server, which closes the connection if it was not.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
+}
+
 async fn plain(
     mut payload: Payload,
-    capacity: usize,
+    length: usize,
     limit: usize,
     mut permit: Permit,
 ) -> Result<(Vec<u8>, Permit), Failure> {
-    let mut body = Vec::with_capacity(capacity);
+    let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| broken(&error))?;
         if body.len() + chunk.len() > limit {
             return Err(too_large(limit));
         }
         permit.charge_bytes(chunk.len())?;
+        if body.is_empty() {
+            body.reserve(length.min(RESERVE_BYTES).min(chunk.len() * RESERVE_TIMES));
+        }
         body.extend_from_slice(&chunk);
     }
     Ok((body, permit))

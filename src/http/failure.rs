@@ -108,8 +108,14 @@ impl From<PublishError> for Failure {
             }
             PublishError::Damaged(_) => (Code::StoreDamaged, DAMAGED.to_owned()),
         };
-        if code != Code::Overloaded {
-            tracing::warn!(cause = %error, "a publish was not decided");
+        match error {
+            // The pipeline says once what keeps it from writing, and that it is overloaded.
+            PublishError::Overloaded | PublishError::Unavailable(_) => {
+                tracing::debug!(cause = %error, "a publish was refused");
+            }
+            PublishError::Stopping | PublishError::Damaged(_) | PublishError::ActorFailed => {
+                tracing::warn!(cause = %error, "a publish was not decided");
+            }
         }
         Self::new(code, detail)
     }

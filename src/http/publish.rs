@@ -91,8 +91,15 @@ pub(super) async fn publish(
     let started = Instant::now();
     let on_invalid = on_invalid(&request)?;
     let format = headers::content_format(request.headers())?;
+    let budget = state.pipeline.budget();
+    // To inflate and to parse costs the most: who would be refused after it is refused before it.
+    if let Err(refused) = budget.look_for_events() {
+        body::discard(payload).await;
+        return Err(refused.into());
+    }
     let (bytes, mut permit) = body::read(&state, &request, payload).await?;
-    permit.ensure_room()?;
+    // Looked again: others have come while the body did.
+    budget.look_for_events()?;
     let parsed = intake::events(&bytes, format, state.intake_limits())?;
     drop(bytes);
     permit.charge_events(parsed.valid.len())?;

@@ -20,6 +20,10 @@ use crate::store::{Order, PageQuery, Reader, StoreError};
 /// The most events of one read. Reads of large events end earlier, by `store::PAGE_BYTES`.
 const PAGE_EVENTS: usize = 1_000;
 
+/// The bytes that are handed to the server at once. It copies what it is given: of a page, a client that does not read
+/// would hold a second copy.
+const SLICE_BYTES: usize = 64 << 10;
+
 /// Which seqs to give; fixed before the first is read.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -51,10 +55,11 @@ pub(super) async fn answer(
     if listing.done() {
         return Ok(response.body(first));
     }
-    Ok(match *request.method() {
-        Method::HEAD => without_length(request, response, stream::empty()),
-        _ => without_length(request, response, stream::try_unfold(Rest::Ready(first, listing), step)),
-    })
+    if *request.method() == Method::HEAD {
+        return Ok(without_length(request, response, stream::empty()));
+    }
+    let rest = (Bytes::new(), Rest::Ready(first, listing));
+    Ok(without_length(request, response, stream::try_unfold(rest, slice)))
 }
 
 /// An answer whose length nobody knows when it begins.
@@ -87,6 +92,16 @@ impl Drop for Reading {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Gives a slice of the piece that is being sent, or of the next one.
+async fn slice((mut piece, mut rest): (Bytes, Rest)) -> io::Result<Option<(Bytes, (Bytes, Rest))>> {
+    while piece.is_empty() {
+        let Some(next) = step(rest).await? else { return Ok(None) };
+        (piece, rest) = next;
+    }
+    let given = piece.split_to(piece.len().min(SLICE_BYTES));
+    Ok(Some((given, (piece, rest))))
 }
 
 /// Gives a piece, and begins to read the next one. After an error the connection is cut, so that the client cannot

@@ -48,7 +48,8 @@ fn record<B>(state: &State, response: &ServiceResponse<B>, started: Instant) {
         _ => "other",
     };
     let micros = started.elapsed().as_micros();
-    if status >= 500 {
+    // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
+    if status >= 500 && status != 503 {
         tracing::info!(method, route, status, micros, path = request.path(), "answered");
     } else {
         tracing::debug!(method, route, status, micros, path = request.path(), "answered");

@@ -4,8 +4,9 @@
 //! consumer lives as long as events of it are in flight.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -20,10 +21,24 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct Pool {
+    /// The key of its limit.
+    name: &'static str,
     limit: usize,
     taken: AtomicUsize,
+    /// What was refused last, 0 once there was room for it. Until then nobody else needs to try: a request that is
+    /// refused late has cost as much as one that is served.
+    wanted: AtomicUsize,
     emptied: Notify,
+    /// When the log was told of a refusal last.
+    said: Mutex<Option<Instant>>,
 }
+
+/// A log that is overloaded says so this often, whatever number of requests it refuses.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// The part of a limit that is kept free at most for what was refused last, so that one large request does not have
+/// to wait until nothing else is in flight.
+const WANTED_PART: usize = 8;
 
 /// What one request has taken. It travels with the events and gives everything back when it is dropped,
 /// which is when they are decided, not when the caller hangs up.
@@ -38,14 +53,33 @@ impl Budget {
     /// A budget of so many bytes and events.
     #[must_use]
     pub fn new(bytes: usize, events: usize) -> Self {
-        let pool = |limit| Arc::new(Pool { limit, taken: AtomicUsize::new(0), emptied: Notify::new() });
-        Self { bytes: pool(bytes), events: pool(events) }
+        let pool = |name, limit| {
+            let (taken, wanted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Mutex::new(None) })
+        };
+        Self { bytes: pool("limits.in_flight_bytes", bytes), events: pool("limits.in_flight_events", events) }
     }
 
     /// A permit that has taken nothing yet.
     #[must_use]
     pub fn permit(&self) -> Permit {
         Permit { budget: self.clone(), bytes: 0, events: 0 }
+    }
+
+    /// Whether a body that is said to have so many bytes is worth reading now. Takes nothing.
+    ///
+    /// # Errors
+    /// [`PublishError::Overloaded`] where its bytes would be refused.
+    pub fn look_for_bytes(&self, bytes: usize) -> Result<(), PublishError> {
+        self.bytes.look_for(bytes)
+    }
+
+    /// Whether events are worth parsing now. Takes nothing.
+    ///
+    /// # Errors
+    /// [`PublishError::Overloaded`] where there is still no room for as many as were refused last.
+    pub fn look_for_events(&self) -> Result<(), PublishError> {
+        self.events.look_for(1)
     }
 
     /// The bytes in flight.
@@ -85,15 +119,6 @@ impl Permit {
         Ok(())
     }
 
-    /// Whether there is room for any event: asked before a body is parsed, so that a refusal does not cost that.
-    ///
-    /// # Errors
-    /// [`PublishError::Overloaded`] when there is none.
-    pub fn ensure_room(&self) -> Result<(), PublishError> {
-        let events = &self.budget.events;
-        if self.budget.events_in_flight() < events.limit { Ok(()) } else { Err(PublishError::Overloaded) }
-    }
-
     /// Takes events more.
     ///
     /// # Errors
@@ -112,7 +137,31 @@ impl Pool {
                 taken.checked_add(amount).filter(|sum| *sum <= self.limit)
             })
             .map(drop)
-            .map_err(|_| PublishError::Overloaded)
+            .map_err(|_| {
+                self.wanted.store(amount.min(self.limit / WANTED_PART), Ordering::Relaxed);
+                self.say();
+                PublishError::Overloaded
+            })
+    }
+
+    fn say(&self) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            *said = Some(Instant::now());
+            tracing::warn!(key = self.name, limit = self.limit, "overloaded: requests are refused with 503");
+        }
+    }
+
+    fn look_for(&self, amount: usize) -> Result<(), PublishError> {
+        let free = self.limit.saturating_sub(self.taken.load(Ordering::Relaxed));
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        if free < amount.max(wanted) {
+            return Err(PublishError::Overloaded);
+        }
+        if wanted > 0 {
+            self.wanted.store(0, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn give_back(&self, amount: usize) {
@@ -144,14 +193,35 @@ mod tests {
         let mut second = budget.permit();
         assert_eq!(second.charge_bytes(5), Err(PublishError::Overloaded));
         assert_eq!(second.charge_events(1), Err(PublishError::Overloaded));
-        assert_eq!(second.ensure_room(), Err(PublishError::Overloaded));
+        assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
         second.charge_bytes(4).unwrap();
         assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (10, 2));
         drop(first);
-        assert_eq!(second.ensure_room(), Ok(()));
+        assert_eq!(budget.look_for_events(), Ok(()));
         assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (4, 0));
         second.charge_bytes(6).unwrap();
         drop(second);
         assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (0, 0));
+    }
+
+    #[test]
+    fn after_a_refusal_nobody_needs_to_try_until_there_is_room_for_as_much() {
+        let budget = Budget::new(1_000, 1_000);
+        let (mut first, mut second) = (budget.permit(), budget.permit());
+        first.charge_events(950).unwrap();
+        second.charge_events(30).unwrap();
+        assert_eq!(budget.look_for_events(), Ok(()), "room for 20");
+        assert_eq!(budget.permit().charge_events(40), Err(PublishError::Overloaded));
+        assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
+        drop(second);
+        assert_eq!(budget.look_for_events(), Ok(()), "room for 50");
+        assert_eq!(budget.permit().charge_events(1_000), Err(PublishError::Overloaded));
+        assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
+        drop(first);
+        let mut other = budget.permit();
+        other.charge_events(1_000 - 1_000 / WANTED_PART).unwrap();
+        assert_eq!(budget.look_for_events(), Ok(()), "the whole limit is never kept free");
+        assert_eq!(budget.look_for_bytes(1_000), Ok(()));
+        assert_eq!(budget.look_for_bytes(1_001), Err(PublishError::Overloaded));
     }
 }

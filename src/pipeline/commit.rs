@@ -74,13 +74,17 @@ impl Committer {
     /// Commits a group and gives an outcome for each batch. A batch that cannot be decided because stored data
     /// is damaged fails alone.
     pub(super) fn commit(&mut self, group: &[&Batch]) -> Vec<BatchOutcome> {
+        let could_write = self.can_write();
         match self.append(group) {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
             Err(AppendError::Failed(StoreError::Damaged(_))) if group.len() > 1 => {
                 group.iter().flat_map(|batch| self.commit(&[batch])).collect()
             }
             Err(error) => {
-                tracing::warn!(%error, batches = group.len(), "a group commit failed");
+                // While nothing can be written, one line says so, and not one for each request.
+                if could_write {
+                    tracing::warn!(%error, batches = group.len(), "a group commit failed");
+                }
                 vec![Err(refusal(&error)); group.len()]
             }
         }

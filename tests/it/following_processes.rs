@@ -40,7 +40,7 @@ async fn a_thousand_followers_get_every_event_once() {
 #[actix_web::test]
 async fn there_are_file_handles_for_as_many_followers_as_the_system_allows() {
     let home = tempdir().unwrap();
-    let process = Process::limited(home.path(), "ulimit -S -n 64");
+    let process = Process::limited(home.path(), "", "ulimit -S -n 64");
     let followers = join_all((0..100).map(|_| process.follow("/events?topic=t", None))).await;
     assert_eq!(followers.len(), 100);
 }

@@ -71,3 +71,39 @@ async fn reads_and_health_are_answered_while_the_log_is_overloaded() {
     };
     assert_eq!(join(waiting, reads).await.0.fates(), ["accepted 2"]);
 }
+
+#[actix_web::test]
+async fn who_will_be_refused_is_refused_before_anything_is_parsed() {
+    let log = Log::configured(
+        "[limits]\nin_flight_events = 100\nbatch_events = 100\n[store]\nlock_timeout = \"30s\"",
+    );
+    let locked = Locked::take(log.store());
+    let first = log.publish(array(ids("t", 0..95)));
+    let second = async {
+        until("the first waits", async || log.metric("sekali_in_flight_events").await > 94.5).await;
+        log.publish("no JSON").await.problem(Code::NotJson);
+        log.publish(array(ids("t", 95..115))).await.problem(Code::Overloaded);
+        log.publish("no JSON").await.problem(Code::Overloaded);
+        drop(locked);
+    };
+    assert_eq!(join(first, second).await.0.counts(), [95, 95, 0, 0, 0]);
+    log.publish("no JSON").await.problem(Code::NotJson);
+    assert_eq!(log.publish(array(ids("t", 95..115))).await.counts(), [20, 20, 0, 0, 0]);
+}
+
+#[actix_web::test]
+async fn a_large_body_is_refused_before_it_is_sent_and_a_small_one_keeps_its_connection() {
+    let log = Log::configured("[limits]\nbody = \"2MiB\"\nevent = \"1KiB\"\nin_flight_bytes = \"2MiB\"");
+    let mut slow = Raw::publishing(log.address(), "Content-Length: 2000001\r\n");
+    slow.send(" ".repeat(2_000_000));
+    until("its bytes are charged", async || log.metric("sekali_in_flight_bytes").await > 1_999_999.0).await;
+    let mut large = Raw::publishing(log.address(), "Content-Length: 1000000\r\n");
+    let answer = large.answer();
+    assert!(answer.status == 503 && answer.body.contains("\"overloaded\""), "{}", answer.body);
+    assert!(large.rest().is_empty(), "its connection is closed");
+    let mut small = Raw::publishing(log.address(), "Content-Length: 200000\r\n");
+    small.send(" ".repeat(200_000));
+    assert_eq!(small.answer().status, 503);
+    small.send("GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(small.answer().status, 200, "its connection is as it was");
+}

@@ -35,7 +35,7 @@ async fn files_that_cannot_grow_are_503_and_the_same_event_is_accepted_once_they
         return;
     }
     let home = tempdir().unwrap();
-    let process = Process::limited(home.path(), SMALL_FILES);
+    let process = Process::limited(home.path(), "", SMALL_FILES);
     let mut accepted = 0;
     until("a write fails", async || {
         let answer = process.publish(large(accepted)).await;

@@ -26,7 +26,6 @@ pub(super) struct Checkpointer {
     shared: Arc<Shared>,
     /// Pages by which the log grows between two checkpoints.
     interval: usize,
-    lock_timeout: Duration,
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
@@ -51,7 +50,7 @@ impl Checkpointer {
             .name("checkpoint".to_owned())
             .spawn(move || for_thread.run(&connection, &woken, wal_bytes))
             .map_err(|error| StoreError::Unavailable(format!("no thread for checkpoints: {error}")))?;
-        Ok(Self { shared, interval, lock_timeout: database.lock_timeout, thread: Some((wake, thread)) })
+        Ok(Self { shared, interval, thread: Some((wake, thread)) })
     }
 
     /// Counts the pages that this connection commits. Events tell little of them: a single one, a repeat or a
@@ -79,7 +78,8 @@ impl Checkpointer {
         }
     }
 
-    /// Before a commit: where the log is too long, checkpoints the rest of it on the writer's connection.
+    /// Before a commit: where the log is too long, checkpoints the rest of it on the writer's connection, whose
+    /// patience with locks is another one afterwards.
     pub(super) fn make_room(&self, writer: &Connection) {
         if !self.shared.full.load(Ordering::Relaxed) {
             return;
@@ -96,7 +96,6 @@ impl Checkpointer {
         }
         // Also where it did not succeed: the next try comes with the next checkpoint, not with every commit.
         self.shared.full.store(false, Ordering::Relaxed);
-        let _ = writer.busy_timeout(self.lock_timeout);
     }
 
     /// Before a clean stop: empties the log.

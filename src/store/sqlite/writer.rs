@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
@@ -32,7 +33,13 @@ pub(super) struct SqliteWriter {
     next_pos: u64,
     /// Whether a commit was not synced yet (durability relaxed).
     unsynced: bool,
+    /// Whether something else held the lock for `store.lock_timeout`, and was not seen to let it go since.
+    locked_out: bool,
 }
+
+/// How long a commit waits for a lock that the one before it did not get: each in a queue would wait for
+/// `store.lock_timeout` else, one after the other.
+const LOCKED_OUT_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// What a transaction changes, until it is committed.
 #[derive(Default)]
@@ -89,6 +96,7 @@ impl SqliteWriter {
             topics_total: topics,
             // A commit of the writer before this one may not be synced.
             unsynced: options.durability == Durability::Relaxed,
+            locked_out: false,
         })
     }
 
@@ -262,7 +270,7 @@ impl SqliteWriter {
         if self.options.durability == Durability::Relaxed {
             self.connection.pragma_update(None, "synchronous", sync.pragma()).map_err(failed)?;
         }
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        self.begin().map_err(failed)?;
         let mut staged =
             Staged { topics_total: self.topics_total, next_pos: self.next_pos, ..Staged::default() };
         let written = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error));
@@ -276,6 +284,16 @@ impl SqliteWriter {
                 Err(error)
             }
         }
+    }
+
+    /// Begins a transaction as soon as nothing else has the lock.
+    fn begin(&mut self) -> rusqlite::Result<()> {
+        let patience = if self.locked_out { LOCKED_OUT_TIMEOUT } else { self.options.database.lock_timeout };
+        self.connection.busy_timeout(patience.min(self.options.database.lock_timeout))?;
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        let code = begun.as_ref().err().and_then(rusqlite::Error::sqlite_error_code);
+        self.locked_out = code == Some(ErrorCode::DatabaseBusy);
+        begun
     }
 
     /// Ends a transaction that cannot be committed. What is known afterwards depends on whether that worked.

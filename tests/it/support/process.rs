@@ -66,11 +66,11 @@ impl Process {
         Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
     }
 
-    /// Serves it within limits that a shell sets: `trap` and `ulimit`.
-    pub(crate) fn limited(directory: &Path, limits: &str) -> Self {
+    /// Serves it with this configuration file, within limits that a shell sets: `trap` and `ulimit`.
+    pub(crate) fn limited(directory: &Path, config: &str, limits: &str) -> Self {
         let mut shell = command("sh");
         shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(PROGRAM);
-        Self::listening(Program::spawn(shell.args(serving(directory, ""))))
+        Self::listening(Program::spawn(shell.args(serving(directory, config))))
     }
 
     fn listening(mut program: Program) -> Self {

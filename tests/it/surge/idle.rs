@@ -1,4 +1,4 @@
-//! Very many connections that say nothing.
+//! Very many connections that say nothing, and more than the process may open.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use tempfile::tempdir;
 
 use super::{memory, or_long};
-use crate::support::{Process, event, everything, say};
+use crate::support::{Process, Raw, array, event, everything, ids, say, until};
 
 /// What an idle connection may take of the log's memory, in bytes.
 const EACH: u64 = 32 << 10;
@@ -26,12 +26,12 @@ fn may_open(files: usize) -> bool {
 #[actix_web::test]
 async fn idle_connections_harm_nobody() {
     let count = or_long(1_000, 10_000);
-    if !may_open(count + 1_000) {
+    if !may_open(4 * count) {
         say(&format!("SKIPPED: {count} idle connections, because this process may not open as many files"));
         return;
     }
     let home = tempdir().unwrap();
-    let process = Process::limited(home.path(), &format!("ulimit -n {}", count + 1_000));
+    let process = Process::limited(home.path(), "", &format!("ulimit -n {}", 4 * count));
     process.publish(event("t", "1")).await.ok();
     let before = memory(&process);
     let idle: Vec<_> = (0..count).map(|_| TcpStream::connect(process.address()).unwrap()).collect();
@@ -40,4 +40,28 @@ async fn idle_connections_harm_nobody() {
     let after = memory(&process);
     say(&format!("idle: {count} connections, memory {} MiB, then {} MiB", before >> 20, after >> 20));
     assert!(after < before + idle.len() as u64 * EACH + BESIDE, "from {before} to {after} bytes");
+}
+
+#[actix_web::test]
+async fn more_connections_than_files_wait_and_the_store_keeps_its_own() {
+    let home = tempdir().unwrap();
+    let process = Process::limited(home.path(), "[store]\nseal_keys = 1000\n", "ulimit -n 256");
+    process.publish(event("t", "first")).await.ok();
+    // Those that are not accepted wait in the system. The client's own is older than all of them.
+    let idle: Vec<_> = (0..400).map(|_| TcpStream::connect(process.address()).unwrap()).collect();
+    for number in 0..10 {
+        let topic = format!("t{number}");
+        let answer = process.publish(array(ids(&topic, 0..1_000))).await;
+        assert_eq!(answer.counts(), [1_000, 1_000, 0, 0, 0]);
+        assert_eq!(everything(&process, &topic).await.len(), 1_000);
+    }
+    drop(idle);
+    let mut next = Raw::open(process.address());
+    next.send("GET /health/ready HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(next.answer().status, 200, "it is served as soon as others are gone");
+    until("all is well", async || process.is_ready().await).await;
+    process.signal("TERM");
+    let ended = process.ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("open files"), "{}", ended.stderr);
 }

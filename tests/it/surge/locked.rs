@@ -1,21 +1,32 @@
 //! A store that something else has locked for long, under load.
 
+use std::time::Duration;
+
 use tempfile::tempdir;
 
-use super::producers::{Plan, check, start};
+use super::producers::{BATCH, Plan, check, start};
 use super::{lasting, memory};
 use crate::support::{Locked, Process, event, everything, say, until};
 
 /// What waiting requests may take of the log's memory, in bytes.
 const MORE: u64 = 48 << 20;
 
+/// `store.lock_timeout`.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What a busy machine may add to an answer: less than the patience of a few commits.
+const BUSY: Duration = Duration::from_millis(900);
+
 // invariant 5: an error to the producer, never a success.
 #[actix_web::test]
 async fn a_store_that_is_locked_for_long_refuses_reads_on_and_heals() {
     let home = tempdir().unwrap();
-    let config =
-        "[limits]\nin_flight_events = 2000\nbatch_events = 1000\n[store]\nlock_timeout = \"200ms\"\n";
-    let process = Process::configured(home.path(), config);
+    // A commit for each request, so that many wait behind each other.
+    let config = format!(
+        "[limits]\nin_flight_events = 2000\nbatch_events = 1000\n[store]\nlock_timeout = \"{}ms\"\ncommit_events = {BATCH}\n",
+        PATIENCE.as_millis()
+    );
+    let process = Process::configured(home.path(), &config);
     process.publish(event("t", "1")).await.ok();
     let before = memory(&process);
     let locked = Locked::take(&home.path().join("log.db"));
@@ -28,6 +39,8 @@ async fn a_store_that_is_locked_for_long_refuses_reads_on_and_heals() {
     }
     let seen: Vec<_> = refused.into_iter().map(|thread| thread.join().unwrap()).collect();
     assert!(seen.iter().all(|seen| seen.accepted == 0), "nothing is stored in a locked file");
+    let slowest = seen.iter().flat_map(|seen| &seen.refused_in).max().unwrap();
+    assert!(*slowest < PATIENCE + BUSY, "nobody waits for the lock of another commit: {slowest:?}");
     let refusals: usize = seen.iter().map(|seen| seen.refused_in.len()).sum();
     drop(locked);
     until("the log is ready again", async || process.is_ready().await).await;
