@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::failure::Failure;
 use super::follow;
-use super::headers::{self, Given};
+use super::headers::{self, Given, SEQ_MAX};
 use super::openapi::EventsProblems;
 use super::params::{Query, topic};
 use super::state::State;
@@ -31,8 +31,10 @@ struct EventsQuery {
     )]
     topic: String,
     /// Only events with a greater seq.
+    #[param(maximum = 9_223_372_036_854_775_807_u64)]
     after: Option<u64>,
     /// Only events with a smaller seq.
+    #[param(maximum = 9_223_372_036_854_775_807_u64)]
     before: Option<u64>,
     /// The most events; without it everything is streamed.
     #[param(minimum = 1, maximum = 10_000)]
@@ -48,8 +50,8 @@ struct EventsQuery {
 #[expect(dead_code, reason = "describes the header, which is read by hand so that errors name it")]
 struct FollowHeader {
     /// Where to go on following: the `id` of the last event that came. Wins over `after`.
-    #[param(rename = "Last-Event-ID")]
-    last_event_id: Option<u64>,
+    #[param(rename = "Last-Event-ID", required = false, maximum = 9_223_372_036_854_775_807_u64)]
+    last_event_id: u64,
 }
 
 /// What was asked for.
@@ -127,8 +129,8 @@ fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
     let name = query.take("topic").ok_or_else(|| Failure::parameter("topic", "is missing"))?;
     let wanted = Wanted {
         topic: topic(&name)?,
-        after: query.number("after", 0..=u64::MAX)?,
-        before: query.number("before", 0..=u64::MAX)?,
+        after: query.number("after", 0..=SEQ_MAX)?,
+        before: query.number("before", 0..=SEQ_MAX)?,
         limit: query.number("limit", 1..=LIMIT_MAX)?.unwrap_or(u64::MAX),
         order: query
             .word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?

@@ -12,6 +12,9 @@ use crate::intake::Format;
 /// The media type of NDJSON in answers.
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
+/// The greatest seq that a client may name: what a signed integer of 64 bits holds, in the store and in OpenAPI's `int64`.
+pub(super) const SEQ_MAX: u64 = i64::MAX.cast_unsigned();
+
 /// How events are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Given {
@@ -113,7 +116,7 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Failure>
     let text = value.to_str().unwrap_or_default();
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(seq) if digits && values.next().is_none() => Ok(Some(seq)),
+        Ok(seq) if digits && seq <= SEQ_MAX && values.next().is_none() => Ok(Some(seq)),
         _ => Err(Failure::new(
             Code::InvalidParameter,
             "header Last-Event-ID must be the id of an event of this topic: a whole number",
@@ -216,8 +219,8 @@ mod tests {
         };
         assert_eq!(read(&[]), Ok(None));
         assert_eq!(read(&["0"]), Ok(Some(0)));
-        assert_eq!(read(&["18446744073709551615"]), Ok(Some(u64::MAX)));
-        for wrong in [&[""][..], &["-1"], &["+1"], &["1.0"], &["one"], &["18446744073709551616"], &["1", "1"]]
+        assert_eq!(read(&["9223372036854775807"]), Ok(Some(SEQ_MAX)));
+        for wrong in [&[""][..], &["-1"], &["+1"], &["1.0"], &["one"], &["9223372036854775808"], &["1", "1"]]
         {
             assert_eq!(read(wrong), Err(()), "{wrong:?}");
         }
