@@ -12,6 +12,7 @@ mod keys;
 mod observe;
 mod openapi;
 mod params;
+mod pause;
 mod publish;
 mod render;
 mod server;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use actix_web::http::header::HeaderName;
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -83,13 +83,17 @@ pub(super) struct PublishBatch {
     responses((status = 200, description = "All events are decided, and durable", body = PublishAnswer),
         PublishProblems),
 )]
-pub(super) async fn publish(
-    state: Data<State>,
-    request: HttpRequest,
-    payload: Payload,
-) -> Result<HttpResponse, Failure> {
+pub(super) async fn publish(state: Data<State>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    match take(&state, &request, payload).await {
+        Ok(answer) => answer,
+        Err(failure) if failure.code() == Code::Overloaded => state.pauses.after(failure.error_response()),
+        Err(failure) => failure.error_response(),
+    }
+}
+
+async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Failure> {
     let started = Instant::now();
-    let on_invalid = on_invalid(&request)?;
+    let on_invalid = on_invalid(request)?;
     let format = headers::content_format(request.headers())?;
     let budget = state.pipeline.budget();
     // To inflate and to parse costs the most: who would be refused after it is refused before it.
@@ -97,7 +101,7 @@ pub(super) async fn publish(
         body::discard(payload).await;
         return Err(refused.into());
     }
-    let (bytes, mut permit) = body::read(&state, &request, payload).await?;
+    let (bytes, mut permit) = body::read(state, request, payload).await?;
     // Looked again: others have come while the body did.
     budget.look_for_events()?;
     let parsed = intake::events(&bytes, format, state.intake_limits())?;
@@ -109,7 +113,7 @@ pub(super) async fn publish(
             return Err(Failure::invalid(&parsed.invalid));
         }
     }
-    let verdicts = decide(&state, parsed.valid, permit).await?;
+    let verdicts = decide(state, parsed.valid, permit).await?;
     if on_invalid == OnInvalid::Refuse {
         check_refusals(&verdicts)?;
     }

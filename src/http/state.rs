@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::follow::Followers;
+use super::pause::Pauses;
 use crate::config::{Limits, Server, Settings};
 use crate::intake;
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ pub struct State {
     pub(super) reader: Arc<dyn Reader>,
     pub(super) news: Arc<News>,
     pub(super) followers: Followers,
+    pub(super) pauses: Pauses,
     pub(super) pipeline: Pipeline,
     pub(super) metrics: Arc<Metrics>,
     pub(super) server: Server,
@@ -38,6 +40,7 @@ impl State {
             reader,
             news,
             followers: Followers::new(settings.limits.followers),
+            pauses: Pauses::default(),
             pipeline,
             metrics,
             server: settings.server.clone(),

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use actix_web::HttpRequest;
+use actix_web::body::MessageBody;
 use actix_web::error::PayloadError;
 use actix_web::web::{Bytes, Payload};
+use actix_web::{HttpRequest, HttpResponse};
 use async_compression::Level;
 use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 use async_compression::zstd::CParameter;
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -144,4 +146,24 @@ async fn slow_and_broken_connections_end() {
         let lost = stream::iter([Ok(Bytes::new()), Err(PayloadError::Incomplete(None))]);
         assert_eq!(read_chunks(&state, encoding, lost).await, Err((400, "bad_encoding".to_owned())));
     }
+}
+
+#[actix_web::test]
+async fn after_a_publish_that_is_refused_for_overload_its_connection_rests() {
+    let state = state(Fake::default(), &settings());
+    let mut everything = state.pipeline.budget().permit();
+    everything.charge_events(state.limits.in_flight_events).unwrap();
+    // So many rest already that one more rests for long.
+    let _resting: Vec<_> = (0..1_000).map(|_| state.pauses.after(HttpResponse::Ok().finish())).collect();
+    let app = App::new().app_data(Data::from(state.clone())).wrap(from_fn(watch::watch)).configure(routes);
+    let request = TestRequest::post().uri("/publish").set_payload("[]").to_request();
+    let response = test::call_service(&test::init_service(app).await, request).await;
+    assert_eq!(response.status(), 503);
+    let mut body = Box::pin(response.into_body());
+    let mut chunk = || std::future::poll_fn(|context| body.as_mut().poll_next(context)).now_or_never();
+    assert!(
+        matches!(chunk(), Some(Some(Ok(bytes))) if bytes.starts_with(b"{\"type\"")),
+        "the answer is whole"
+    );
+    assert!(chunk().is_none(), "and its end is not there yet");
 }
