@@ -5,7 +5,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use actix_web::dev::ServerHandle;
 use actix_web::rt;
@@ -18,8 +20,8 @@ use crate::config::{Settings, StoreUrl};
 use crate::http::{self, State};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-pub use crate::store::{Cure, Doctor, Progress, Report};
-use crate::store::{Engine, SqliteStore};
+use crate::store::{self, Engine, SqliteStore, Tell};
+pub use crate::store::{Copied, Cure, Doctor, Progress, Report};
 
 /// A running log.
 pub struct App {
@@ -69,6 +71,15 @@ fn open_store(settings: &Settings) -> Result<Arc<dyn Engine>> {
 /// When a server runs on it, when it is not there, or when it is no store that this program knows.
 pub fn doctor(settings: &Settings) -> Result<Doctor> {
     Doctor::open(settings).with_context(|| format!("{} cannot be examined", store_name(settings)))
+}
+
+/// Copies the configured store to a file that is not there yet, also while a server runs on it, and checks the copy.
+/// Blocks; `stop` ends it.
+///
+/// # Errors
+/// When the store cannot be read, the file cannot be written, or the copy is not whole; nothing is left of it then.
+pub fn backup(settings: &Settings, to: &Path, tell: Tell<'_>, stop: &Arc<AtomicBool>) -> Result<Copied> {
+    store::copy(settings, to, tell, stop).with_context(|| format!("{} is not copied", store_name(settings)))
 }
 
 fn store_name(settings: &Settings) -> String {

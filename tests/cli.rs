@@ -34,9 +34,10 @@ fn check(text: &str, code: i32) -> String {
 #[test]
 fn help_names_every_command() {
     let help = stdout(&sekali(&["--help"]).success());
-    for command in
-        ["serve", "publish", "events", "stats", "topics", "lookup", "bench", "check", "doctor", "health"]
-    {
+    for command in [
+        "serve", "publish", "events", "stats", "topics", "lookup", "bench", "check", "backup", "doctor",
+        "health",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
         sekali(&[command, "--help"]).success();
     }

@@ -1,6 +1,7 @@
 //! The command line: one file a command. Results go to standard output, talk to standard error; the exit code
 //! is 0 when everything is done, 1 when it failed, 2 for wrong usage.
 
+mod backup;
 mod bench;
 mod check;
 mod doctor;
@@ -53,6 +54,8 @@ enum Command {
     Bench(bench::Args),
     /// Say what is wrong with a configuration file
     Check(check::Args),
+    /// Copy a store to a new file, also while a server runs on it
+    Backup(backup::Args),
     /// Check a stopped store, and build its index again if asked to; exit 1 if something is damaged
     Doctor(doctor::Args),
     /// Exit 0 when the server is ready (for container health checks)
@@ -91,6 +94,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Lookup(args) => block_on(lookup::run(args)),
         Command::Bench(args) => block_on(bench::run(args)),
         Command::Check(args) => check::run(&args),
+        Command::Backup(args) => block_on(backup::run(args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => block_on(health::run(args)),
     }

@@ -25,7 +25,9 @@ use jiff::Timestamp;
 pub use error::{AppendError, StoreError};
 pub use memory::MemoryStore;
 pub use news::{Listener, News};
-pub use sqlite::{Checked, Cure, Doctor, Fault, Part, Progress, Report, SqliteStore, Tell};
+pub use sqlite::{
+    BackupError, Checked, Copied, Cure, Doctor, Fault, Part, Progress, Report, SqliteStore, Tell, copy,
+};
 pub use tally::Tally;
 
 use crate::domain::{Counts, Event, StoredEvent, Topic, Verdict};

@@ -6,6 +6,8 @@
 mod support;
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod codes;
@@ -51,6 +53,8 @@ mod process_signals;
 mod process_starts;
 #[cfg(test)]
 mod reading;
+#[cfg(test)]
+mod replication;
 #[cfg(test)]
 mod stopping;
 #[cfg(test)]

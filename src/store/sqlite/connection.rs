@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::store::StoreError;
@@ -52,6 +54,14 @@ impl Database {
     /// Opens a connection that only reads.
     pub(super) fn open_to_read(&self) -> rusqlite::Result<Connection> {
         self.open(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    }
+
+    /// Opens a connection to a file that nobody changes while it is read: without locks, and with no files beside it.
+    pub(super) fn open_unchanging(&self) -> rusqlite::Result<Connection> {
+        let path = percent_encode(self.path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
     }
 
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {

@@ -16,7 +16,9 @@
 //! | `reader` | reads, on connections of their own |
 //! | `checkpoint` | moving the write-ahead log into the file, off the commit path |
 //! | `doctor` | checking a stopped store, and mending its index |
+//! | `backup` | a copy of a store that runs |
 
+mod backup;
 mod building;
 mod checkpoint;
 mod connection;
@@ -40,6 +42,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::backup::{BackupError, Copied, copy};
 pub use self::doctor::{Checked, Cure, Doctor, Fault, Part, Progress, Report, Tell};
 
 use self::checkpoint::Checkpointer;

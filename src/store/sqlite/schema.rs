@@ -152,3 +152,14 @@ pub(super) fn check_ours(database: &Database, connection: &Connection) -> Result
     }
     Ok(found)
 }
+
+/// As [`check_ours`], and refuses a file in which no store was made yet.
+pub(super) fn check_store(database: &Database, connection: &Connection) -> Result<i64, StoreError> {
+    match check_ours(database, connection)? {
+        0 => Err(StoreError::Foreign {
+            path: database.path.display().to_string(),
+            reason: "it is empty".to_owned(),
+        }),
+        found => Ok(found),
+    }
+}

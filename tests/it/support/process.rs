@@ -93,12 +93,7 @@ impl Process {
 
     /// Sends it a signal, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = process::Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.id().to_string())
-            .status()
-            .unwrap();
-        assert!(sent.success(), "kill -{name}");
+        self.program.signal(name);
     }
 
     /// Waits until it has ended.
@@ -134,6 +129,11 @@ impl Command {
         next.unwrap().trim_end().to_owned()
     }
 
+    /// Sends it a signal, such as `INT`.
+    pub(crate) fn signal(&self, name: &str) {
+        self.0.signal(name);
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn ended(self) -> Ended {
         self.0.ended().await
@@ -147,6 +147,15 @@ impl Program {
         let results = lines_of(child.stdout.take().unwrap());
         let lines = lines_of(child.stderr.take().unwrap());
         Self { child, results, lines, said: String::new() }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = process::Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(sent.success(), "kill -{name}");
     }
 
     async fn ended(mut self) -> Ended {

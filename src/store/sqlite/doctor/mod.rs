@@ -52,7 +52,7 @@ const SEALS_BEHIND: u64 = 8;
 /// The most faults that SQLite's own check lists.
 const FILE_FAULTS: u32 = 20;
 
-/// How far the doctor is.
+/// How far a long work on a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// What is being looked at.
@@ -63,7 +63,7 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Whom the doctor tells how far it is, some times a second.
+/// Who is told how far it is, some times a second.
 pub type Tell<'a> = &'a dyn Fn(Progress);
 
 /// A stopped store, and the lock that keeps it stopped.
@@ -89,11 +89,7 @@ impl Doctor {
         let ownership = Ownership::take(&path)?;
         let wal_bytes = connection::left_wal(&path);
         let database = Database { path, lock_timeout: settings.store.lock_timeout };
-        let version = schema::check_ours(&database, &database.open_to_read()?)?;
-        if version == 0 {
-            let reason = "it is empty".to_owned();
-            return Err(StoreError::Foreign { path: database.path.display().to_string(), reason });
-        }
+        let version = schema::check_store(&database, &database.open_to_read()?)?;
         Ok(Self { database, seal_keys: settings.store.seal_keys, version, wal_bytes, _ownership: ownership })
     }
 
@@ -162,7 +158,7 @@ impl Doctor {
     fn examine(&self, tell: Tell<'_>) -> Result<(Findings, Option<Log>), StoreError> {
         thread::scope(|scope| {
             // SQLite's own check reads all there is and computes much: it has a thread and a connection of its own.
-            let file = scope.spawn(|| check_file(&self.database));
+            let file = scope.spawn(|| check_file(&self.database.open_to_read()?));
             let mut findings = Findings::default();
             let log = match self.version {
                 schema::VERSION => self.check_content(&mut findings, tell)?,
@@ -201,8 +197,7 @@ impl Doctor {
 }
 
 /// SQLite's own check of the file: its pages, and what it finds wrong.
-fn check_file(database: &Database) -> Result<(u64, Vec<String>), StoreError> {
-    let connection = database.open_to_read()?;
+pub(super) fn check_file(connection: &Connection) -> Result<(u64, Vec<String>), StoreError> {
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let mut statement = connection.prepare(&format!("PRAGMA quick_check({FILE_FAULTS})"))?;
     let mut rows = statement.query([])?;

@@ -1,0 +1,93 @@
+//! `sekali backup`: a copy of a store, also while a server runs on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_web::rt::task::spawn_blocking;
+use anyhow::Context;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Outcome;
+use super::output::{self, thousands};
+use crate::app::{self, Copied, Progress};
+use crate::config::{self, Overrides, Settings};
+
+/// What the copy is, and how it is put back.
+const AFTER: &str = "\
+The copy is the store of one moment after this command began: every event that was acknowledged before is in it. The \
+server goes on meanwhile; its write-ahead log grows until the copy is made. To go back to a copy: stop the server, move \
+the store's file away and its -wal and -shm files with it, put the copy in its place, start the server.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(super) struct Args {
+    /// The file to write; it must not be there yet
+    dest: PathBuf,
+    /// The configuration file of the server; without one the defaults apply
+    #[arg(long, value_name = "FILE", env = "SEKALI_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the events are, such as sqlite:data/sekali.db
+    #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
+    store: Option<String>,
+    /// Give the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A copy and its name.
+#[derive(Serialize)]
+struct Answer {
+    path: String,
+    #[serde(flatten)]
+    copied: Copied,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    let overrides = Overrides { store: args.store, ..Overrides::default() };
+    let settings = config::load(args.config.as_deref(), &overrides)?;
+    let path = args.dest.display().to_string();
+    let copied = copy(settings, args.dest).await?;
+    if args.json {
+        output::json(&Answer { path, copied })?;
+    } else {
+        let (events, topics) = (thousands(copied.events), thousands(copied.topics));
+        output::result(&format!("{path}: {events} events of {topics} topics, {}", HumanBytes(copied.bytes)))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Copies on a thread of its own, so that a signal can end it.
+async fn copy(settings: Settings, dest: PathBuf) -> anyhow::Result<Copied> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stopped = Arc::clone(&stop);
+    let mut copying = spawn_blocking(move || {
+        let bar = progress_bar();
+        let copied = app::backup(&settings, &dest, &|progress| show(&bar, progress), &stopped);
+        bar.finish_and_clear();
+        copied
+    });
+    let copied = tokio::select! {
+        copied = &mut copying => copied,
+        _ = terminate.recv() => { stop.store(true, Ordering::Relaxed); copying.await }
+        _ = interrupt.recv() => { stop.store(true, Ordering::Relaxed); copying.await }
+    };
+    copied.context("the copying broke off")?
+}
+
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {wide_bar} {bytes}/{total_bytes} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, Progress { stage, done, total }: Progress) {
+    bar.set_length(total);
+    bar.set_position(done);
+    bar.set_message(stage);
+}

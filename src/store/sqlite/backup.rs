@@ -1,0 +1,258 @@
+//! A copy of a store while a server runs on it: another process that only reads, as any other reader does.
+//!
+//! All pages are copied within one read transaction, so that the copy is the store of one moment, and commits go on.
+//! They stay in the write-ahead log until the copy is made: what that transaction sees cannot be overwritten. SQLite's
+//! backup interface copies pages as they are: docs/DESIGN.md has what was measured against it.
+//!
+//! The ownership of the store is not asked for, and SQLite's own locks are another process's business: closing a file
+//! drops those of this process alone.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use serde::Serialize;
+use thiserror::Error;
+
+use super::connection::Database;
+use super::doctor::{Progress, Tell, check_file};
+use super::{existing, opening, schema};
+use crate::config::{Settings, StoreUrl};
+use crate::store::StoreError;
+
+/// Pages that are copied between two looks at whether to go on: 4 MiB.
+const STEP_PAGES: i32 = 1024;
+
+/// Steps of SQLite's virtual machine between two such looks while the copy is checked: some milliseconds.
+const CHECK_STEPS: i32 = 100_000;
+
+/// What stands behind the name of a copy that is being made.
+const PARTIAL: &str = ".partial";
+
+/// A copy that is whole, checked and on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    /// Its size.
+    pub bytes: u64,
+    /// The events in it.
+    pub events: u64,
+    /// The topics in it.
+    pub topics: u64,
+    /// The version of its schema.
+    pub schema_version: i64,
+}
+
+/// Why there is no copy. Nothing is left of it then.
+#[derive(Debug, Error)]
+pub enum BackupError {
+    /// The name is taken.
+    #[error("{path} is there already, and a backup replaces nothing: name another file, or remove it")]
+    Exists {
+        /// The name.
+        path: String,
+    },
+    /// Another backup writes the same file.
+    #[error("another backup is writing {path}")]
+    Busy {
+        /// The file.
+        path: String,
+    },
+    /// The file cannot be written.
+    #[error("{path} cannot be written: {reason}")]
+    Destination {
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// Somebody said to stop.
+    #[error("interrupted; there is no copy")]
+    Interrupted,
+    /// What was copied is not whole.
+    #[error("the copy is damaged, and so, most likely, is the store (`sekali doctor` says more): {0}")]
+    Wrong(String),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Copies the configured store to a file that is not there yet, and checks the copy. Blocks; `tell` is told of it some
+/// times a second, and `stop` ends it.
+///
+/// # Errors
+/// Whatever it is, nothing is left of the copy, and the store is as it was.
+pub fn copy(
+    settings: &Settings,
+    to: &Path,
+    tell: Tell<'_>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Copied, BackupError> {
+    let StoreUrl::Sqlite(given) = &settings.store.url;
+    let database = Database { path: existing(given)?, lock_timeout: settings.store.lock_timeout };
+    let source = database.open_to_read().map_err(StoreError::from)?;
+    let version = schema::check_store(&database, &source)?;
+    let partial = Partial::begin(to)?;
+    copy_pages(&source, &partial, tell, stop)?;
+    // Closed before the check: the server need not keep anything for this reader any longer.
+    drop(source);
+    partial.file.sync_all().map_err(|error| unwritten(&partial.path, &error))?;
+    let copied = check(&partial.path, version, tell, stop)?;
+    partial.finish(to)?;
+    Ok(copied)
+}
+
+/// Copies every page, as of one moment after this begins.
+fn copy_pages(
+    source: &Connection,
+    partial: &Partial,
+    tell: Tell<'_>,
+    stop: &AtomicBool,
+) -> Result<(), BackupError> {
+    // Held to the end: without it SQLite would begin the copy anew after each commit of the server.
+    let moment = source.unchecked_transaction().map_err(StoreError::from)?;
+    let page: u64 = moment.pragma_query_value(None, "page_size", number).map_err(StoreError::from)?;
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => unwritten(&partial.path, &Errno::NOSPC.into()),
+        _ => BackupError::Store(error.into()),
+    };
+    let mut target = Connection::open_with_flags(
+        &partial.path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(failed)?;
+    // A copy that is not finished is removed: nothing has to be undone in it, and it is synced once, at its end.
+    target.pragma_update(None, "journal_mode", "OFF").map_err(failed)?;
+    target.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
+    let backup = Backup::new(&moment, &mut target).map_err(failed)?;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(BackupError::Interrupted);
+        }
+        let step = backup.step(STEP_PAGES).map_err(failed)?;
+        let at = backup.progress();
+        let bytes = |pages: i32| u64::from(pages.unsigned_abs()) * page;
+        let (done, total) = (bytes(at.pagecount - at.remaining), bytes(at.pagecount));
+        tell(Progress { stage: "copying", done, total });
+        match step {
+            StepResult::Done => return Ok(()),
+            StepResult::More => {}
+            _ => return Err(StoreError::Unavailable("something else has locked it".to_owned()).into()),
+        }
+    }
+}
+
+/// Checks a copy as far as that can be done without its index: that it is a store of this version, that SQLite finds
+/// nothing wrong with it, and that its counters agree with its rows.
+fn check(path: &Path, version: i64, tell: Tell<'_>, stop: &Arc<AtomicBool>) -> Result<Copied, BackupError> {
+    let bytes = fs::metadata(path).map_err(|error| unwritten(path, &error))?.len();
+    tell(Progress { stage: "checking", done: bytes, total: bytes });
+    let checked = examine(path, bytes, stop);
+    if stop.load(Ordering::Relaxed) {
+        return Err(BackupError::Interrupted);
+    }
+    match checked {
+        Ok(copied) if copied.schema_version == version => Ok(copied),
+        Ok(_) => Err(BackupError::Wrong("its schema has another version".to_owned())),
+        Err(StoreError::Damaged(what)) => Err(BackupError::Wrong(what)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn examine(path: &Path, bytes: u64, stop: &Arc<AtomicBool>) -> Result<Copied, StoreError> {
+    let database = Database { path: path.to_owned(), lock_timeout: Duration::ZERO };
+    let mut connection = database.open_unchanging()?;
+    let stop = Arc::clone(stop);
+    connection.progress_handler(CHECK_STEPS, Some(move || stop.load(Ordering::Relaxed)))?;
+    let schema_version = schema::check_store(&database, &connection)?;
+    let (_, faults) = check_file(&connection)?;
+    if let Some(fault) = faults.into_iter().next() {
+        return Err(StoreError::Damaged(fault));
+    }
+    if schema_version == schema::VERSION {
+        opening::verify(&connection)?;
+    }
+    let count = |what: &str| connection.query_row(&format!("SELECT {what} FROM totals"), [], number);
+    Ok(Copied { bytes, events: count("accepted")?, topics: count("topics")?, schema_version })
+}
+
+fn number(row: &rusqlite::Row<'_>) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(0).map(i64::cast_unsigned)
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> BackupError {
+    BackupError::Destination { path: path.display().to_string(), reason: error.to_string() }
+}
+
+/// A file beside the copy's name, removed unless it is finished.
+struct Partial {
+    path: PathBuf,
+    /// Locked, so that two backups of one name do not write into each other, and one that was killed does not keep
+    /// the next one from its name.
+    file: File,
+    finished: bool,
+}
+
+impl Partial {
+    fn begin(to: &Path) -> Result<Self, BackupError> {
+        refuse_existing(to)?;
+        let mut name: OsString = to.into();
+        name.push(PARTIAL);
+        let path = PathBuf::from(name);
+        let failed = |error| unwritten(&path, &error);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(BackupError::Busy { path: path.display().to_string() });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let partial = Self { path, file, finished: false };
+        partial.file.set_len(0).map_err(|error| unwritten(&partial.path, &error))?;
+        Ok(partial)
+    }
+
+    /// Gives the copy its name, for good.
+    fn finish(mut self, to: &Path) -> Result<(), BackupError> {
+        let renamed = match renameat_with(CWD, &self.path, CWD, to, RenameFlags::NOREPLACE) {
+            // A file system that cannot promise that.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                refuse_existing(to)?;
+                fs::rename(&self.path, to)
+            }
+            Err(Errno::EXIST) => return Err(BackupError::Exists { path: to.display().to_string() }),
+            renamed => renamed.map_err(io::Error::from),
+        };
+        renamed.map_err(|error| unwritten(to, &error))?;
+        self.finished = true;
+        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| unwritten(directory, &error))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What cannot be removed is written over by the next backup of this name.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn refuse_existing(path: &Path) -> Result<(), BackupError> {
+    // A link that leads nowhere is there too.
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(BackupError::Exists { path: path.display().to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(unwritten(path, &error)),
+    }
+}
