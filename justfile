@@ -41,6 +41,10 @@ ci:
 openapi:
     UPDATE=1 cargo test --lib openapi
 
+# Write the help of all commands (tests/help) anew after a change of the command line.
+help:
+    UPDATE=1 cargo test --test cli help
+
 # The stress test against a log that runs: 100,000 events of which 20 % are duplicates.
 bench:
     cargo run --release -- bench --events 100000 --duplicates 20

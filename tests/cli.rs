@@ -2,13 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by its panic")]
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use tempfile::TempDir;
 
 fn sekali(arguments: &[&str]) -> Assert {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
-    for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL"] {
+    for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL", "COLUMNS"] {
         command.env_remove(variable);
     }
     command.args(arguments).assert()
@@ -26,21 +30,82 @@ fn stderr(assert: &Assert) -> String {
 fn check(text: &str, code: i32) -> String {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("sekali.toml");
-    std::fs::write(&file, text).unwrap();
+    fs::write(&file, text).unwrap();
     let path = file.to_str().unwrap();
     stderr(&sekali(&["check", "--config", path]).code(code)).replace(path, "FILE")
 }
 
-#[test]
-fn help_names_every_command() {
+/// The commands that the help names, itself aside.
+fn commands() -> Vec<String> {
     let help = stdout(&sekali(&["--help"]).success());
-    for command in [
-        "serve", "publish", "events", "stats", "topics", "lookup", "bench", "check", "backup", "doctor",
-        "health",
-    ] {
-        assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
-        sekali(&[command, "--help"]).success();
+    let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap().to_owned();
+    // A description that goes on in a second line is indented further.
+    let lines = list.lines().filter(|line| !line.starts_with("   "));
+    let names = lines.map(|line| line.split_whitespace().next().unwrap().to_owned());
+    names.filter(|name| name != "help").collect()
+}
+
+/// The help as it stands in tests/help: what a change does to it is seen in a review. `UPDATE=1` writes it.
+#[test]
+fn the_help_of_every_command_is_as_committed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut known = BTreeSet::new();
+    for command in commands().iter().map(String::as_str).chain([""]) {
+        let (name, arguments) = match command {
+            "" => ("sekali", vec!["--help"]),
+            name => (name, vec![name, "--help"]),
+        };
+        let file = folder.join(format!("{name}.txt"));
+        let help = stdout(&sekali(&arguments).success());
+        if update {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(&file, &help).unwrap();
+        }
+        let committed = fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(help, committed, "{name} --help: UPDATE=1 cargo test --test cli writes tests/help");
+        known.insert(file);
     }
+    let there: BTreeSet<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(there, known);
+}
+
+#[test]
+fn every_shell_is_given_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = stdout(&sekali(&["completions", shell]).success());
+        for command in commands() {
+            assert!(script.contains(&command), "{command} for {shell}");
+        }
+    }
+    sekali(&["completions", "tcsh"]).code(2);
+}
+
+#[test]
+fn bash_takes_its_completions() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("sekali.bash");
+    fs::write(&file, stdout(&sekali(&["completions", "bash"]).success())).unwrap();
+    let asks = "source \"$0\"; COMP_WORDS=(sekali back); COMP_CWORD=1; _sekali sekali back sekali; echo \"${COMPREPLY[@]}\"";
+    let completed = Command::new("bash").args(["--norc", "-c", asks]).arg(&file).assert().success();
+    assert_eq!(stdout(&completed), "backup\n", "{}", stderr(&completed));
+}
+
+#[test]
+fn there_is_a_manual_page_for_every_command() {
+    let page = stdout(&sekali(&["man"]).success());
+    assert!(page.contains(".TH sekali 1") && page.contains("An idempotent event log"), "{page}");
+    let directory = TempDir::new().unwrap();
+    let pages = directory.path().join("made/man1");
+    sekali(&["man", pages.to_str().unwrap()]).success();
+    assert_eq!(fs::read_to_string(pages.join("sekali.1")).unwrap().trim_end(), page.trim_end());
+    for command in commands() {
+        let page = fs::read_to_string(pages.join(format!("sekali-{command}.1"))).unwrap();
+        assert!(page.contains(&format!("sekali\\-{command}")), "{page}");
+    }
+    let taken = directory.path().join("file");
+    fs::write(&taken, "").unwrap();
+    assert!(stderr(&sekali(&["man", taken.to_str().unwrap()]).code(1)).contains("cannot be written to"));
 }
 
 #[test]

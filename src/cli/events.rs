@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::server::ServerArgs;
-use super::{Outcome, follow};
+use super::{Outcome, follow, output};
 use crate::client::{Client, Lines, Order, Range};
 
 /// The greatest limit that the server takes; more events than this are read without a limit.
@@ -62,23 +62,30 @@ async fn read(
     let order = if args.desc { Order::Desc } else { Order::Asc };
     let limit = args.limit.filter(|limit| *limit <= SERVER_LIMIT);
     let range = Range { after: args.after, before: args.before, limit, order };
-    copy(&mut client.events(&args.topic, range).await?, most, order, out).await
+    let read = copy(&mut client.events(&args.topic, range).await?, most, order, out).await?;
+    if read == 0 && range.after.is_none() && range.before.is_none() {
+        output::talk(&format!("topic {} has no events; `sekali topics` lists those that have", args.topic));
+    }
+    Ok(())
 }
 
+/// Copies at most so many events; gives how many there were.
 async fn copy(
     lines: &mut Lines,
     limit: u64,
     order: Order,
     out: &mut BufWriter<StdoutLock<'_>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let mut last = Bytes::new();
-    for _ in 0..limit {
-        let Some(line) = lines.next().await.with_context(|| how_to_go_on(&last, order))? else { break };
+    for read in 0..limit {
+        let Some(line) = lines.next().await.with_context(|| how_to_go_on(&last, order))? else {
+            return Ok(read);
+        };
         out.write_all(&line)?;
         out.write_all(b"\n")?;
         last = line;
     }
-    Ok(())
+    Ok(limit)
 }
 
 /// What to say when a read ends early.

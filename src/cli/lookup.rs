@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::Outcome;
+use super::output::{self, Form};
 use super::server::ServerArgs;
-use super::{Outcome, output};
 use crate::api::{Found, Key};
 
 /// Keys of one request, well under every limit of a server.
@@ -18,9 +19,8 @@ pub(super) struct Args {
     /// The ids of events
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Give a JSON array
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Serialize)]
@@ -40,12 +40,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
         found.append(&mut client.lookup(some).await?);
     }
     let outcome = if found.contains(&None) { Outcome::Failed } else { Outcome::Done };
-    let answers = keys.into_iter().zip(found).map(|(key, found)| Answer { key, found });
-    if args.json {
-        output::json(&answers.collect::<Vec<_>>())?;
-    } else {
-        output::result(&output::table(&["event_id", "received at", "seq"], 2, answers.map(row)))?;
-    }
+    let answers = keys.into_iter().zip(found).map(|(key, found)| Answer { key, found }).collect();
+    args.form.list(answers, |answers| {
+        output::table(&["event_id", "received at", "seq"], 2, answers.into_iter().map(row))
+    })?;
     Ok(outcome)
 }
 

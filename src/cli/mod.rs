@@ -4,11 +4,13 @@
 mod backup;
 mod bench;
 mod check;
+mod completions;
 mod doctor;
 mod events;
 mod follow;
 mod health;
 mod lookup;
+mod man;
 mod output;
 mod publish;
 mod serve;
@@ -60,6 +62,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Exit 0 when the server is ready (for container health checks)
     Health(health::Args),
+    /// Write what a shell needs to complete commands and options
+    Completions(completions::Args),
+    /// Write the manual page of `sekali`, or those of all commands to a directory
+    Man(man::Args),
 }
 
 /// How a command that ran to its end ended.
@@ -97,6 +103,8 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Backup(args) => block_on(backup::run(args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => block_on(health::run(args)),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

@@ -1,9 +1,47 @@
-//! Standard output for results, standard error for talk, and tables.
+//! Standard output for results, standard error for talk, and tables: on a terminal for people, one JSON value a line
+//! in a pipe.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+
+/// How a list is given.
+#[derive(Debug, clap::Args)]
+pub(super) struct Form {
+    /// Give one JSON document; without it: a table on a terminal, one JSON value a line in a pipe
+    #[arg(long)]
+    json: bool,
+    /// Give a table also in a pipe
+    #[arg(long, conflicts_with = "json")]
+    table: bool,
+}
+
+impl Form {
+    /// Gives a list.
+    pub(super) fn list<T: Serialize>(
+        &self,
+        items: Vec<T>,
+        table: impl FnOnce(Vec<T>) -> String,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return json(&items);
+        }
+        if self.is_for_people() {
+            return Ok(result(&table(items))?);
+        }
+        items.iter().try_for_each(json)
+    }
+
+    /// Gives what is one thing.
+    pub(super) fn one<T: Serialize>(&self, item: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        if self.json || !self.is_for_people() { json(item) } else { Ok(result(&text(item))?) }
+    }
+
+    fn is_for_people(&self) -> bool {
+        self.table || io::stdout().is_terminal()
+    }
+}
 
 /// Writes a result and a line end. A reader that has seen enough (`| head`) is no error.
 pub(super) fn result(text: &str) -> io::Result<()> {

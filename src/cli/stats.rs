@@ -1,7 +1,7 @@
 //! `sekali stats`: what the server counts.
 
 use super::Outcome;
-use super::output::{self, thousands};
+use super::output::{self, Form, thousands};
 use super::server::ServerArgs;
 use crate::api::{Stats, Totals};
 
@@ -9,18 +9,13 @@ use crate::api::{Stats, Totals};
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// Give the answer of the server as it is
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let stats = args.server.client()?.stats().await?;
-    if args.json {
-        output::json(&stats)?;
-    } else {
-        output::result(&text(&stats))?;
-    }
+    args.form.one(&stats, text)?;
     Ok(Outcome::Done)
 }
 

@@ -1,7 +1,7 @@
 //! `sekali topics`: the topics and their counts.
 
 use super::Outcome;
-use super::output::{self, thousands};
+use super::output::{self, Form, thousands};
 use super::server::ServerArgs;
 use crate::api::TopicStats;
 
@@ -9,19 +9,14 @@ use crate::api::TopicStats;
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// Give a JSON array
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    const HEADER: [&str; 6] = ["topic", "last received", "events", "duplicates", "conflicts", "lanes"];
     let topics = args.server.client()?.topics().await?;
-    if args.json {
-        output::json(&topics)?;
-    } else {
-        const HEADER: [&str; 6] = ["topic", "last received", "events", "duplicates", "conflicts", "lanes"];
-        output::result(&output::table(&HEADER, 2, topics.into_iter().map(row)))?;
-    }
+    args.form.list(topics, |topics| output::table(&HEADER, 2, topics.into_iter().map(row)))?;
     Ok(Outcome::Done)
 }
 

@@ -60,4 +60,6 @@ mod stopping;
 #[cfg(test)]
 mod surge;
 #[cfg(test)]
+mod terminal;
+#[cfg(test)]
 mod verdicts;

@@ -8,7 +8,7 @@ mod queue;
 mod sender;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, stdin};
+use std::io::{BufRead, BufReader, IsTerminal, stdin};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -86,6 +86,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
 /// Opens the input, and tells its size where it has one.
 fn open(file: &PathBuf) -> anyhow::Result<(Box<dyn BufRead + Send>, Option<u64>)> {
     if file.as_os_str() == "-" {
+        if stdin().is_terminal() {
+            output::talk(
+                "reading events from the terminal, one a line; Ctrl-D ends them, a file's name reads that",
+            );
+        }
         return Ok((Box::new(BufReader::with_capacity(READ_BYTES, stdin())), None));
     }
     let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;

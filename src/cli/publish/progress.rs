@@ -1,5 +1,7 @@
 //! The progress bar of `publish`, on a terminal only, and what is said beside it.
 
+use std::cell::Cell;
+use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,9 +14,18 @@ use crate::client::ClientError;
 
 const REDRAW: Duration = Duration::from_millis(200);
 
+/// So many rejected events are named on a terminal: a file that holds something else has one on each line.
+const NAMED: u64 = 20;
+
 /// A bar of the bytes sent, or of an unknown whole.
 pub(super) struct Progress {
     bar: ProgressBar,
+    /// Rejected events so far.
+    rejected: Cell<u64>,
+    /// How many of them are named.
+    named: u64,
+    /// The user knows what happens while there is no server.
+    advised: Cell<bool>,
 }
 
 impl Progress {
@@ -30,7 +41,8 @@ impl Progress {
             bar.set_style(style);
         }
         bar.enable_steady_tick(REDRAW);
-        Self { bar }
+        let named = if stderr().is_terminal() { NAMED } else { u64::MAX };
+        Self { bar, rejected: Cell::new(0), named, advised: Cell::new(false) }
     }
 
     /// So many bytes more are sent, and so many events in all.
@@ -51,11 +63,23 @@ impl Progress {
 
 impl Listener for Progress {
     fn rejected(&self, place: Place, fault: &EventFault) {
+        let before = self.rejected.replace(self.rejected.get() + 1);
+        if before >= self.named {
+            if before == self.named {
+                self.talk(
+                    "further rejected events are counted, and named where standard error is a file (2> FILE)",
+                );
+            }
+            return;
+        }
         let field = fault.field.as_deref().unwrap_or("the event");
         self.talk(&format!("rejected: {place}: {field}: {} ({})", fault.detail, fault.code));
     }
 
     fn again(&self, error: &ClientError, delay: Duration) {
         self.talk(&format!("{error}; trying again in {:.1} s", delay.as_secs_f64()));
+        if matches!(error, ClientError::Unreachable { .. }) && !self.advised.replace(true) {
+            self.talk("it waits for a server as long as --give-up-after says; --url or SEKALI_URL names another one");
+        }
     }
 }

@@ -107,6 +107,15 @@ impl Ended {
     pub(crate) async fn of<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
         Program::spawn(command(PROGRAM).args(arguments)).ended().await
     }
+
+    /// How it ends on a terminal, which takes both outputs as one, with this setting of the environment. The terminal is
+    /// that of `script` (Debian's bsdutils, which every system has).
+    pub(crate) async fn on_a_terminal(arguments: &[&str], setting: (&str, &str)) -> Self {
+        let line = [&[PROGRAM], arguments].concat().join(" ");
+        let mut script = command("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env(setting.0, setting.1);
+        Program::spawn(&mut script).ended().await
+    }
 }
 
 /// A running command, such as one that follows a topic.
@@ -127,6 +136,15 @@ impl Command {
         })
         .await;
         next.unwrap().trim_end().to_owned()
+    }
+
+    /// Waits until it says these words on standard error.
+    pub(crate) async fn said(&mut self, words: &str) {
+        until(&format!("it says {words}"), async || {
+            self.0.said.extend(self.0.lines.try_iter());
+            self.0.said.contains(words)
+        })
+        .await;
     }
 
     /// Sends it a signal, such as `INT`.
