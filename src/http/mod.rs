@@ -19,6 +19,7 @@ mod server;
 mod state;
 mod stream;
 mod topics;
+mod trace;
 mod watch;
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! `POST /publish`: a body becomes events, the pipeline decides them, the answer tells the fate of each.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::http::header::HeaderName;
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +16,8 @@ use super::headers;
 use super::openapi::PublishProblems;
 use super::params::Query;
 use super::state::State;
+use super::trace::{Published, RequestId};
+use super::watch;
 use crate::api::{Code, EventError, EventInput, EventResult, PublishAnswer};
 use crate::domain::{Counts, Event, Fault, Verdict};
 use crate::intake::{self, Invalid};
@@ -102,9 +106,15 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
         return Err(refused.into());
     }
     let (bytes, mut permit) = body::read(state, request, payload).await?;
+    if let Some(id) = request.extensions().get::<RequestId>() {
+        permit.name(Arc::clone(&id.id));
+    }
     // Looked again: others have come while the body did.
     budget.look_for_events()?;
     let parsed = intake::events(&bytes, format, state.intake_limits())?;
+    // Counted for the line about the request, and only where there is one.
+    let topics = watch::writes_each().then(|| topics_of(&parsed.valid));
+    let received = bytes.len();
     drop(bytes);
     permit.charge_events(parsed.valid.len())?;
     if !parsed.invalid.is_empty() {
@@ -113,12 +123,34 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
             return Err(Failure::invalid(&parsed.invalid));
         }
     }
+    let decided_from = Instant::now();
     let verdicts = decide(state, parsed.valid, permit).await?;
     if on_invalid == OnInvalid::Refuse {
         check_refusals(&verdicts)?;
     }
     state.metrics.publish_seconds.observe(started.elapsed().as_secs_f64());
-    Ok(answer(&verdicts, &parsed.invalid, headers::prefers_minimal(request.headers())))
+    let counts = counts(&verdicts, &parsed.invalid);
+    let mut response =
+        answer(&verdicts, &parsed.invalid, counts, headers::prefers_minimal(request.headers()));
+    if let Some(topics) = topics {
+        response.extensions_mut().insert(Published {
+            topics,
+            counts,
+            bytes: received,
+            deciding: decided_from.elapsed(),
+        });
+    }
+    Ok(response)
+}
+
+fn topics_of(events: &[Event]) -> usize {
+    events.iter().map(Event::topic).collect::<HashSet<_>>().len()
+}
+
+fn counts(verdicts: &[Verdict], invalid: &[Invalid]) -> Counts {
+    let mut counts: Counts = verdicts.iter().collect();
+    counts.rejected += invalid.len() as u64;
+    counts
 }
 
 fn on_invalid(request: &HttpRequest) -> Result<OnInvalid, Failure> {
@@ -156,9 +188,7 @@ fn check_refusals(verdicts: &[Verdict]) -> Result<(), Failure> {
     if errors.is_empty() { Ok(()) } else { Err(Failure::faulty(Code::InvalidEvents, errors.len(), errors)) }
 }
 
-fn answer(verdicts: &[Verdict], invalid: &[Invalid], minimal: bool) -> HttpResponse {
-    let mut counts: Counts = verdicts.iter().collect();
-    counts.rejected += invalid.len() as u64;
+fn answer(verdicts: &[Verdict], invalid: &[Invalid], counts: Counts, minimal: bool) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     if minimal {
         response.insert_header((HeaderName::from_static("preference-applied"), "return=minimal"));

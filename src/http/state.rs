@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::follow::Followers;
 use super::pause::Pauses;
+use super::trace::FailedLines;
 use crate::config::{Limits, Server, Settings};
 use crate::intake;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ pub struct State {
     pub(super) server: Server,
     pub(super) limits: Limits,
     pub(super) started: Instant,
+    pub(super) failed_lines: FailedLines,
     stopping: AtomicBool,
 }
 
@@ -46,6 +48,7 @@ impl State {
             server: settings.server.clone(),
             limits: settings.limits.clone(),
             started: Instant::now(),
+            failed_lines: FailedLines::default(),
             stopping: AtomicBool::new(false),
         }
     }

@@ -1,16 +1,17 @@
-//! Around every request: refusal while stopping, one log line, one count.
+//! Around every request: its id, refusal while stopping, one log line, one count.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use actix_web::body::{EitherBody, MessageBody};
+use actix_web::body::{BodySize, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, ResponseError};
+use actix_web::{Error, HttpMessage, ResponseError};
 
 use super::failure::Failure;
 use super::state::State;
+use super::trace::{Published, RequestId, X_REQUEST_ID};
 use crate::api::Code;
 use crate::metrics::{RefusalLabels, RequestLabels};
 
@@ -21,23 +22,41 @@ pub(super) const LIVE: &str = "/health/live";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route(pub(super) &'static str);
 
-pub(super) async fn watch<B: MessageBody>(
+/// What the lines about requests are written as, so that `log.level` can have them apart from all others.
+const TARGET: &str = "sekali::requests";
+
+/// Whether a line is written for each request, also one that went well.
+pub(super) fn writes_each() -> bool {
+    tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+}
+
+pub(super) async fn watch<B: MessageBody + 'static>(
     state: Data<State>,
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = Instant::now();
-    let response = if state.stopping() && request.path() != LIVE {
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let mut response = if state.stopping() && request.path() != LIVE {
         let refusal = Failure::new(Code::ShuttingDown, "the log is stopping");
         request.into_response(refusal.error_response()).map_into_right_body()
     } else {
         next.call(request).await?.map_into_left_body()
     };
-    record(&state, &response, started);
+    if let Some(value) = id.header() {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    record(&state, &response, &id, started);
     Ok(response)
 }
 
-fn record<B>(state: &State, response: &ServiceResponse<B>, started: Instant) {
+fn record<B: MessageBody + 'static>(
+    state: &State,
+    response: &ServiceResponse<B>,
+    id: &RequestId,
+    started: Instant,
+) {
     let (request, status) = (response.request(), response.status().as_u16());
     // The pattern and never the path, a known method and never any word: labels must not grow without bound.
     let route = request.app_data().map_or("none", |Route(pattern)| *pattern);
@@ -47,15 +66,92 @@ fn record<B>(state: &State, response: &ServiceResponse<B>, started: Instant) {
         Method::POST => "POST",
         _ => "other",
     };
-    let micros = started.elapsed().as_micros();
-    // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
-    if status >= 500 && status != 503 {
-        tracing::info!(method, route, status, micros, path = request.path(), "answered");
-    } else {
-        tracing::debug!(method, route, status, micros, path = request.path(), "answered");
-    }
-    if let Some(code) = response.response().extensions().get::<Code>() {
+    let code = response.response().extensions().get::<Code>().copied();
+    if let Some(code) = code {
         state.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
+    let failed = status >= 400;
+    if failed || writes_each() {
+        let line =
+            Line { id, method, route, path: request.path(), status, code: code.map(Code::as_str), started };
+        // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
+        let omitted = if failed && status != 503 {
+            state.failed_lines.admit(state.started.elapsed().as_secs())
+        } else {
+            None
+        };
+        match omitted {
+            Some(omitted) => line.write_failed(omitted),
+            None => line.write(response),
+        }
+    }
+}
+
+/// The line about a request: never what was in its body, never one of its headers but its id.
+struct Line<'a> {
+    id: &'a RequestId,
+    method: &'static str,
+    route: &'static str,
+    path: &'a str,
+    status: u16,
+    code: Option<&'static str>,
+    started: Instant,
+}
+
+impl Line<'_> {
+    fn write_failed(&self, omitted: u64) {
+        let Self { id, method, route, path, status, code, .. } = self;
+        let parent = id.parent.as_ref();
+        tracing::info!(
+            target: TARGET,
+            request_id = &*id.id,
+            parent_id = parent.map(|parent| &*parent.span),
+            sampled = parent.map(|parent| parent.sampled),
+            method,
+            route,
+            path,
+            status,
+            code,
+            micros = micros(self.started.elapsed()),
+            // Lines like this one that were left out before it, since there were too many in one second.
+            omitted = (omitted > 0).then_some(omitted),
+            "not answered as asked"
+        );
+    }
+
+    fn write<B: MessageBody + 'static>(&self, response: &ServiceResponse<B>) {
+        let Self { id, method, route, path, status, code, .. } = self;
+        let parent = id.parent.as_ref();
+        let published = response.response().extensions().get::<Published>().copied();
+        let sent = match response.response().body().size() {
+            BodySize::Sized(bytes) => Some(bytes),
+            BodySize::None | BodySize::Stream => None,
+        };
+        tracing::debug!(
+            target: TARGET,
+            request_id = &*id.id,
+            parent_id = parent.map(|parent| &*parent.span),
+            sampled = parent.map(|parent| parent.sampled),
+            method,
+            route,
+            path,
+            status,
+            code,
+            micros = micros(self.started.elapsed()),
+            decide_micros = published.map(|of| micros(of.deciding)),
+            received_bytes = published.map(|of| of.bytes),
+            sent_bytes = sent,
+            topics = published.map(|of| of.topics),
+            accepted = published.map(|of| of.counts.accepted),
+            duplicates = published.map(|of| of.counts.duplicates),
+            conflicts = published.map(|of| of.counts.conflicts),
+            rejected = published.map(|of| of.counts.rejected),
+            "answered"
+        );
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

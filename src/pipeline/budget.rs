@@ -47,6 +47,8 @@ pub struct Permit {
     budget: Budget,
     bytes: usize,
     events: usize,
+    /// The id of the request in the log, where it has one.
+    request: Option<Arc<str>>,
 }
 
 impl Budget {
@@ -63,7 +65,7 @@ impl Budget {
     /// A permit that has taken nothing yet.
     #[must_use]
     pub fn permit(&self) -> Permit {
-        Permit { budget: self.clone(), bytes: 0, events: 0 }
+        Permit { budget: self.clone(), bytes: 0, events: 0, request: None }
     }
 
     /// Whether a body that is said to have so many bytes is worth reading now. Takes nothing.
@@ -109,6 +111,16 @@ impl Budget {
 }
 
 impl Permit {
+    /// Says which request it is, for lines in the log about its events.
+    pub fn name(&mut self, request: Arc<str>) {
+        self.request = Some(request);
+    }
+
+    /// Which request it is.
+    pub(super) fn request(&self) -> Option<&str> {
+        self.request.as_deref()
+    }
+
     /// Takes bytes more.
     ///
     /// # Errors

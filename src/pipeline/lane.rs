@@ -59,7 +59,7 @@ impl Lane {
             let key = self.shared.hasher.key(&event);
             let marked = match self.cache.ask(key, || Waiter { reply: reply.clone(), index }) {
                 Known::Stored(verdict) => {
-                    report_repeat(&event, verdict);
+                    report_repeat(reply, &event, verdict);
                     decided.push((index, verdict));
                     continue;
                 }
@@ -98,7 +98,7 @@ impl Lane {
                 self.shared.tally.reject(1);
                 reply.decide([(index, first)]);
             } else {
-                report_repeat(event, repeated(first));
+                report_repeat(&reply, event, repeated(first));
                 self.answer(&reply, vec![(index, repeated(first))]);
             }
         }
@@ -122,7 +122,7 @@ impl Part {
         // An event is taken out when it is settled, so that whatever is left is failed when this is dropped.
         for (event, verdict) in events.iter().zip(verdicts).rev() {
             let Some(PassedEvent { index, key, marked }) = self.passed.pop() else { break };
-            report_repeat(event, *verdict);
+            report_repeat(&self.reply, event, *verdict);
             decided.push((index, *verdict));
             if marked {
                 let waiters = self.lane.cache.settle(key, Some(*verdict));
@@ -154,7 +154,7 @@ impl Drop for Part {
 }
 
 /// One line for each conflict and, at debug, for each other duplicate; never the payload.
-fn report_repeat(event: &Event, verdict: Verdict) {
+fn report_repeat(reply: &Reply, event: &Event, verdict: Verdict) {
     let Verdict::Duplicate { seq, conflict } = verdict else { return };
     let (topic, event_id) = (event.topic(), event.event_id());
     if conflict {
@@ -162,10 +162,12 @@ fn report_repeat(event: &Event, verdict: Verdict) {
             topic,
             event_id,
             seq,
+            request_id = reply.request(),
             "conflict: the event is stored with another payload, which stays"
         );
     } else {
-        tracing::debug!(topic, event_id, seq, "duplicate: the event is stored already");
+        let request_id = reply.request();
+        tracing::debug!(topic, event_id, seq, request_id, "duplicate: the event is stored already");
     }
 }
 

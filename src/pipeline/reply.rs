@@ -52,6 +52,11 @@ impl Reply {
         }
     }
 
+    /// The id of the request in the log.
+    pub(super) fn request(&self) -> Option<&str> {
+        self.0.permit.as_ref()?.request()
+    }
+
     /// Says why some events will have no verdict.
     pub(super) fn fail(&self, error: &PublishError) {
         let mut slots = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner);

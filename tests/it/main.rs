@@ -62,4 +62,6 @@ mod surge;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]
+mod tracing;
+#[cfg(test)]
 mod verdicts;

@@ -58,6 +58,13 @@ impl Process {
         Self::listening(Program::spawn(command(PROGRAM).args(serving(directory, config))))
     }
 
+    /// Serves it and logs as this filter says.
+    pub(crate) fn logging(directory: &Path, filter: &str) -> Self {
+        let mut arguments = serving(directory, "");
+        *arguments.last_mut().unwrap() = filter.to_owned();
+        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+    }
+
     /// Serves it on this port, as one who starts it again would.
     pub(crate) fn on_port(directory: &Path, port: u16) -> Self {
         let mut arguments = serving(directory, "");
