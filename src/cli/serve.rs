@@ -26,7 +26,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let overrides = Overrides { bind: args.bind.clone(), store: args.store.clone(), log: args.log.clone() };
     let settings = config::load(args.config.as_deref(), &overrides)?;
-    telemetry::init(&settings.log)?;
+    let _telemetry = telemetry::init(&settings.log)?;
     app::run(&settings)?;
     Ok(Outcome::Done)
 }

@@ -43,6 +43,8 @@ mod keys;
 mod locked;
 #[cfg(test)]
 mod observing;
+#[cfg(all(test, feature = "otlp"))]
+mod otlp;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]

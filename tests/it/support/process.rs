@@ -65,6 +65,14 @@ impl Process {
         Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
     }
 
+    /// Serves it and sends its spans to this collector.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn exporting(directory: &Path, collector: &str) -> Self {
+        let mut serve = command(PROGRAM);
+        serve.args(serving(directory, "")).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
+        Self::listening(Program::spawn(&mut serve))
+    }
+
     /// Serves it on this port, as one who starts it again would.
     pub(crate) fn on_port(directory: &Path, port: u16) -> Self {
         let mut arguments = serving(directory, "");
