@@ -1,0 +1,62 @@
+// A chart of the last minutes: lines over time, and beside its title what they are now, or where the pointer is.
+
+import { element, setText } from "./dom.mjs";
+import { clock } from "./format.mjs";
+
+/** Seconds that a chart shows. */
+export const SPAN = 300;
+
+const HEIGHT = 168;
+
+/** A chart in a figure of the page: `lines` are the classes of its keys, `show` writes a value. */
+export function chart(figure, lines, show) {
+  const place = figure.querySelector(".plot");
+  const keys = lines.map((line) => figure.querySelector(`.key.${line}`));
+  const when = figure.querySelector(".when");
+  const styleOf = (key, property) => () => getComputedStyle(key)[property];
+  // A probe for each colour, since a canvas cannot read those of the style sheet.
+  const probes = ["ink", "grid"].map((name) => place.appendChild(element("i", { class: `probe ${name}` })));
+  const [ink, grid] = probes.map((probe) => styleOf(probe, "color"));
+  const axis = { stroke: ink, font: "11px system-ui, sans-serif", ticks: { show: false } };
+  const plot = new globalThis.uPlot(
+    {
+      width: 300,
+      height: HEIGHT,
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false } },
+      scales: {
+        x: { range: (self, from, to) => [to - SPAN, to] },
+        // Room above the highest point, and an axis also where all is zero.
+        y: { range: (self, from, to) => [0, to > 0 ? to * 1.12 : 1] },
+      },
+      axes: [
+        { ...axis, grid: { show: false }, space: 70, size: 24, values: (self, times) => times.map((time) => clock(time * 1000).slice(0, 5)) },
+        { ...axis, grid: { stroke: grid, width: 1 }, space: 32, size: 58, values: (self, values) => values.map(show) },
+      ],
+      series: [{}, ...keys.map((key) => ({
+        stroke: styleOf(key, "color"),
+        fill: styleOf(key, "outlineColor"),
+        width: 1.5,
+        points: { show: false },
+      }))],
+      hooks: { setCursor: [label], setData: [label] },
+    },
+    [[], ...lines.map(() => [])],
+    place,
+  );
+
+  function label(self) {
+    const at = self.cursor.idx ?? null;
+    const shown = at ?? self.data[0].length - 1;
+    keys.forEach((key, index) => setText(key.querySelector("output"), show(self.data[index + 1][shown] ?? null)));
+    setText(when, at === null ? "" : clock(self.data[0][at] * 1000).slice(0, 8));
+  }
+
+  new ResizeObserver(([{ contentRect }]) => plot.setSize({ width: Math.floor(contentRect.width), height: HEIGHT })).observe(place);
+  return {
+    /** Draws these points: times in seconds, then the values of each line; null is a gap. */
+    draw: (times, ...values) => plot.setData([times, ...values]),
+    /** Draws again, in the colours of now. */
+    recolour: () => plot.redraw(false, true),
+  };
+}

@@ -1,0 +1,50 @@
+// Writes docs/console.png and docs/console-dark.png: the console of a log that a small shop writes to.
+
+import { Browser } from "./browser.mjs";
+import { Log } from "./log.mjs";
+import { events } from "./sample.mjs";
+
+const docs = new URL("../../docs/", import.meta.url).pathname;
+const seconds = Number(process.env.SECONDS_SHOWN ?? 60);
+const extra = process.env.EXTRA; // A folder for pictures of a phone and of an event, to look at.
+
+const log = await Log.start();
+const browser = await Browser.start({ viewport: { width: 1280, height: 1180 } });
+const source = events();
+const take = (amount) => Array.from({ length: amount }, () => source.next().value);
+await log.publish(...take(4_000));
+
+const { page, wrong } = await browser.open(`${log.url}/?topic=payments`);
+const until = performance.now() + seconds * 1000;
+for (let step = 0; performance.now() < until; step += 1) {
+  await log.publish(...take(Math.round(14 + 8 * Math.sin(step / 40) + 6 * Math.sin(step / 7))));
+  await page.waitForTimeout(100);
+}
+await page.locator("#publish-form [name=topic]").fill("orders");
+await page.locator("#publish-form button.main").click();
+await page.locator("#publish-form button.main").click();
+await page.locator("#verdict .duplicate").waitFor();
+await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
+
+const dark = (on) => page.emulateMedia({ colorScheme: on ? "dark" : "light" });
+await dark(false);
+await page.waitForTimeout(1_200);
+await page.screenshot({ path: `${docs}console.png` });
+await dark(true);
+await page.waitForTimeout(1_200);
+await page.screenshot({ path: `${docs}console-dark.png` });
+if (extra !== undefined) {
+  await page.locator("#tail button.open").first().click();
+  await page.waitForTimeout(300);
+  await page.screenshot({ path: `${extra}/event-dark.png` });
+  await dark(false);
+  await page.screenshot({ path: `${extra}/event.png` });
+  await page.keyboard.press("Escape");
+  await page.screenshot({ path: `${extra}/full.png`, fullPage: true });
+  await page.setViewportSize({ width: 360, height: 780 });
+  await page.waitForTimeout(1_200);
+  await page.screenshot({ path: `${extra}/phone.png`, fullPage: true });
+}
+await browser.close();
+await log.remove();
+if (wrong.length > 0) throw new Error(wrong.join("\n"));
