@@ -9,7 +9,7 @@ const seconds = Number(process.env.SECONDS_SHOWN ?? 60);
 const extra = process.env.EXTRA; // A folder for pictures of a phone and of an event, to look at.
 
 const log = await Log.start();
-const browser = await Browser.start({ viewport: { width: 1280, height: 1180 } });
+const browser = await Browser.start({ viewport: { width: 1240, height: 940 } });
 const source = events();
 const take = (amount) => Array.from({ length: amount }, () => source.next().value);
 await log.publish(...take(4_000));
@@ -25,6 +25,7 @@ await page.locator("#publish-form button.main").click();
 await page.locator("#publish-form button.main").click();
 await page.locator("#verdict .duplicate").waitFor();
 await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
+await page.mouse.move(2, 2);
 
 const dark = (on) => page.emulateMedia({ colorScheme: on ? "dark" : "light" });
 await dark(false);

@@ -3,13 +3,23 @@
 import { element, setText } from "./dom.mjs";
 import { clock } from "./format.mjs";
 
-/** Seconds that a chart shows. */
+/** The most seconds that a chart shows, and the fewest. */
 export const SPAN = 300;
+const SPAN_MIN = 60;
 
 const HEIGHT = 168;
 
-/** A chart in a figure of the page: `lines` are the classes of its keys, `show` writes a value. */
-export function chart(figure, lines, show) {
+/** Amounts: from zero, with room above the highest point, and an axis also where all is zero. */
+export const AMOUNTS = { scale: { range: (self, from, to) => [0, to > 0 ? to * 1.12 : 1] }, filter: (self, marks) => marks };
+
+/** Times, of which some are a thousand times as long as others: powers of ten. */
+export const TIMES = {
+  scale: { distr: 3, range: (self, from, to) => [10 ** Math.floor(Math.log10(from ?? 1e-3)), 10 ** Math.ceil(Math.log10(to ?? 1e-1))] },
+  filter: (self, marks) => marks.map((mark) => (Number.isInteger(Math.round(Math.log10(mark) * 1e9) / 1e9) ? mark : null)),
+};
+
+/** A chart in a figure of the page: `lines` are the classes of its keys, `show` writes a value, `kind` is one of those above. */
+export function chart(figure, lines, kind, show) {
   const place = figure.querySelector(".plot");
   const keys = lines.map((line) => figure.querySelector(`.key.${line}`));
   const when = figure.querySelector(".when");
@@ -22,16 +32,16 @@ export function chart(figure, lines, show) {
     {
       width: 300,
       height: HEIGHT,
+      padding: [8, 10, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false } },
       scales: {
-        x: { range: (self, from, to) => [to - SPAN, to] },
-        // Room above the highest point, and an axis also where all is zero.
-        y: { range: (self, from, to) => [0, to > 0 ? to * 1.12 : 1] },
+        x: { range: (self, from, to) => [Math.max(to - SPAN, Math.min(from, to - SPAN_MIN)), to] },
+        y: kind.scale,
       },
       axes: [
-        { ...axis, grid: { show: false }, space: 70, size: 24, values: (self, times) => times.map((time) => clock(time * 1000).slice(0, 5)) },
-        { ...axis, grid: { stroke: grid, width: 1 }, space: 32, size: 58, values: (self, values) => values.map(show) },
+        { ...axis, grid: { show: false }, space: 70, size: 24, values: (self, times) => times.map((time) => clock(time * 1000).slice(0, time % 60 === 0 ? 5 : 8)) },
+        { ...axis, grid: { stroke: grid, width: 1, filter: kind.filter }, filter: kind.filter, space: 32, size: 58, values: (self, values) => values.map((value) => (value === null ? "" : show(value))) },
       ],
       series: [{}, ...keys.map((key) => ({
         stroke: styleOf(key, "color"),

@@ -43,7 +43,8 @@ function fill(event) {
     ["Seq", event.seq],
     ["Source", foreign(event.source)],
     ["Timestamp", foreign(event.timestamp)],
-    ["Received", `${event.received_at} (${format.ago(event.received_at)} ago)`],
+    ["Received", `${event.received_at} (${format.since(event.received_at)})`],
+    ["Sent again", event.repeats === null ? undefined : repeated(event.repeats)],
   ]);
   const size = new TextEncoder().encode(event.payload).length;
   setText(byId("event-size"), format.bytes(size));
@@ -51,6 +52,14 @@ function fill(event) {
   byId("event-link").hidden = path === null;
   byId("event-link").href = path ?? "";
   payload();
+}
+
+/** How it was sent again, which the server tells of the events that were repeated most recently. */
+function repeated({ duplicates, conflicts, last_at: at, last_source: source, last_conflict: conflict }) {
+  const times = duplicates === 1 ? "once" : `${format.count(duplicates)} times`;
+  const others = conflicts === 0 ? "" : `, ${format.count(conflicts)} with another payload`;
+  const last = conflict ? ", with another payload" : "";
+  return element("span", {}, `${times}${others}; last ${format.since(at)} by `, foreign(source), last);
 }
 
 function payload() {

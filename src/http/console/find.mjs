@@ -36,7 +36,7 @@ async function find(id, topics, topic) {
 
 function line(id, { topic, seq, received_at: at }) {
   const shown = button(foreign(topic), () => show(topic, id), { class: "open" });
-  return element("li", {}, shown, element("span", { class: "quiet" }, ` seq ${seq}, received ${at} (${format.ago(at)} ago)`));
+  return element("li", {}, shown, element("span", { class: "quiet" }, ` seq ${seq}, received ${at} (${format.since(at)})`));
 }
 
 /** Reads an event and shows it. */

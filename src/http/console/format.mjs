@@ -38,11 +38,12 @@ export function duration(value) {
   const first = units.findIndex(([, size]) => value >= size);
   if (first < 0) return "0 s";
   let rest = Math.floor(value);
-  return units.slice(first, first + 2).map(([unit, size]) => {
+  const parts = units.slice(first, first + 2).map(([unit, size]) => {
     const amount = Math.floor(rest / size);
     rest -= amount * size;
-    return `${amount} ${unit}`;
-  }).join(" ");
+    return [amount, unit];
+  });
+  return parts.filter(([amount]) => amount > 0).map(([amount, unit]) => `${amount} ${unit}`).join(" ");
 }
 
 export function bytes(value) {
@@ -51,12 +52,15 @@ export function bytes(value) {
   return `${short(value / 1024 ** power)} ${units[power]}`;
 }
 
-/** How long ago a time is. Clocks of two machines differ a little: what seems to come is now. */
+/** How long ago a time is, in its largest unit. Clocks of two machines differ a little: what seems to come is now. */
 export function ago(time) {
   const passed = (Date.now() - Date.parse(time)) / 1000;
   if (!Number.isFinite(passed)) return time;
   return passed < 1 ? "now" : duration(passed).split(" ").slice(0, 2).join(" ");
 }
+
+/** The same within a sentence. */
+export const since = (time) => (ago(time) === "now" ? "now" : `${ago(time)} ago`);
 
 /** The time of day where the reader is, with milliseconds. */
 export function clock(time) {

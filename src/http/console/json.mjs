@@ -83,6 +83,7 @@ export function event(text) {
     source: read("source"),
     received_at: read("received_at"),
     payload: parts.get("payload") ?? "",
+    repeats: parts.has("repeats") ? JSON.parse(parts.get("repeats")) : null,
   };
 }
 

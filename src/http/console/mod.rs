@@ -30,7 +30,7 @@ struct File {
 
 static PAGE: File = file("index.html", HTML, include_bytes!("index.html"));
 
-static FILES: [File; 19] = [
+static FILES: [File; 20] = [
     file("base.css", CSS, include_bytes!("base.css")),
     file("chart.mjs", SCRIPT, include_bytes!("chart.mjs")),
     file("dom.mjs", SCRIPT, include_bytes!("dom.mjs")),
@@ -45,6 +45,7 @@ static FILES: [File; 19] = [
     file("parts.css", CSS, include_bytes!("parts.css")),
     file("publish.mjs", SCRIPT, include_bytes!("publish.mjs")),
     file("server.mjs", SCRIPT, include_bytes!("server.mjs")),
+    file("sources.mjs", SCRIPT, include_bytes!("sources.mjs")),
     file("tail.mjs", SCRIPT, include_bytes!("tail.mjs")),
     file("theme.js", SCRIPT, include_bytes!("theme.js")),
     file("topics.mjs", SCRIPT, include_bytes!("topics.mjs")),

@@ -1,6 +1,6 @@
 // What happens now: the figures and charts at the top, from looks at /metrics and /stats.
 
-import { SPAN, chart } from "./chart.mjs";
+import { AMOUNTS, SPAN, TIMES, chart } from "./chart.mjs";
 import { byId, setText } from "./dom.mjs";
 import * as format from "./format.mjs";
 import { buckets, named, parse, quantile, sum } from "./metrics.mjs";
@@ -11,8 +11,8 @@ const RECENT = 5;
 /** A gap between two looks that is longer, in seconds, is a gap in the lines: the page was hidden, or the server gone. */
 const GAP = 5;
 
-const rates = chart(byId("rates"), ["accepted", "duplicates"], format.rate);
-const latency = chart(byId("latency"), ["p50", "p99"], format.seconds);
+const rates = chart(byId("rates"), ["accepted", "duplicates"], AMOUNTS, format.rate);
+const latency = chart(byId("latency"), ["p50", "p99"], TIMES, format.seconds);
 
 /** The looks of the last minutes: when, and what was counted until then. */
 let looks = [];
@@ -27,6 +27,7 @@ export function look(text) {
     accepted: sum(samples, "sekali_events_accepted_total") ?? 0,
     duplicates: sum(samples, "sekali_events_duplicate_total") ?? 0,
     conflicts: sum(samples, "sekali_events_conflict_total") ?? 0,
+    commits: sum(samples, "sekali_commit_seconds_count") ?? 0,
     publishes: buckets(samples, "sekali_publish_seconds"),
   };
   const before = looks.at(-1);
@@ -73,6 +74,7 @@ function between(before, now) {
   return {
     accepted: (now.accepted - before.accepted) / passed,
     duplicates: (now.duplicates - before.duplicates) / passed,
+    commits: (now.commits - before.commits) / passed,
     p50: quantile(0.5, before.publishes, now.publishes),
     p99: quantile(0.99, before.publishes, now.publishes),
   };
@@ -84,6 +86,7 @@ function figures(now) {
     const recent = between(before, now);
     setText(byId("tile-accepted"), format.rate(recent.accepted));
     setText(byId("tile-duplicates"), format.rate(recent.duplicates));
+    setText(byId("more-accepted"), `in ${format.rate(recent.commits)} commits/s`);
     setText(byId("tile-p50"), format.seconds(recent.p50));
     const all = recent.accepted + recent.duplicates;
     setText(byId("more-duplicates"), all > 0 ? `${format.share(recent.duplicates, all)} of what came` : "none came");
@@ -96,9 +99,7 @@ function figures(now) {
   const duplicates = ever("total_duplicate_events_dropped", now.duplicates);
   const conflicts = ever("total_conflicts", now.conflicts);
   setText(byId("tile-stored"), format.count(accepted));
-  setText(byId("more-stored"), `in ${format.count(stats.topics_total)} ${stats.topics_total === 1 ? "topic" : "topics"}`);
-  const some = `${format.count(duplicates)} duplicates ever, ${format.count(conflicts)} in conflict`;
-  setText(byId("more-accepted"), some);
+  setText(byId("more-stored"), `${format.count(duplicates)} duplicates, ${format.count(conflicts)} conflicts ever`);
 }
 
 /** The store's size, where the server says it. */

@@ -5,6 +5,7 @@ import { open } from "./event.mjs";
 import * as format from "./format.mjs";
 import { event } from "./json.mjs";
 import * as server from "./server.mjs";
+import { lateness, table } from "./sources.mjs";
 import * as topics from "./topics.mjs";
 
 /** The most events that are shown, and how many of the stored ones come first. */
@@ -86,28 +87,16 @@ function facts(found) {
     byId("sources").replaceChildren();
     return;
   }
-  const { accepted, duplicates, conflicts, lanes } = found;
+  const { accepted, duplicates, conflicts, lanes, late, late_up_to_seconds: ends } = found;
   describe(list, [
     ["Events", format.count(accepted)],
     ["Duplicates", `${format.count(duplicates)} (${format.share(duplicates, accepted + duplicates)})`],
     ["Conflicts", format.count(conflicts)],
+    ["Came late", late === undefined || duplicates === 0 ? undefined : lateness(late, ends)],
     ["Lanes", format.count(lanes)],
-    ["Last event", `${format.ago(found.last_received_at)}`],
+    ["Last event", format.ago(found.last_received_at)],
   ]);
-  sources(found.sources ?? []);
-}
-
-/** Who sends again, where the server tells it. */
-function sources(found) {
-  const rows = found.map((source) => element("tr", {},
-    element("th", { scope: "row" }, foreign(String(source.source))),
-    element("td", { class: "number" }, format.share(source.duplicates ?? 0, (source.accepted ?? 0) + (source.duplicates ?? 0))),
-    element("td", { class: "number" }, format.count(source.conflicts ?? 0)),
-  ));
-  const head = ["Source", "Duplicates", "Conflicts"].map((name, index) => element("th", { scope: "col", ...(index > 0 && { class: "number" }) }, name));
-  byId("sources").replaceChildren(...(rows.length === 0 ? [] : [
-    element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)),
-  ]));
+  byId("sources").replaceChildren(...table(found));
 }
 
 function close() {
@@ -143,7 +132,7 @@ function again() {
 }
 
 function draw() {
-  const walking = body.contains(document.activeElement);
+  const walking = body.querySelector(":focus-visible") !== null;
   const still = paused || held || walking;
   setText(byId("pause"), paused ? "Go on" : "Pause");
   if (!still && waiting.length > 0) {
