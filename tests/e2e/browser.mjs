@@ -6,6 +6,9 @@ import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
+/** How long anything may take, in milliseconds, on a machine that does other things too. */
+const PATIENCE = 15_000;
+
 /** What a person has, by default. */
 const DESK = { viewport: { width: 1360, height: 900 } };
 
@@ -25,15 +28,15 @@ export class Browser {
     return browser;
   }
 
-  /** A page of the console, shown, and a list of what went wrong on it. */
+  /** A page that shows this address, and the list of what went wrong on it. */
   async open(url) {
     const page = await this.#context.newPage();
+    page.setDefaultTimeout(PATIENCE);
     const wrong = [];
-    const origin = new URL(url).origin;
     page.on("console", (message) => { if (["error", "warning"].includes(message.type())) wrong.push(`console: ${message.text()}`); });
     page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
     page.on("dialog", (dialog) => { wrong.push(`a dialog: ${dialog.message()}`); dialog.dismiss(); });
-    page.on("request", (request) => { if (new URL(request.url()).origin !== origin) wrong.push(`asked elsewhere: ${request.url()}`); });
+    page.on("request", (request) => { if (!isOurs(request, page)) wrong.push(`asked elsewhere: ${request.url()}`); });
     await page.addInitScript(() => {
       document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) => console.error(`policy: ${violatedDirective} ${blockedURI}`));
     });
@@ -45,4 +48,9 @@ export class Browser {
     await this.#context.close();
     await rm(this.#home, { recursive: true });
   }
+}
+
+/** A request for the page itself, or from it to where it came from. */
+function isOurs(request, page) {
+  return request.isNavigationRequest() || new URL(request.url()).origin === new URL(page.url()).origin;
 }

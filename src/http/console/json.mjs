@@ -54,7 +54,7 @@ export function indented(text) {
   const all = [...tokens(text)].map((token) => token.text);
   const pieces = [];
   let depth = 0;
-  const line = () => pieces.push([null, `\n${"  ".repeat(depth)}`]);
+  const line = () => pieces.push([null, `\n${"  ".repeat(Math.max(0, depth))}`]);
   all.forEach((token, index) => {
     const before = all[index - 1];
     const opened = before === "{" || before === "[";
