@@ -15,17 +15,16 @@ const take = (amount) => Array.from({ length: amount }, () => source.next().valu
 await log.publish(...take(4_000));
 
 const { page, wrong } = await browser.open(`${log.url}/?topic=payments`);
-const until = performance.now() + seconds * 1000;
-for (let step = 0; performance.now() < until; step += 1) {
-  await log.publish(...take(Math.round(14 + 8 * Math.sin(step / 40) + 6 * Math.sin(step / 7))));
-  await page.waitForTimeout(100);
+let shown = false;
+/** Waves of events, until the pictures are taken. */
+async function waves() {
+  for (let step = 0; !shown; step += 1) {
+    await log.publish(...take(Math.round(14 + 8 * Math.sin(step / 40) + 6 * Math.sin(step / 7))));
+    await page.waitForTimeout(100);
+  }
 }
-await page.locator("#publish-form [name=topic]").fill("orders");
-await page.locator("#publish-form button.main").click();
-await page.locator("#publish-form button.main").click();
-await page.locator("#verdict .duplicate").waitFor();
-await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
-await page.mouse.move(2, 2);
+const load = waves();
+await page.waitForTimeout(seconds * 1000);
 
 const dark = (on) => page.emulateMedia({ colorScheme: on ? "dark" : "light" });
 await dark(false);
@@ -35,6 +34,7 @@ await dark(true);
 await page.waitForTimeout(1_200);
 await page.screenshot({ path: `${docs}console-dark.png` });
 if (extra !== undefined) {
+  await fillForms();
   await page.locator("#tail button.open").first().click();
   await page.waitForTimeout(300);
   await page.screenshot({ path: `${extra}/event-dark.png` });
@@ -46,6 +46,18 @@ if (extra !== undefined) {
   await page.waitForTimeout(1_200);
   await page.screenshot({ path: `${extra}/phone.png`, fullPage: true });
 }
+shown = true;
+await load;
 await browser.close();
 await log.remove();
 if (wrong.length > 0) throw new Error(wrong.join("\n"));
+
+async function fillForms() {
+  await page.locator("#publish-form [name=topic]").fill("orders");
+  await page.locator("#publish-form button.main").click();
+  await page.locator("#verdict .accepted").waitFor();
+  await page.locator("#find-form [name=event_id]").fill("nothing");
+  await page.locator("#find-form button.main").click();
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.mouse.move(2, 2);
+}

@@ -27,7 +27,7 @@ export function chart(figure, lines, kind, show) {
   // A probe for each colour, since a canvas cannot read those of the style sheet.
   const probes = ["ink", "grid"].map((name) => place.appendChild(element("i", { class: `probe ${name}` })));
   const [ink, grid] = probes.map((probe) => styleOf(probe, "color"));
-  const axis = { stroke: ink, font: "11px system-ui, sans-serif", ticks: { show: false } };
+  const axis = { stroke: ink, font: `11px ${getComputedStyle(figure).fontFamily}`, ticks: { show: false } };
   const plot = new globalThis.uPlot(
     {
       width: 300,
