@@ -21,6 +21,7 @@ const MANY = 100;
 const TOPICS = 10_000;
 
 let beats = 0;
+let chosen = null;
 let stats = null;
 /** When the process started, in milliseconds. */
 let started = null;
@@ -80,8 +81,6 @@ function trouble(error) {
   }
 }
 
-let chosen = null;
-
 /** Chooses a topic, and says so in the address, so that it can be sent to somebody. */
 function choose(name) {
   if (name === null) return;
@@ -111,7 +110,11 @@ function colours() {
 
 colours();
 event.start();
-topics.start(choose);
+topics.start((name) => {
+  choose(name);
+  // On a phone the tail is below the list.
+  if (byId("topic").getBoundingClientRect().top > innerHeight * 0.8) byId("topic").scrollIntoView();
+});
 tail.start();
 find.start(async () => (await server.topics(TOPICS)).map(({ topic }) => topic));
 publish.start((topic) => { if (chosen === null) choose(topic); });
