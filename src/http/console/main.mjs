@@ -41,7 +41,8 @@ async function beat() {
 
 async function look() {
   const restarted = now.look(await server.metrics());
-  if (restarted || stats === null || beats % (stats.topics_total > MANY ? RARELY : 1) === 0) await survey();
+  if (restarted) stats = null;
+  if (stats === null || beats % (stats.topics_total > MANY ? RARELY : 1) === 0) await survey();
   beats += 1;
   await tail.refresh();
   if (started !== null) facts();
@@ -89,7 +90,7 @@ function choose(name) {
   address.searchParams.set("topic", name);
   history.replaceState(null, "", address);
   topics.mark(name);
-  tail.show(name).catch(trouble);
+  tail.show(name);
 }
 
 /** The colour scheme: that of the system, or the one that was chosen. */

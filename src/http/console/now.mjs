@@ -32,7 +32,10 @@ export function look(text) {
   };
   const before = looks.at(-1);
   const restarted = before !== undefined && (now.accepted < before.accepted || now.duplicates < before.duplicates);
-  if (restarted) looks = [];
+  if (restarted) {
+    looks = [];
+    stats = null;
+  }
   looks = [...looks.filter(({ time }) => now.time - time <= RECENT + 1), now];
   plot(restarted ? undefined : before, now);
   figures(now);

@@ -45,11 +45,11 @@ export function start() {
   // Rows do not move away under a mouse, nor under the keys of who walks through them.
   list.addEventListener("pointerenter", ({ pointerType }) => { held = pointerType === "mouse"; });
   list.addEventListener("pointerleave", () => { held = false; });
-  document.addEventListener("visibilitychange", () => (document.hidden ? close() : resume()));
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : begin()));
 }
 
 /** Follows this topic from its newest events on. */
-export async function show(name) {
+export function show(name) {
   close();
   topic = name;
   waiting = [];
@@ -64,8 +64,7 @@ export async function show(name) {
   byId("tail-empty").hidden = false;
   last = 0;
   facts(topics.find(name) ?? null);
-  await refresh();
-  if (topic === name) resume();
+  begin();
 }
 
 /** Reads anew what was counted in the topic. */
@@ -74,9 +73,9 @@ export async function refresh() {
   const name = topic;
   const answer = (await server.topic(name)) ?? topics.find(name) ?? null;
   if (topic !== name) return;
-  if (last === 0 && answer !== null) last = Math.max(0, answer.last_seq - SHOWN);
-  // Another store has taken the place of the one before: its events are behind what we have.
-  if (answer !== null && stream === null && answer.last_seq < last) last = Math.max(0, answer.last_seq - SHOWN);
+  // Begin with the newest; and so anew where another store has taken the place of the one before, whose seqs are smaller.
+  const end = answer?.last_seq ?? 0;
+  if (last === 0 || (stream === null && end < last)) last = Math.max(0, end - SHOWN);
   facts(answer);
 }
 
@@ -105,6 +104,17 @@ function close() {
   stream = null;
 }
 
+/** Follows the topic from where we are, which only the server knows at first. */
+async function begin() {
+  const name = topic;
+  try {
+    await refresh();
+    if (topic === name) resume();
+  } catch {
+    if (topic === name) again();
+  }
+}
+
 function resume() {
   if (topic === null || stream !== null || document.hidden) return;
   clearTimeout(retry);
@@ -125,10 +135,7 @@ function resume() {
 /** Comes again after a moment, at the place where the stream ended. */
 function again() {
   close();
-  retry = setTimeout(async () => {
-    await refresh().catch(() => {});
-    resume();
-  }, AGAIN);
+  retry = setTimeout(begin, AGAIN);
 }
 
 function draw() {
