@@ -33,6 +33,14 @@ parts *arguments:
 instructions:
     .ci/instructions
 
+# The console in a headless browser.
+e2e *arguments:
+    .ci/e2e {{arguments}}
+
+# The pictures of the console in docs.
+screenshots:
+    .ci/screenshots
+
 # Everything that a change must pass.
 ci:
     .ci/run

@@ -1,6 +1,7 @@
 //! The HTTP server: one handler for each path of the contract, over a reader and the pipeline.
 
 mod body;
+mod console;
 mod events;
 mod failure;
 mod follow;
@@ -50,7 +51,8 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/health/ready", observe::ready))
         .service(get("/metrics", observe::metrics))
         .service(get("/openapi.json", openapi::document))
-        .service(get("/", openapi::to_page))
+        .service(get("/", console::page))
+        .service(get("/console/{file:.*}", console::part))
         .service(get("/docs", openapi::to_page))
         .service(get("/docs/{file:.*}", openapi::page))
         .default_service(web::to(not_found));

@@ -58,7 +58,7 @@ pub(super) async fn document() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(DOCUMENT.as_str())
 }
 
-/// `GET /` and `GET /docs`
+/// `GET /docs`
 pub(super) async fn to_page() -> HttpResponse {
     HttpResponse::TemporaryRedirect().insert_header((LOCATION, "/docs/")).finish()
 }

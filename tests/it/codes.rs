@@ -130,6 +130,8 @@ async fn a_method_that_a_path_does_not_know_is_answered_with_those_it_knows() {
         ("/health/ready", "GET, HEAD"),
         ("/metrics", "GET, HEAD"),
         ("/openapi.json", "GET, HEAD"),
+        ("/", "GET, HEAD"),
+        ("/console/base.css", "GET, HEAD"),
     ] {
         let answer = log.send(log.request(Method::PUT, path), "").await;
         answer.problem(Code::MethodNotAllowed);

@@ -16,6 +16,8 @@ mod concurrency;
 #[cfg(test)]
 mod configuring;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod counters;
 #[cfg(test)]
 mod crash;

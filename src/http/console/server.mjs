@@ -1,0 +1,115 @@
+// What the console asks the server. Addresses are relative to the page, so that it also works behind a proxy's prefix.
+
+import { event, eventsOf } from "./json.mjs";
+
+/** How long an answer may take, in milliseconds. */
+const PATIENCE = 10_000;
+
+/** The most topics of one page, and the most keys of one lookup that are asked for. */
+const PAGE = 1_000;
+
+/** An answer that is a problem document. */
+export class Problem extends Error {
+  constructor(document) {
+    super(document.detail ?? document.title);
+    Object.assign(this, { title: document.title, status: document.status, code: document.code, errors: document.errors ?? [] });
+  }
+}
+
+/** There was no answer. */
+export class NoAnswer extends Error {}
+
+async function ask(path, options = {}) {
+  let response;
+  let text;
+  try {
+    response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE), ...options });
+    text = await response.text();
+  } catch {
+    throw new NoAnswer("the server does not answer");
+  }
+  if (response.ok) return text;
+  throw new Problem(problemOf(text) ?? { title: "Unexpected answer", status: response.status, code: "unknown", detail: text.slice(0, 200) });
+}
+
+/** A problem document; null where it is none, from a proxy for instance. */
+function problemOf(text) {
+  try {
+    const document = JSON.parse(text);
+    return typeof document?.code === "string" ? document : null;
+  } catch {
+    return null;
+  }
+}
+
+const send = (path, body) => ask(path, { method: "POST", headers: { "content-type": "application/json" }, body });
+const encode = encodeURIComponent;
+const query = (parameters) => new URLSearchParams(parameters).toString();
+
+export const metrics = () => ask("metrics");
+export const stats = async () => JSON.parse(await ask("stats"));
+export const ready = () => ask("health/ready");
+
+/** All topics by name, up to this many. */
+export async function topics(most) {
+  const found = [];
+  for (let after; found.length < most;) {
+    const page = JSON.parse(await ask(`topics?${query({ limit: PAGE, ...(after !== undefined && { after }) })}`));
+    found.push(...page.topics);
+    if (page.topics.length < PAGE) break;
+    after = page.next_after;
+  }
+  return found.slice(0, most);
+}
+
+/** A browser takes these for steps in the path, in whatever way they are written, so they cannot be asked for there. */
+const isStep = (segment) => segment === "." || segment === "..";
+
+/** One topic; null where it has no event, or its name cannot stand in a path. */
+export async function topic(name) {
+  if (isStep(name)) return null;
+  return orNull("topic_not_found", async () => JSON.parse(await ask(`topics/${encode(name)}`)));
+}
+
+export const eventPath = (name, id) => (isStep(name) || isStep(id) ? null : `events/${encode(name)}/${encode(id)}`);
+
+/** One event; null where there is none. */
+export async function eventOf(name, id) {
+  const path = eventPath(name, id);
+  if (path !== null) return orNull("event_not_found", async () => event(await ask(path)));
+  const [found] = await lookup([{ topic: name, event_id: id }]);
+  return found === null ? null : (await page(name, found.seq - 1, 1))[0];
+}
+
+/** Some events of a topic behind this seq. */
+async function page(name, after, limit) {
+  return eventsOf(await ask(`events?${query({ topic: name, after, limit })}`)).map(event);
+}
+
+/** Where and when events with these keys were stored: `{seq, received_at}` or null for each. */
+export async function lookup(keys) {
+  const found = [];
+  for (let at = 0; at < keys.length; at += PAGE) {
+    found.push(...JSON.parse(await send("events/lookup", JSON.stringify(keys.slice(at, at + PAGE)))));
+  }
+  return found;
+}
+
+/** Publishes one event, whose payload is sent as it was written. The verdict is that of the server. */
+export async function publish({ payload, ...texts }) {
+  const written = Object.entries(texts).map(([name, text]) => `${JSON.stringify(name)}:${JSON.stringify(text)}`);
+  const answer = JSON.parse(await send("publish", `{${written.join(",")},"payload":${payload}\n}`));
+  return answer.results[0];
+}
+
+/** The stream of a topic's events behind this seq: stored ones, then new ones. */
+export const follow = (name, after) => new EventSource(`events?${query({ topic: name, after })}`);
+
+async function orNull(code, read) {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof Problem && error.code === code) return null;
+    throw error;
+  }
+}
