@@ -2,7 +2,11 @@
 
 mod faults;
 mod histories;
+mod models;
 mod news;
+mod on_file;
+mod panics;
+pub(super) mod scheduled;
 mod scripted;
 
 use std::future::poll_fn;
@@ -38,7 +42,11 @@ struct Started {
 }
 
 fn start(settings: &Settings) -> Started {
-    let (store, metrics) = (ScriptedStore::new(), Arc::new(Metrics::new()));
+    start_on(settings, ScriptedStore::new())
+}
+
+fn start_on(settings: &Settings, store: ScriptedStore) -> Started {
+    let metrics = Arc::new(Metrics::new());
     let pipeline = Pipeline::start(settings, Arc::new(store.clone()), Arc::clone(&metrics)).unwrap();
     Started { pipeline, store, metrics }
 }
@@ -47,11 +55,15 @@ fn event(topic: &str, event_id: &str, payload: &str) -> Event {
     Event::pack(Parts { topic, event_id, timestamp: "2026-01-01 00:00:00", source: "test", payload })
 }
 
+async fn publish(pipeline: &Pipeline, events: Vec<Event>) -> Result<Vec<Verdict>, PublishError> {
+    let mut permit = pipeline.budget().permit();
+    permit.charge_events(events.len())?;
+    pipeline.publish(events, permit).await
+}
+
 impl Started {
     async fn publish(&self, events: Vec<Event>) -> Result<Vec<Verdict>, PublishError> {
-        let mut permit = self.pipeline.budget().permit();
-        permit.charge_events(events.len())?;
-        self.pipeline.publish(events, permit).await
+        publish(&self.pipeline, events).await
     }
 
     async fn publish_one(&self, topic: &str, event_id: &str) -> Result<Verdict, PublishError> {
