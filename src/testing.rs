@@ -31,36 +31,49 @@ pub(crate) enum Moment {
     Learn,
 }
 
-struct Armed {
+impl Moment {
+    /// The first moment of whatever the same thread takes up next: whoever panicked at this one is gone by then.
+    fn next(self) -> Self {
+        match self {
+            Self::Share | Self::Decide => self,
+            Self::Commit | Self::Settle | Self::Write | Self::Learn => Self::Commit,
+        }
+    }
+}
+
+/// What a thread is told to do.
+struct Order {
     at: Moment,
     passes: usize,
-    struck: UnboundedSender<Instant>,
+    tell: UnboundedSender<Instant>,
+    is_struck: bool,
 }
 
 thread_local! {
-    static ARMED: RefCell<Option<Armed>> = const { RefCell::new(None) };
+    static ORDER: RefCell<Option<Order>> = const { RefCell::new(None) };
 }
 
-/// Lets this thread panic, once, after it has passed the moment so many times; `struck` is told just before.
-pub(crate) fn arm(at: Moment, passes: usize, struck: UnboundedSender<Instant>) {
-    ARMED.set(Some(Armed { at, passes, struck }));
+/// Lets this thread panic, once, after it has passed the moment so many times. It tells when: just before, and when it
+/// has taken up something else.
+pub(crate) fn arm(at: Moment, passes: usize, tell: UnboundedSender<Instant>) {
+    ORDER.set(Some(Order { at, passes, tell, is_struck: false }));
 }
 
 /// Panics where this thread was told to.
 pub(crate) fn pass(moment: Moment) {
-    let due = ARMED.with_borrow_mut(|slot| {
-        let armed = slot.as_mut().filter(|armed| armed.at == moment)?;
-        match armed.passes.checked_sub(1) {
-            Some(left) => {
-                armed.passes = left;
-                None
-            }
-            None => slot.take(),
+    let strikes = ORDER.with_borrow_mut(|slot| {
+        let Some(order) = slot.as_mut().filter(|order| order.at == moment) else { return false };
+        if order.passes > 0 {
+            order.passes -= 1;
+            return false;
         }
+        order.tell.send(Instant::now()).unwrap();
+        if order.is_struck {
+            *slot = None;
+            return false;
+        }
+        (order.at, order.is_struck) = (moment.next(), true);
+        true
     });
-    if let Some(Armed { struck, .. }) = due {
-        // Nobody may listen any more.
-        let _ = struck.send(Instant::now());
-        panic!("on purpose: {moment:?}");
-    }
+    assert!(!strikes, "on purpose: {moment:?}");
 }

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::on_file::{PATIENCE, end, once_free, open, settings_for};
@@ -38,7 +38,7 @@ const MOMENTS: [Moment; 6] =
     [Moment::Share, Moment::Decide, Moment::Commit, Moment::Settle, Moment::Write, Moment::Learn];
 
 /// Requests that are on their way at once.
-const PRODUCERS: usize = 12;
+const PRODUCERS: usize = 8;
 
 /// Consumers of which one dies: fewer than there are lanes, so that they are retired and waited for all the time, or
 /// enough of them, so that it is missed.
@@ -75,30 +75,18 @@ impl Running {
         Self { pipeline, metrics }
     }
 
-    /// Does something on a thread of the pipeline: those of the shards come first, then the writer's.
-    fn on_thread(&self, number: usize, act: impl FnOnce() + Send + 'static) {
-        assert!(self.pipeline.0.threads.lock().unwrap()[number].spawn_fn(act));
-    }
-
     /// Lets a thread panic at a moment, after it has passed it so many times.
     async fn strike(&self, at: Moment, shard: usize, passes: usize) -> Window {
+        // The threads of the shards come first, then the writer's.
         let shards = self.pipeline.shards();
         let thread = match at {
             Moment::Share => 0,
             Moment::Decide => shard % shards,
             Moment::Commit | Moment::Settle | Moment::Write | Moment::Learn => shards,
         };
-        let (struck, mut strikes) = mpsc::unbounded_channel();
-        self.on_thread(thread, move || arm(at, passes, struck));
-        let from = strikes.recv().await.unwrap();
-        // Each thread says so when it takes up something new: what panicked is gone by then.
-        let all = join_all((0..=shards).map(|number| {
-            let (done, said) = oneshot::channel();
-            self.on_thread(number, move || done.send(()).unwrap());
-            said
-        }));
-        assert!(all.await.iter().all(Result::is_ok));
-        Window { from, to: Instant::now() }
+        let (tell, mut told) = mpsc::unbounded_channel();
+        assert!(self.pipeline.0.threads.lock().unwrap()[thread].spawn_fn(move || arm(at, passes, tell)));
+        Window { from: told.recv().await.unwrap(), to: told.recv().await.unwrap() }
     }
 
     fn restarts(&self, actor: &'static str) -> u64 {
@@ -127,11 +115,12 @@ impl<'a> Load<'a> {
         Self { pipeline, stopped: Cell::new(false), answered: Cell::new(0), moved: Notify::new() }
     }
 
-    /// Sends by a plan, one request after the other, until it is told to stop.
+    /// Sends by a plan, one request after the other, and again what has failed, until it is told to stop.
     async fn produce(&self, mut plan: Plan) -> Vec<Request> {
         let mut requests = Vec::new();
+        let mut failed = None;
         while !self.stopped.get() {
-            let batch = plan.batch();
+            let batch = failed.take().unwrap_or_else(|| plan.batch());
             let events = batch.iter().map(|(topic, id, payload)| event(topic, id, payload)).collect();
             let sent = Instant::now();
             let outcome = if plan.hangs_up() {
@@ -147,7 +136,10 @@ impl<'a> Load<'a> {
                     self.moved.notify_waiters();
                     (Some(verdicts.into_iter()), None)
                 }
-                Some(Err(error)) => (None, Some(error)),
+                Some(Err(error)) => {
+                    failed = Some(batch.clone());
+                    (None, Some(error))
+                }
                 None => (None, None),
             };
             let attempt = |(topic, id, payload)| {
@@ -235,7 +227,7 @@ impl Case {
     ///
     /// invariant 5: a request fails only if it was on its way while something died.
     async fn panic(&mut self, log: &Running, at: Moment) {
-        let (before, shard) = (self.rng.usize(1..20), self.rng.usize(..8));
+        let (before, shard) = (self.rng.usize(1..10), self.rng.usize(..8));
         // Of some moments there is one an event, of others one a request or a group.
         let passes = match at {
             Moment::Decide | Moment::Settle | Moment::Write => self.rng.usize(..200),
