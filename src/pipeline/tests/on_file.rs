@@ -38,7 +38,9 @@ pub(super) async fn once_free<T>(open: impl Fn() -> Result<T, StoreError>) -> T 
 /// Ends all threads of a pipeline at once, whatever they hold.
 pub(super) async fn end(pipeline: &Pipeline) {
     let threads = std::mem::take(&mut *pipeline.0.threads.lock().unwrap());
-    threads.iter().for_each(|thread| assert!(thread.stop()));
+    for thread in &threads {
+        assert!(thread.stop());
+    }
     let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
     assert!(joined.await.unwrap());
 }
