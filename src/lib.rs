@@ -39,3 +39,5 @@ pub mod metrics;
 pub mod pipeline;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

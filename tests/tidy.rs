@@ -175,17 +175,54 @@ fn exists(path: &Path) -> bool {
     ["", "src", "docs"].iter().any(|folder| root().join(folder).join(path).exists())
 }
 
+/// Whether a source text names an invariant: `invariant 3:`, or within `invariants 1, 3 and 5 to 7:`.
+fn names_invariant(source: &str, number: u8) -> bool {
+    let heads = source.split("invariant").skip(1).filter_map(|rest| Some(rest.split_once(':')?.0));
+    heads.into_iter().any(|head| {
+        let mut words = head.split([' ', ',']).filter(|word| !["", "s", "and"].contains(word));
+        let mut last = None;
+        while let Some(word) = words.next() {
+            let to = if word == "to" { words.next() } else { Some(word) };
+            let Some(to) = to.and_then(|to| to.parse::<u8>().ok()) else { return false };
+            if number == to || (word == "to" && last.is_some_and(|from| (from..to).contains(&number))) {
+                return true;
+            }
+            last = Some(to);
+        }
+        false
+    })
+}
+
 #[test]
 fn invariants_have_numbers_that_code_and_tests_name() {
     let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
-    let all: String =
-        files("src", &["rs"]).into_values().chain(files("tests", &["rs"]).into_values()).collect();
-    let code: String = program().into_values().collect();
+    let (code, mut sources) = (program(), files("src", &["rs"]));
+    sources.append(&mut files("tests", &["rs"]));
     for number in 1..=10 {
-        let name = format!("invariant {number}:");
-        assert!(document.contains(&format!("**{number}.")), "docs/ARCHITECTURE.md lacks invariant {number}");
-        let in_code = code.matches(&name).count();
-        assert!(in_code >= 1, "no code that keeps it names {name}");
-        assert!(all.matches(&name).count() > in_code, "no test names {name}");
+        let found =
+            document.split_once(&format!("**{number}.**")).and_then(|(_, rest)| rest.split_once("Kept by "));
+        let line = found.and_then(|(_, rest)| rest.split_once(".\n")).unwrap_or_else(|| {
+            panic!("docs/ARCHITECTURE.md does not say by what invariant {number} is kept")
+        });
+        let (kept, shown) = line.0.split_once("; shown by ").unwrap();
+        for (named, is_code) in [(kept, true), (shown, false)] {
+            let paths: Vec<_> = named.split('`').skip(1).step_by(2).collect();
+            assert!(!paths.is_empty(), "invariant {number}: no file after {named:?}");
+            for path in paths {
+                let source = if is_code { code.get(path) } else { sources.get(path) };
+                assert!(
+                    source.is_some_and(|source| names_invariant(source, number)),
+                    "{path} does not name invariant {number}"
+                );
+                assert!(is_code || !code.contains_key(path), "{path} shows nothing: it is no test");
+            }
+        }
     }
+}
+
+#[test]
+fn an_invariant_is_named_alone_or_in_a_row() {
+    let source = "// invariants 1 to 3 and 6: so.\n// invariant 9: more. An invariant to keep: 8.";
+    let named: Vec<_> = (1..=10).filter(|number| names_invariant(source, *number)).collect();
+    assert_eq!(named, [1, 2, 3, 6, 9]);
 }

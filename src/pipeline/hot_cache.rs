@@ -6,15 +6,21 @@
 //! invariant 7: it learns only durable verdicts, so that it may forget but never invents.
 
 use std::collections::VecDeque;
+#[cfg(not(test))]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use dashmap::{DashMap, Entry};
-use foldhash::fast::RandomState;
+#[cfg(not(test))]
+use dashmap::DashMap;
+use dashmap::Entry;
+use foldhash::fast::FixedState;
 use siphasher::sip128::SipHasher13;
 use uuid::Uuid;
 
 use super::reply::Reply;
+#[cfg(test)]
+use super::tests::scheduled::{DashMap, Mutex};
 use crate::domain::{Event, Verdict};
 
 /// A key as a keyed hash of 128 bits, and a payload as one of 64: nobody can aim at a collision, and among the
@@ -62,7 +68,8 @@ const LOCKS: usize = 4;
 
 /// The hot cache of one lane: its consumer asks, the writer settles.
 pub(super) struct HotCache {
-    states: DashMap<u128, State, RandomState>,
+    /// By keys that are hashes with a secret already: to hash them once more needs none.
+    states: DashMap<u128, State, FixedState>,
     /// The stored keys, the oldest first.
     stored: Mutex<VecDeque<u128>>,
     capacity: usize,
@@ -71,7 +78,12 @@ pub(super) struct HotCache {
 
 impl Hasher {
     pub(super) fn new() -> Self {
-        Self(SipHasher13::new_with_key(Uuid::new_v4().as_bytes()))
+        Self::of(Uuid::new_v4().as_bytes())
+    }
+
+    /// With this secret.
+    pub(super) fn of(secret: &[u8; 16]) -> Self {
+        Self(SipHasher13::new_with_key(secret))
     }
 
     pub(super) fn key(&self, event: &Event) -> Key {
@@ -103,7 +115,7 @@ impl Room {
 impl HotCache {
     /// A cache of up to `capacity` stored keys, as far as there is room; 0 switches it off.
     pub(super) fn new(capacity: usize, room: Arc<Room>) -> Self {
-        let states = DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), LOCKS);
+        let states = DashMap::with_capacity_and_hasher_and_shard_amount(0, FixedState::default(), LOCKS);
         Self { states, stored: Mutex::default(), capacity, room }
     }
 

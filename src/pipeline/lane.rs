@@ -9,6 +9,8 @@ use super::reply::Reply;
 use crate::domain::{Counts, Event, Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::store::{Batch, Tally};
+#[cfg(test)]
+use crate::testing::{Moment, pass};
 
 /// What all lanes share.
 #[derive(Clone)]
@@ -56,6 +58,8 @@ impl Lane {
         let mut part = Part { passed, lane: Arc::clone(self), reply: reply.clone() };
         let (mut rest, mut decided) = (Vec::with_capacity(events.len()), Vec::new());
         for (event, index) in events.into_iter().zip(indexes) {
+            #[cfg(test)]
+            pass(Moment::Decide);
             let key = self.shared.hasher.key(&event);
             let marked = match self.cache.ask(key, || Waiter { reply: reply.clone(), index }) {
                 Known::Stored(verdict) => {
@@ -121,6 +125,8 @@ impl Part {
         let mut decided = Vec::with_capacity(verdicts.len());
         // An event is taken out when it is settled, so that whatever is left is failed when this is dropped.
         for (event, verdict) in events.iter().zip(verdicts).rev() {
+            #[cfg(test)]
+            pass(Moment::Settle);
             let Some(PassedEvent { index, key, marked }) = self.passed.pop() else { break };
             report_repeat(&self.reply, event, *verdict);
             decided.push((index, *verdict));

@@ -20,6 +20,8 @@ use super::undecided::Undecided;
 use super::writer::WriterActor;
 use crate::config::Settings;
 use crate::domain::{Event, Topic};
+#[cfg(test)]
+use crate::testing::{Moment, pass};
 
 /// How often idle consumers are looked for.
 const ROUND: Duration = Duration::from_millis(250);
@@ -90,10 +92,14 @@ impl Router {
             }
         }
         for (consumer, work) in of_shards.into_iter().flatten() {
+            #[cfg(test)]
+            pass(Moment::Share);
             consumer.do_send(work);
         }
         // Only now, because to start consumers may retire those that were found.
         for (id, share) in without_consumer {
+            #[cfg(test)]
+            pass(Moment::Share);
             // Looked for again: a lane that waits already may just have been started before another one.
             if let Some(Member { address, lane, .. }) = self.find(&id, now) {
                 address.do_send(Consume { shares: vec![(lane, share)], undecided: undecided.clone() });

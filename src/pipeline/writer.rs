@@ -13,6 +13,8 @@ use super::lane::Part;
 use super::messages::{Append, Close, Commit};
 use crate::domain::{Topic, Verdict};
 use crate::store::{Batch, News, StoreError};
+#[cfg(test)]
+use crate::testing::{Moment, pass};
 
 /// How often counts that wait in memory are stored and a failed store is tried again: half of the second by
 /// which the contract lets persistent duplicate counts lag.
@@ -42,6 +44,8 @@ impl WriterActor {
     fn commit_next_group(&mut self) {
         let (batches, parts) = self.pending.next_group();
         let group: Vec<_> = batches.iter().collect();
+        #[cfg(test)]
+        pass(Moment::Commit);
         let outcomes = self.committer.commit(&group);
         debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
         let fresh = if self.news.anybody_listens() { fresh(&batches, &outcomes) } else { Vec::new() };

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use super::scripted::Fault;
-use super::{Started, event, settings, start};
-use crate::domain::{Event, Verdict};
-use crate::store::{Batch, Engine, MemoryStore};
+use super::on_file::{end, open, settings_for};
+use super::scripted::{Fault, ScriptedStore};
+use super::{Started, event, settings, start, start_on};
+use crate::config::Settings;
+use crate::domain::{Event, StoredEvent, Topic, Verdict};
+use crate::store::{Batch, Engine, MemoryStore, Order, PageQuery};
 
 const PAYLOADS: [&str; 3] = [r#"{"n":1}"#, r#"{"n":1.0}"#, r#"{"n":2}"#];
 
@@ -29,7 +31,7 @@ fn events(sent: &Sent) -> Vec<Event> {
 fn expected(oracle: &MemoryStore, sent: &Sent) -> Vec<Verdict> {
     let mut writer = oracle.open_writer().unwrap();
     let mut append = |event: Event| {
-        let batch = Batch { topic: crate::domain::Topic::parse(event.topic()).unwrap(), events: vec![event] };
+        let batch = Batch { topic: Topic::parse(event.topic()).unwrap(), events: vec![event] };
         writer.append(&[&batch], jiff::Timestamp::UNIX_EPOCH).unwrap().concat()
     };
     events(sent).into_iter().flat_map(&mut append).collect()
@@ -69,7 +71,7 @@ async fn all_at_once(log: &Started, requests: &[Sent]) -> Result<(), TestCaseErr
     }
     prop_assert!(accepted.values().all(|times| *times <= 1), "{:?}", accepted);
     for ((topic, id), seq) in seqs {
-        let topic = crate::domain::Topic::parse(&format!("topic {topic}")).unwrap();
+        let topic = Topic::parse(&format!("topic {topic}")).unwrap();
         let stored =
             log.store.reader().event(crate::store::Key { topic, event_id: id.to_string() }).await.unwrap();
         prop_assert_eq!(stored.map(|stored| stored.seq), Some(seq));
@@ -78,7 +80,70 @@ async fn all_at_once(log: &Started, requests: &[Sent]) -> Result<(), TestCaseErr
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![Just(Fault::Failed), Just(Fault::UnknownStored), Just(Fault::UnknownLost), Just(Fault::Panic)]
+    let faults = [Fault::Failed, Fault::UnknownStored, Fault::UnknownLost, Fault::Panic, Fault::PanicStored];
+    prop::sample::select(faults.to_vec())
+}
+
+/// What happens to a log on a file.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A request, of which the commit, if it needs one, may fail.
+    Publish(Sent, Option<Fault>),
+    /// A clean stop and a start.
+    Restart,
+    /// An end without a stop, and a start.
+    End,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let publish = (request(), prop::option::weighted(0.3, fault()))
+        .prop_map(|(sent, fault)| Step::Publish(sent, fault));
+    prop::collection::vec(prop_oneof![6 => publish, 1 => Just(Step::Restart), 1 => Just(Step::End)], 1..16)
+}
+
+/// Takes every step, and compares each answer and all that is stored with what the memory engine says.
+async fn on_a_file(settings: &Settings, steps: &[Step]) -> Result<(), TestCaseError> {
+    let oracle = MemoryStore::new(None);
+    let mut log = start_on(settings, ScriptedStore::over(open(settings).await));
+    for step in steps {
+        match step {
+            Step::Publish(sent, fault) => {
+                log.store.fail_next(fault.as_slice());
+                let verdicts = log.publish(events(sent)).await;
+                let is_met = log.store.heal() < fault.as_slice().len();
+                prop_assert_eq!(verdicts.is_err(), is_met, "{:?} {:?}", step, verdicts);
+                let is_stored = matches!(fault, Some(Fault::UnknownStored | Fault::PanicStored));
+                if !is_met {
+                    prop_assert_eq!(verdicts, Ok(expected(&oracle, sent)));
+                } else if is_stored {
+                    expected(&oracle, sent);
+                }
+            }
+            Step::Restart | Step::End => {
+                match step {
+                    Step::Restart => log.pipeline.stop().await,
+                    _ => end(&log.pipeline).await,
+                }
+                drop(log);
+                log = start_on(settings, ScriptedStore::over(open(settings).await));
+            }
+        }
+        for topic in 0..3 {
+            let (found, right) = (stored(&log.store, topic).await, stored(&oracle, topic).await);
+            prop_assert_eq!(found, right, "after {:?}", step);
+        }
+    }
+    log.pipeline.stop().await;
+    Ok(())
+}
+
+/// The seqs, ids and payloads of a topic.
+async fn stored(engine: &dyn Engine, topic: u8) -> Vec<(u64, String, String)> {
+    let topic = Topic::parse(&format!("topic {topic}")).unwrap();
+    let query = PageQuery { topic, first: 1, last: u64::MAX, limit: 99, order: Order::Ascending };
+    let page = engine.reader().page(query).await.unwrap();
+    let parts = |at: &StoredEvent| (at.seq, at.event.event_id().to_owned(), at.event.payload().to_owned());
+    page.iter().map(parts).collect()
 }
 
 proptest! {
@@ -116,5 +181,18 @@ proptest! {
             log.pipeline.stop().await;
             result
         })?;
+    }
+
+    // invariant 3: and invariant 5: over faults, stops and ends, with caches that forget and an index that is sealed all
+    // the time.
+    #[test]
+    fn any_history_on_a_file_is_that_of_the_simplest_store(
+        steps in steps(), keys in 0..6_usize, consumers in 1..4_usize,
+    ) {
+        let home = tempfile::tempdir().unwrap();
+        let mut settings = settings_for(&home);
+        (settings.cache.keys, settings.cache.keys_per_topic) = (keys, 3);
+        (settings.router.consumers, settings.store.seal_keys) = (consumers, 10);
+        run(on_a_file(&settings, &steps))?;
     }
 }

@@ -2,13 +2,17 @@
 
 mod faults;
 mod histories;
+mod models;
 mod news;
+mod on_file;
+mod panics;
+pub(super) mod scheduled;
 mod scripted;
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -38,7 +42,11 @@ struct Started {
 }
 
 fn start(settings: &Settings) -> Started {
-    let (store, metrics) = (ScriptedStore::new(), Arc::new(Metrics::new()));
+    start_on(settings, ScriptedStore::new())
+}
+
+fn start_on(settings: &Settings, store: ScriptedStore) -> Started {
+    let metrics = Arc::new(Metrics::new());
     let pipeline = Pipeline::start(settings, Arc::new(store.clone()), Arc::clone(&metrics)).unwrap();
     Started { pipeline, store, metrics }
 }
@@ -47,11 +55,15 @@ fn event(topic: &str, event_id: &str, payload: &str) -> Event {
     Event::pack(Parts { topic, event_id, timestamp: "2026-01-01 00:00:00", source: "test", payload })
 }
 
+async fn publish(pipeline: &Pipeline, events: Vec<Event>) -> Result<Vec<Verdict>, PublishError> {
+    let mut permit = pipeline.budget().permit();
+    permit.charge_events(events.len())?;
+    pipeline.publish(events, permit).await
+}
+
 impl Started {
     async fn publish(&self, events: Vec<Event>) -> Result<Vec<Verdict>, PublishError> {
-        let mut permit = self.pipeline.budget().permit();
-        permit.charge_events(events.len())?;
-        self.pipeline.publish(events, permit).await
+        publish(&self.pipeline, events).await
     }
 
     async fn publish_one(&self, topic: &str, event_id: &str) -> Result<Verdict, PublishError> {
@@ -256,6 +268,52 @@ impl Handler<Hold> for Consumer {
     fn handle(&mut self, Hold(until): Hold, _: &mut Self::Context) {
         let _ = until.recv();
     }
+}
+
+/// Keeps a consumer busy after it has looked into its mailbox, and before it looks whether anybody holds its address.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct HoldLate {
+    begun: Sender<()>,
+    until: Receiver<()>,
+}
+
+impl Handler<HoldLate> for Consumer {
+    type Result = ();
+
+    fn handle(&mut self, HoldLate { begun, until }: HoldLate, context: &mut Self::Context) {
+        let hold = async move {
+            begun.send(()).unwrap();
+            let _ = until.recv();
+        };
+        context.spawn(hold.into_actor(self));
+    }
+}
+
+// invariant 5: to retire is no fault, also where a request comes between the last look into the mailbox and the end.
+#[actix::test]
+async fn a_consumer_that_is_retired_while_a_request_is_on_its_way_serves_it() {
+    let mut settings = settings();
+    settings.router.consumers = 1;
+    let log = start(&settings);
+    assert_eq!(log.publish_one("a", "1").await, Ok(accepted(1)));
+    let router = log.pipeline.0.router.address();
+    let (let_go, until) = mpsc::channel();
+    let (begun, has_begun) = mpsc::channel();
+    let mut hold = Some(HoldLate { begun, until });
+    router.do_send(WithConsumers(Box::new(move |consumer| {
+        hold.take().into_iter().for_each(|hold| consumer.do_send(hold));
+    })));
+    has_begun.recv().unwrap();
+    let mut on_its_way = Box::pin(log.publish_one("a", "2"));
+    assert!(is_pending(&mut on_its_way).await);
+    // There is room for one consumer, so that this retires the other one.
+    let mut next = Box::pin(log.publish_one("b", "1"));
+    assert!(is_pending(&mut next).await);
+    router.send(WithConsumers(Box::new(|_| panic!("it is not retired")))).await.unwrap();
+    drop(let_go);
+    assert_eq!(tokio::join!(on_its_way, next), (Ok(accepted(2)), Ok(accepted(1))));
+    log.pipeline.stop().await;
 }
 
 async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {

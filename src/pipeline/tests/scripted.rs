@@ -1,4 +1,4 @@
-//! A store that fails as a test tells it to, on top of the memory engine.
+//! A store that fails as a test tells it to, on top of another one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,14 +21,16 @@ pub(super) enum Fault {
     UnknownLost,
     /// The writer panics before it stores anything.
     Panic,
+    /// The writer panics when everything is stored.
+    PanicStored,
     /// It is stored, a little later.
     Slow,
 }
 
-/// A memory engine with faults in a row, and a gate before every append.
+/// An engine with faults in a row, and a gate before every append.
 #[derive(Clone)]
 pub(super) struct ScriptedStore {
-    inner: MemoryStore,
+    inner: Arc<dyn Engine>,
     script: Arc<Script>,
 }
 
@@ -45,13 +47,24 @@ struct Script {
 }
 
 impl ScriptedStore {
+    /// On the memory engine.
     pub(super) fn new() -> Self {
-        Self { inner: MemoryStore::new(None), script: Arc::default() }
+        Self::over(Arc::new(MemoryStore::new(None)))
+    }
+
+    /// On this engine.
+    pub(super) fn over(inner: Arc<dyn Engine>) -> Self {
+        Self { inner, script: Arc::default() }
     }
 
     /// The next appends fail like this, one after the other.
     pub(super) fn fail_next(&self, faults: &[Fault]) {
         self.script.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Forgets the faults that nothing has met, and gives how many they are.
+    pub(super) fn heal(&self) -> usize {
+        std::mem::take(&mut *self.script.faults.lock().unwrap()).len()
     }
 
     /// Every group with this topic in it fails as damaged.
@@ -96,13 +109,15 @@ impl ScriptedStore {
             groups = self.script.moved.wait(groups).unwrap();
         }
     }
+}
 
+impl Script {
     fn pass_gate(&self, batches: usize) {
-        self.script.groups.lock().unwrap().push(batches);
-        self.script.moved.notify_all();
-        let mut closed = self.script.closed.lock().unwrap();
+        self.groups.lock().unwrap().push(batches);
+        self.moved.notify_all();
+        let mut closed = self.closed.lock().unwrap();
         while *closed {
-            closed = self.script.moved.wait(closed).unwrap();
+            closed = self.moved.wait(closed).unwrap();
         }
     }
 }
@@ -114,8 +129,8 @@ impl Engine for ScriptedStore {
 
     fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
         self.script.opened.fetch_add(1, Ordering::SeqCst);
-        drop(self.inner.open_writer()?);
-        Ok(Box::new(self.clone()))
+        let inner = self.inner.open_writer()?;
+        Ok(Box::new(ScriptedWriter { inner, script: Arc::clone(&self.script) }))
     }
 
     fn tally(&self) -> Arc<Tally> {
@@ -131,10 +146,15 @@ impl Engine for ScriptedStore {
     }
 }
 
-impl Writer for ScriptedStore {
+struct ScriptedWriter {
+    inner: Box<dyn Writer>,
+    script: Arc<Script>,
+}
+
+impl Writer for ScriptedWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
         self.script.topics.lock().unwrap().extend(group.iter().map(|batch| batch.topic.to_string()));
-        self.pass_gate(group.len());
+        self.script.pass_gate(group.len());
         let damaged = self.script.damaged_topic.lock().unwrap().clone();
         if group.iter().any(|batch| Some(batch.topic.as_str()) == damaged.as_deref()) {
             return Err(AppendError::Failed(StoreError::Damaged("on purpose".to_owned())));
@@ -150,6 +170,10 @@ impl Writer for ScriptedStore {
                 Err(AppendError::Unknown(error()))
             }
             Some(Fault::Panic) => panic!("on purpose"),
+            Some(Fault::PanicStored) => {
+                self.inner.append(group, now)?;
+                panic!("on purpose");
+            }
             Some(Fault::Slow) => {
                 std::thread::sleep(Duration::from_millis(1));
                 self.inner.append(group, now)
@@ -167,6 +191,6 @@ impl Writer for ScriptedStore {
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
-        Ok(())
+        self.inner.close()
     }
 }

@@ -18,6 +18,8 @@ use crate::domain::{Counts, Event, Refusal, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
 use crate::store::tally::Lot;
 use crate::store::{AppendError, Batch, StoreError, Tally, Writer};
+#[cfg(test)]
+use crate::testing::{Moment, pass};
 
 /// The one connection that writes, and what it remembers of the store.
 pub(super) struct SqliteWriter {
@@ -165,6 +167,8 @@ impl SqliteWriter {
         };
         let mut verdicts = Vec::with_capacity(batch.events.len());
         for (event, (key, stored)) in batch.events.iter().zip(known) {
+            #[cfg(test)]
+            pass(Moment::Write);
             let digest = self.hasher.digest(event.payload().as_bytes());
             let verdict = if let Some(first) = stored.or_else(|| keys.get(&key).copied()) {
                 self.repeat(first, digest, event)?
@@ -318,6 +322,8 @@ impl SqliteWriter {
 
     /// Takes over into memory what was committed.
     fn learn(&mut self, staged: Staged, sync: Sync) {
+        #[cfg(test)]
+        pass(Moment::Learn);
         self.tally.stored();
         // Counted before the answers, and stored with the counts of the hot caches: nothing else about a repeat is.
         for (name, topic) in &staged.topics {
@@ -329,6 +335,8 @@ impl SqliteWriter {
         self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
         self.topics_total = staged.topics_total;
         self.next_pos = staged.next_pos;
+        #[cfg(test)]
+        pass(Moment::Learn);
         self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
         self.index.committed(staged.slices, staged.events.into_iter().map(|(topic, entry)| (topic.0, entry)));
         self.checkpointer.committed();

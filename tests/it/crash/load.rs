@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,11 @@ use fastrand::Rng;
 use serde_json::Value;
 
 use super::history::{Attempt, Verdict};
+use super::plan::{Plan, Pool, Sent};
 use crate::support::{array, event_with};
-
-/// Topics that get most events, and those that get few each.
-const BUSY_TOPICS: usize = 3;
-const QUIET_TOPICS: usize = 40;
 
 /// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What all producers of a store have sent, so that they can send it again.
-pub(super) type Pool = Arc<Mutex<Vec<(String, String, String)>>>;
 
 /// Producers that run.
 pub(super) struct Load {
@@ -37,8 +31,7 @@ impl Load {
         let threads = (0..producers).map(|_| {
             let mut producer = Producer {
                 address,
-                rng: rng.fork(),
-                pool: Arc::clone(pool),
+                plan: Plan::new(rng.fork(), pool),
                 answered: Arc::clone(&answered),
                 attempts: Vec::new(),
             };
@@ -65,8 +58,7 @@ impl Load {
 
 struct Producer {
     address: SocketAddr,
-    rng: Rng,
-    pool: Pool,
+    plan: Plan,
     answered: Arc<AtomicUsize>,
     attempts: Vec<Attempt>,
 }
@@ -79,9 +71,8 @@ impl Producer {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.set_nodelay(true).unwrap();
             while !stop.load(Ordering::Relaxed) {
-                let batch = self.batch();
-                let verdicts = if self.rng.u8(..) < 8 {
-                    // A hang-up: nobody will ever know what became of these.
+                let batch = self.plan.batch();
+                let verdicts = if self.plan.hangs_up() {
                     let _ = send(&mut stream, &batch);
                     None
                 } else {
@@ -96,7 +87,7 @@ impl Producer {
         }
     }
 
-    fn note(&mut self, batch: Vec<(String, String, String)>, verdicts: Option<Vec<Verdict>>) {
+    fn note(&mut self, batch: Vec<Sent>, verdicts: Option<Vec<Verdict>>) {
         let at = Instant::now();
         let mut verdicts = verdicts.map(|all| {
             assert_eq!(all.len(), batch.len(), "a verdict for each event");
@@ -108,44 +99,9 @@ impl Producer {
             self.attempts.push(Attempt { topic, id, payload, verdict, at });
         }
     }
-
-    /// New events, repeats of what anybody has sent, some with another payload.
-    fn batch(&mut self) -> Vec<(String, String, String)> {
-        let size = if self.rng.bool() { self.rng.usize(1..=8) } else { self.rng.usize(1..=200) };
-        let shared = Arc::clone(&self.pool);
-        let mut pool = shared.lock().unwrap();
-        let mut batch = Vec::with_capacity(size);
-        for _ in 0..size {
-            if !pool.is_empty() && self.rng.u8(..) < 80 {
-                // Half of them recent.
-                let oldest = if self.rng.bool() { pool.len().saturating_sub(500) } else { 0 };
-                let (topic, id, payload) = pool[self.rng.usize(oldest..pool.len())].clone();
-                let other = if self.rng.u8(..) < 32 { self.payload() } else { payload };
-                batch.push((topic, id, other));
-            } else {
-                let topic = self.topic();
-                let sent = (topic, format!("{:016x}", self.rng.u64(..)), self.payload());
-                pool.push(sent.clone());
-                batch.push(sent);
-            }
-        }
-        batch
-    }
-
-    fn topic(&mut self) -> String {
-        match self.rng.usize(0..BUSY_TOPICS * 4) {
-            quiet if quiet >= BUSY_TOPICS * 3 => format!("quiet-{}", self.rng.usize(0..QUIET_TOPICS)),
-            busy => format!("busy-{}", busy % BUSY_TOPICS),
-        }
-    }
-
-    fn payload(&mut self) -> String {
-        let text = "x".repeat(self.rng.usize(0..150));
-        format!("{{\"n\":{},\"text\":\"{text}\"}}", self.rng.u64(..))
-    }
 }
 
-fn send(stream: &mut TcpStream, batch: &[(String, String, String)]) -> std::io::Result<()> {
+fn send(stream: &mut TcpStream, batch: &[Sent]) -> std::io::Result<()> {
     let body = array(batch.iter().map(|(topic, id, payload)| event_with(topic, id, payload)));
     let length = body.len();
     write!(

@@ -9,9 +9,9 @@ mod failing;
 mod history;
 mod load;
 mod mount;
+mod plan;
 mod stopping;
 
-use std::env;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,10 @@ use tempfile::tempdir;
 
 use self::disk::Cut;
 use self::history::{History, Stored};
-use self::load::{Load, Pool};
+use self::load::Load;
 use self::mount::Disk;
-use crate::support::{Ended, Process, everything, say, until};
+use self::plan::Pool;
+use crate::support::{Ended, Process, everything, given, say, until};
 
 /// Rounds of each kind where nothing else is said.
 const ROUNDS: usize = 20;
@@ -50,9 +51,8 @@ struct Case {
 
 impl Case {
     fn new(what: &str) -> Self {
-        let number = |name| env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
-        let seed = number("SEKALI_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
-        let rounds = number("SEKALI_CRASH_ROUNDS").map_or(ROUNDS, |rounds| usize::try_from(rounds).unwrap());
+        let seed = given("SEKALI_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
+        let rounds = given("SEKALI_CRASH_ROUNDS").unwrap_or(ROUNDS);
         say(&format!("{what}: {rounds} rounds, SEKALI_CRASH_SEED={seed}"));
         Self { rng: Rng::with_seed(seed), seed, history: History::default(), pool: Pool::default(), rounds }
     }

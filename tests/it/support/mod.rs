@@ -21,6 +21,6 @@ pub(crate) use lock::Locked;
 pub(crate) use log::Log;
 pub(crate) use process::{Command, Ended, Process, free_port, serving};
 pub(crate) use raw::Raw;
-pub(crate) use say::say;
+pub(crate) use say::{given, say};
 pub(crate) use sse::{Sent, Sse, parse};
 pub(crate) use wait::until;

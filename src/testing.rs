@@ -1,0 +1,79 @@
+//! What the tests of the layers share: moments of a thread's work at which a test lets it panic, and what the tests
+//! through a real socket use too. Only tests compile this and what calls it.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+#[path = "../tests/it/crash/history.rs"]
+#[expect(dead_code, reason = "only a power cut makes it forget")]
+pub(crate) mod history;
+#[path = "../tests/it/crash/plan.rs"]
+pub(crate) mod plan;
+#[path = "../tests/it/support/say.rs"]
+pub(crate) mod say;
+
+/// A place in the code that a thread passes again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// The router passes on a part of a request, and has others left.
+    Share,
+    /// A consumer asks for an event, after others of the same request were marked.
+    Decide,
+    /// The writer has taken a group out of what waits, and not committed it.
+    Commit,
+    /// The writer settles an event of a group that is stored, after others were settled.
+    Settle,
+    /// The store writes an event, within the transaction.
+    Write,
+    /// The store takes over into memory what it has committed.
+    Learn,
+}
+
+impl Moment {
+    /// The first moment of whatever the same thread takes up next: whoever panicked at this one is gone by then.
+    fn next(self) -> Self {
+        match self {
+            Self::Share | Self::Decide => self,
+            Self::Commit | Self::Settle | Self::Write | Self::Learn => Self::Commit,
+        }
+    }
+}
+
+/// What a thread is told to do.
+struct Order {
+    at: Moment,
+    passes: usize,
+    tell: UnboundedSender<Instant>,
+    is_struck: bool,
+}
+
+thread_local! {
+    static ORDER: RefCell<Option<Order>> = const { RefCell::new(None) };
+}
+
+/// Lets this thread panic, once, after it has passed the moment so many times. It tells when: just before, and when it
+/// has taken up something else.
+pub(crate) fn arm(at: Moment, passes: usize, tell: UnboundedSender<Instant>) {
+    ORDER.set(Some(Order { at, passes, tell, is_struck: false }));
+}
+
+/// Panics where this thread was told to.
+pub(crate) fn pass(moment: Moment) {
+    let strikes = ORDER.with_borrow_mut(|slot| {
+        let Some(order) = slot.as_mut().filter(|order| order.at == moment) else { return false };
+        if order.passes > 0 {
+            order.passes -= 1;
+            return false;
+        }
+        order.tell.send(Instant::now()).unwrap();
+        if order.is_struck {
+            *slot = None;
+            return false;
+        }
+        (order.at, order.is_struck) = (moment.next(), true);
+        true
+    });
+    assert!(!strikes, "on purpose: {moment:?}");
+}
