@@ -19,6 +19,7 @@ use siphasher::sip128::SipHasher13;
 use uuid::Uuid;
 
 use super::reply::Reply;
+// The same locks, which a model can schedule.
 #[cfg(test)]
 use super::tests::scheduled::{DashMap, Mutex};
 use crate::domain::{Event, Verdict};
