@@ -10,6 +10,7 @@ mod event;
 pub mod fuzzing;
 mod name;
 mod payload;
+mod request;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timestamp;
@@ -18,5 +19,6 @@ mod verdict;
 pub use event::{Event, Field, Parts, StoredEvent};
 pub use name::{NAME_MAX_BYTES, Topic, check_name};
 pub use payload::{check_payload, has_escape, same_value};
+pub use request::RequestId;
 pub use timestamp::check_timestamp;
 pub use verdict::{Counts, Fault, FaultCode, Refusal, Verdict};

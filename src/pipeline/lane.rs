@@ -168,11 +168,11 @@ fn report_repeat(reply: &Reply, event: &Event, verdict: Verdict) {
             topic,
             event_id,
             seq,
-            request_id = reply.request(),
+            request_id = reply.request().map(tracing::field::display),
             "conflict: the event is stored with another payload, which stays"
         );
     } else {
-        let request_id = reply.request();
+        let request_id = reply.request().map(tracing::field::display);
         tracing::debug!(topic, event_id, seq, request_id, "duplicate: the event is stored already");
     }
 }
