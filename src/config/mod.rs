@@ -16,5 +16,6 @@ pub use error::{ConfigError, ConfigErrors};
 pub use load::load;
 pub use raw::Overrides;
 pub use settings::{
-    Cache, Durability, Limits, Log, LogFormat, Router, Server, Settings, Store, StoreUrl, TopicSettings,
+    Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
+    TopicSettings,
 };
