@@ -89,7 +89,7 @@ impl Lane {
     }
 
     /// Counts duplicates that the writer does not see, each with its source. They come now: that, too, is only shown.
-    fn count<'a>(&self, repeats: impl ExactSizeIterator<Item = (&'a str, Decision)> + Clone) {
+    fn count<'a>(&self, repeats: impl ExactSizeIterator<Item = (&'a str, Decision)>) {
         self.shared.metrics.cache_hits.inc_by(repeats.len() as u64);
         let now = Timestamp::now();
         let second = Second::of(now);

@@ -93,7 +93,9 @@ impl Writer for MemoryStore {
         }
         let append = |batch: &&Batch| {
             let decisions = log.append(batch, now, self.topic_limit);
-            self.tally.count(&batch.topic, now, repeats(batch, &decisions, now));
+            if decisions.iter().any(|decision| matches!(decision.verdict, Verdict::Duplicate { .. })) {
+                self.tally.count(&batch.topic, now, repeats(batch, &decisions, now));
+            }
             decisions
         };
         Ok(group.iter().map(append).collect())

@@ -59,6 +59,14 @@ struct Known {
     changed: bool,
 }
 
+/// Counts repeats of one topic on the list.
+pub(super) struct Counting<'l> {
+    list: &'l mut Repeated,
+    /// The topic, and the seq that is looked for.
+    place: Place,
+    now: Timestamp,
+}
+
 impl Repeated {
     /// A list of so many events; 0 switches it off.
     pub(super) fn new(events: usize) -> Self {
@@ -77,28 +85,9 @@ impl Repeated {
         }
     }
 
-    pub(super) fn count<'a>(
-        &mut self,
-        topic: &Topic,
-        now: Timestamp,
-        repeats: impl Iterator<Item = Repeat<'a>>,
-    ) {
-        let Some(events) = &mut self.events else { return };
-        let mut place = (topic.clone(), 0);
-        for Repeat { source, seq, conflict, .. } in repeats {
-            place.1 = seq;
-            self.changed = true;
-            if let Some(known) = events.get_mut(&place) {
-                known.repeats.count(now, source, conflict);
-                known.changed = true;
-                continue;
-            }
-            let mut known = Known { repeats: Repeats::none(now), stored: false, changed: true };
-            known.repeats.count(now, source, conflict);
-            if let Some((left, Known { stored: true, .. })) = events.push(place.clone(), known) {
-                self.dropped.push(left);
-            }
-        }
+    /// Where repeats of a topic's events that come now are counted.
+    pub(super) fn entry(&mut self, topic: &Topic, now: Timestamp) -> Counting<'_> {
+        Counting { list: self, place: (topic.clone(), 0), now }
     }
 
     /// What is known of an event.
@@ -172,6 +161,24 @@ impl Repeated {
             }
         }
         Ok(())
+    }
+}
+
+impl Counting<'_> {
+    pub(super) fn count(&mut self, Repeat { source, seq, conflict, .. }: Repeat<'_>) {
+        let Repeated { events: Some(events), dropped, changed, .. } = &mut *self.list else { return };
+        self.place.1 = seq;
+        *changed = true;
+        if let Some(known) = events.get_mut(&self.place) {
+            known.repeats.count(self.now, source, conflict);
+            known.changed = true;
+            return;
+        }
+        let mut known = Known { repeats: Repeats::none(self.now), stored: false, changed: true };
+        known.repeats.count(self.now, source, conflict);
+        if let Some((left, Known { stored: true, .. })) = events.push(self.place.clone(), known) {
+            dropped.push(left);
+        }
     }
 }
 

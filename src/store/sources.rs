@@ -47,7 +47,7 @@ pub(super) fn repeats<'a>(
     batch: &'a Batch,
     decisions: &'a [Decision],
     now: Timestamp,
-) -> impl Iterator<Item = Repeat<'a>> + Clone {
+) -> impl Iterator<Item = Repeat<'a>> {
     let now = Second::of(now);
     let repeat = move |(event, decision): (&'a Event, &Decision)| match decision.verdict {
         Verdict::Duplicate { seq, conflict } => {

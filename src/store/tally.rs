@@ -64,18 +64,17 @@ impl Tally {
         Self { state: Mutex::default(), repeated: Mutex::new(Repeated::new(repeated)) }
     }
 
-    /// Counts repeats of a topic's events that came now.
-    pub fn count<'a>(
-        &self,
-        topic: &Topic,
-        now: Timestamp,
-        repeats: impl Iterator<Item = Repeat<'a>> + Clone,
-    ) {
-        if repeats.clone().next().is_none() {
-            return;
-        }
-        self.lock().pending.count(topic, repeats.clone());
-        self.repeated().count(topic, now, repeats);
+    /// Counts repeats of a topic's events that came now. There has to be one.
+    pub fn count<'a>(&self, topic: &Topic, now: Timestamp, repeats: impl Iterator<Item = Repeat<'a>>) {
+        let mut state = self.lock();
+        let mut repeated = self.repeated();
+        let mut list = repeated.entry(topic, now);
+        state.pending.change(topic, |sources, limit| {
+            for repeat in repeats {
+                sources.count(repeat, limit);
+                list.count(repeat);
+            }
+        });
     }
 
     /// Counts events that were not valid.
@@ -169,14 +168,6 @@ impl Snapshot {
 }
 
 impl Lot {
-    fn count<'a>(&mut self, topic: &Topic, repeats: impl Iterator<Item = Repeat<'a>>) {
-        self.change(topic, |sources, limit| {
-            for repeat in repeats {
-                sources.count(repeat, limit);
-            }
-        });
-    }
-
     /// Changes the sources of a topic, of which there may be so many then.
     fn change(&mut self, topic: &Topic, change: impl FnOnce(&mut Sources, usize)) {
         if !self.topics.contains_key(topic) {
