@@ -347,7 +347,7 @@ test("sources, lateness, repeats and the store's size are shown", async (context
   assert.match((await page.locator("#sources tbody tr").nth(1).innerText()).replaceAll(/\s+/g, " "), /^e2e 3 0 \(0 %\) 0 –$/);
   assert.equal(await page.locator("#sources tbody tr").count(), 2, "others sent nothing");
   assert.match(await flat("#topic-facts"), /Came late 99 % within \d+ s/);
-  await page.locator("#more-size", { hasText: /^[\d.]+ [KM]iB database, [\d.]+ [KM]iB write-ahead log$/ }).waitFor();
+  await page.locator("#more-size", { hasText: /^[\d.]+ [KM]iB database, [\d.]+ [KM]iB wal$/ }).waitFor();
   await page.locator("#tail tbody tr button", { hasText: "t-2" }).click();
   await page.locator("#event-facts", { hasText: /once, 1 with another payload; last .* by <b>a, with another payload/ }).waitFor();
   assert.deepEqual(wrong, []);

@@ -16,7 +16,7 @@ export function parse(text) {
 }
 
 /** The samples of one name. */
-const named = (samples, name) => samples.filter((sample) => sample.name === name);
+export const named = (samples, name) => samples.filter((sample) => sample.name === name);
 
 /** The sum over all labels; null where there is no sample. */
 export function sum(samples, name) {

@@ -3,7 +3,7 @@
 import { AMOUNTS, SPAN, TIMES, chart } from "./chart.mjs";
 import { byId, setText } from "./dom.mjs";
 import * as format from "./format.mjs";
-import { buckets, parse, quantile, sum } from "./metrics.mjs";
+import { buckets, named, parse, quantile, sum } from "./metrics.mjs";
 
 /** Seconds over which the figures are taken; the charts show each look. */
 const RECENT = 5;
@@ -39,10 +39,7 @@ export function look(text) {
   looks = [...looks.filter(({ time }) => now.time - time <= RECENT + 1), now];
   plot(restarted ? undefined : before, now);
   figures(now);
-  size([
-    ["database", sum(samples, "sekali_store_database_bytes")],
-    ["write-ahead log", sum(samples, "sekali_store_wal_bytes")],
-  ]);
+  size(named(samples, "sekali_store_bytes"));
   return restarted;
 }
 
@@ -108,10 +105,10 @@ function figures(now) {
   setText(byId("more-stored"), `${format.count(duplicates)} duplicates, ${format.count(conflicts)} conflicts ever`);
 }
 
-/** The store's size, as far as the server says it: a store that is no file has none. */
-function size(parts) {
-  const known = parts.filter(([, bytes]) => bytes !== null);
-  byId("size").hidden = known.length === 0;
-  setText(byId("tile-size"), format.bytes(known.reduce((total, [, bytes]) => total + bytes, 0)));
-  setText(byId("more-size"), known.map(([name, bytes]) => `${format.bytes(bytes)} ${name}`).join(", "));
+/** The store's size, where the server says it. */
+function size(samples) {
+  byId("size").hidden = samples.length === 0;
+  setText(byId("tile-size"), format.bytes(samples.reduce((total, { value }) => total + value, 0)));
+  const parts = samples.map(({ labels, value }) => `${format.bytes(value)} ${Object.values(labels).join(" ")}`);
+  setText(byId("more-size"), parts.join(", "));
 }
