@@ -70,14 +70,8 @@ pub(super) struct Counting<'l> {
 impl Repeated {
     /// A list of so many events; 0 switches it off.
     pub(super) fn new(events: usize) -> Self {
-        let events = NonZeroUsize::new(events);
         Self {
-            // Grows as it is filled: most logs repeat few events.
-            events: events.map(|most| {
-                let mut list = LruCache::unbounded_with_hasher(RandomState::default());
-                list.resize(most);
-                list
-            }),
+            events: NonZeroUsize::new(events).map(|most| LruCache::with_hasher(most, RandomState::default())),
             dropped: Vec::new(),
             changed: false,
             stored_at: None,
