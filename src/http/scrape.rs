@@ -48,8 +48,17 @@ pub(super) async fn sample(state: &State) -> Sample {
 async fn topics(state: &State) -> Result<(Vec<TopicSample>, Counts), StoreError> {
     let mut samples = Vec::new();
     for topic in choose(state).await? {
-        if let Some(found) = state.reader.sources(topic).await? {
-            samples.push(sample_of(found));
+        match state.reader.sources(topic.clone()).await {
+            Ok(found) => samples.extend(found.map(sample_of)),
+            // The others are as good as before.
+            Err(StoreError::Damaged(cause)) => {
+                tracing::warn!(
+                    topic = topic.as_str(),
+                    cause,
+                    "the metrics lack a topic: stored data is damaged"
+                );
+            }
+            Err(error) => return Err(error),
         }
     }
     // After the topics, so that what came meanwhile is no less than nothing.

@@ -154,6 +154,22 @@ async fn a_name_that_is_taken_is_refused_and_what_has_it_is_left_alone() {
     fails(home.path(), &home.path().join("no/such/copy.db"), "no/such/copy.db").await;
 }
 
+/// A store may be named like the file that a copy is written to, and a link there may lead to any file.
+#[actix_web::test]
+async fn a_file_that_only_has_the_name_of_a_copy_that_is_being_made_is_left_alone() {
+    let home = tempdir().unwrap();
+    drop(Process::serve(home.path()));
+    let store = home.path().join("log.db");
+    let before = fs::read(&store).unwrap();
+    symlink(&store, home.path().join("link.partial")).unwrap();
+    fails(home.path(), &home.path().join("link"), "cannot be written").await;
+    fs::rename(&store, home.path().join("copy.partial")).unwrap();
+    symlink("copy.partial", &store).unwrap();
+    let ended = backup(home.path(), &home.path().join("copy")).await;
+    assert!(ended.code == Some(1) && ended.stderr.contains("is in use"), "{}", ended.stderr);
+    assert!(fs::read(store).unwrap() == before, "the store is as it was");
+}
+
 #[actix_web::test]
 async fn what_is_no_store_is_not_copied() {
     let home = tempdir().unwrap();
@@ -215,7 +231,7 @@ async fn an_interrupted_backup_leaves_nothing_and_a_killed_one_does_not_keep_the
     let held = fs::File::open(&partial).unwrap();
     held.lock().unwrap();
     let other = backup(home.path(), &dest).await;
-    assert!(other.code == Some(1) && other.stderr.contains("another backup is writing"), "{}", other.stderr);
+    assert!(other.code == Some(1) && other.stderr.contains("is in use"), "{}", other.stderr);
     assert!(partial.exists(), "the other one's file is its own");
     drop(held);
     assert_eq!(backed_up(home.path(), &dest).await["events"], 100_000);

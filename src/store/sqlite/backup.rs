@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
 use thiserror::Error;
@@ -59,8 +60,8 @@ pub enum BackupError {
         /// The name.
         path: String,
     },
-    /// Another backup writes the same file.
-    #[error("another backup is writing {path}")]
+    /// Another backup writes the same file, or it is the store.
+    #[error("{path} is in use, by another backup or as the store itself")]
     Busy {
         /// The file.
         path: String,
@@ -99,7 +100,7 @@ pub fn copy(
     let database = Database { path: existing(given)?, lock_timeout: settings.store.lock_timeout };
     let source = database.open_to_read().map_err(StoreError::from)?;
     let version = schema::check_store(&database, &source)?;
-    let partial = Partial::begin(to)?;
+    let partial = Partial::begin(to, &database.path)?;
     copy_pages(&source, &partial, tell, stop)?;
     // Closed before the check: the server need not keep anything for this reader any longer.
     drop(source);
@@ -201,23 +202,30 @@ struct Partial {
 }
 
 impl Partial {
-    fn begin(to: &Path) -> Result<Self, BackupError> {
+    fn begin(to: &Path, source: &Path) -> Result<Self, BackupError> {
         refuse_existing(to)?;
         let mut name: OsString = to.into();
         name.push(PARTIAL);
         let path = PathBuf::from(name);
         let failed = |error| unwritten(&path, &error);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let file = open_partial(&path).map_err(failed)?;
+        let busy = || BackupError::Busy { path: path.display().to_string() };
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(BackupError::Busy { path: path.display().to_string() });
-            }
+            Err(TryLockError::WouldBlock) => return Err(busy()),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let partial = Self { path, file, finished: false };
-        partial.file.set_len(0).map_err(|error| unwritten(&partial.path, &error))?;
-        Ok(partial)
+        // What was opened may have got its last name before it was locked, or be the store itself.
+        let same = |other: fs::Metadata| {
+            file.metadata().map(|this| (this.dev(), this.ino()) == (other.dev(), other.ino()))
+        };
+        let is_named = fs::symlink_metadata(&path).and_then(same).unwrap_or(false);
+        let is_source = fs::metadata(source).and_then(same).map_err(failed)?;
+        if !is_named || is_source {
+            return Err(busy());
+        }
+        file.set_len(0).map_err(failed)?;
+        Ok(Self { path, file, finished: false })
     }
 
     /// Gives the copy its name, for good.
@@ -246,6 +254,12 @@ impl Drop for Partial {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Opens the file, or makes it; a link is not followed to somebody else's file.
+fn open_partial(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().create(true).truncate(false).write(true).custom_flags(flags).open(path)
 }
 
 fn refuse_existing(path: &Path) -> Result<(), BackupError> {
