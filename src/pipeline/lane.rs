@@ -1,6 +1,7 @@
 //! A lane of a topic: what its consumer and the writer share, and the events of it that are on their way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::PublishError;
 use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
@@ -17,6 +18,8 @@ use crate::testing::{Moment, pass};
 pub(super) struct Shared {
     pub(super) hasher: Hasher,
     pub(super) tally: Arc<Tally>,
+    /// See `Engine::era`.
+    pub(super) era: Arc<AtomicU64>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -53,6 +56,7 @@ impl Lane {
     /// Decides what the cache knows; gives the rest, to be passed on.
     pub(super) fn decide(self: &Arc<Self>, share: Share, reply: &Reply) -> Option<(Batch, Part)> {
         let Share { events, indexes } = share;
+        self.cache.enter(self.shared.era.load(Ordering::Acquire));
         // The part is there before the first mark, so that a panic fails who waits for one.
         let passed = Vec::with_capacity(events.len());
         let mut part = Part { passed, lane: Arc::clone(self), reply: reply.clone() };
