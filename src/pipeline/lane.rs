@@ -195,7 +195,12 @@ mod tests {
     use crate::pipeline::reply::Outcome;
 
     fn lane() -> Arc<Lane> {
-        let shared = Shared { hasher: Hasher::new(), tally: Arc::default(), metrics: Arc::default() };
+        let shared = Shared {
+            hasher: Hasher::new(),
+            tally: Arc::default(),
+            era: Arc::default(),
+            metrics: Arc::default(),
+        };
         let cache = HotCache::new(9, Arc::new(Room::new(9)));
         Arc::new(Lane::new(Topic::parse("a").unwrap(), cache, shared))
     }

@@ -11,7 +11,7 @@ use sekali::api::Code;
 use serde_json::json;
 
 use crate::support::{
-    Client, Locked, Log, Raw, Sent, array, event, event_with, everything, ids, parse, seqs, until,
+    Client, Log, Raw, Sent, array, event, event_with, everything, ids, parse, seqs, until,
 };
 
 /// Long enough for what comes to have come, where nothing should.
@@ -112,7 +112,7 @@ async fn an_event_is_pushed_only_when_it_is_durable() {
     log.publish(event("t", "1")).await.ok();
     let mut follower = log.follow("/events?topic=t", None).await;
     assert_eq!(follower.seqs(1).await, [1]);
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let publishing = log.publish(event("t", "2"));
     let watching = async {
         until("the event waits", async || log.metric("sekali_in_flight_events").await > 0.5).await;

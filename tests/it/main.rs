@@ -50,6 +50,8 @@ mod otlp;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod process_limits;
 #[cfg(test)]
 mod process_signals;

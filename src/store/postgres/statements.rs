@@ -17,7 +17,7 @@ const MAKE_FEW_TOPICS: &str = "
     ORDER BY n LIMIT greatest(0, $2::bigint - (SELECT count(*) FROM sekali.topics))";
 
 /// Locks topics until the transaction ends, in the order of their names: two groups never wait for each other.
-const LOCK_TOPICS: &str = "
+pub(super) const LOCK_TOPICS: &str = "
     SELECT topic FROM sekali.topics WHERE topic = ANY ($1::text[]) ORDER BY topic FOR NO KEY UPDATE";
 
 /// invariant 3: what is not there is stored; what is there is given back with its digest and its commit. invariant 6: a
@@ -25,7 +25,7 @@ const LOCK_TOPICS: &str = "
 /// after it was. invariant 4: events, keys and counters are one statement.
 ///
 /// Arrays of topics, ids, timestamps, sources, payloads and digests, the time, the id of the commit.
-const STORE: &str = "
+pub(super) const STORE: &str = "
     WITH looked AS MATERIALIZED (
         SELECT sent.*, e.seq, e.digest AS stored_digest, e.commit_id
         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[]) WITH ORDINALITY

@@ -7,8 +7,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,14 @@ const START_MAX: Duration = Duration::from_secs(60);
 const UNTIL_THE_TESTS_END: &str = "home=$0; \"$@\" >\"$home/log\" 2>&1 </dev/null & server=$!; \
     cat >/dev/null; kill -QUIT $server; wait $server; rm -rf \"$home\"";
 
-/// A database of one test, dropped with it.
+/// Makes a database as good as new: what a test left there, and whoever it left connected. To make a database takes much
+/// longer.
+const CLEAN: &str = "
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+    DROP SCHEMA IF EXISTS sekali CASCADE";
+
+/// A database of one test, which the next one gets when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Database {
     server: &'static Server,
@@ -42,6 +49,8 @@ pub(crate) struct Database {
 pub(crate) struct Server {
     /// The URL of the database from which others are made.
     url: String,
+    /// The names of databases that no test uses.
+    free: Mutex<Vec<String>>,
     /// Closed when the process ends.
     _alive: Option<ChildStdin>,
 }
@@ -50,7 +59,7 @@ pub(crate) struct Server {
 pub(crate) fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
-        let given = env::var(GIVEN).ok().map(|url| Server { url, _alive: None });
+        let given = env::var(GIVEN).ok().map(|url| Server { url, free: Mutex::default(), _alive: None });
         given.or_else(|| programs().map(|programs| Server::start(&programs)))
     });
     if server.is_none() {
@@ -69,6 +78,11 @@ impl Database {
     pub(crate) fn fresh() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let server = server()?;
+        if let Some(name) = server.free().pop() {
+            let database = Self { server, name };
+            database.run(CLEAN);
+            return Some(database);
+        }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("sekali_test_{}_{number}", std::process::id());
         // Its own order of texts is not that of bytes, so that a test sees who relies on it.
@@ -78,6 +92,11 @@ impl Database {
             run(&server.url, &made).unwrap();
         }
         Some(Self { server, name })
+    }
+
+    /// The same for whoever has asked for PostgreSQL.
+    pub(crate) fn required() -> Arc<Self> {
+        Arc::new(Self::fresh().expect("PostgreSQL, since it was asked for"))
     }
 
     /// Where it is.
@@ -101,8 +120,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // A test that failed already says more than this would.
-        let _ = run(&self.server.url, &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        self.server.free().push(std::mem::take(&mut self.name));
     }
 }
 
@@ -110,6 +128,10 @@ impl Server {
     /// The URL of its first database.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<String>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start(programs: &Path) -> Self {
@@ -134,7 +156,7 @@ impl Server {
         let alive = child.stdin.take();
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
         wait_for(&url, &mut child, &home);
-        Self { url, _alive: alive }
+        Self { url, free: Mutex::default(), _alive: alive }
     }
 }
 
