@@ -190,7 +190,10 @@ mod tests {
         assert_eq!(url.security(), Security::VerifyFull);
         assert_eq!(url.root_certificates(), Some(Path::new("/a b.pem")));
         let plain = PostgresUrl::parse("postgres://h/d").unwrap();
-        assert_eq!((plain.security(), plain.config().get_application_name()), (Security::Prefer, Some(APPLICATION)));
+        assert_eq!(
+            (plain.security(), plain.config().get_application_name()),
+            (Security::Prefer, Some(APPLICATION))
+        );
         let socket = PostgresUrl::parse("postgres://me@%2Frun%2Fpg/d").unwrap();
         assert_eq!(socket.to_string(), "postgres://me@/run/pg:5432/d");
     }

@@ -105,7 +105,8 @@ impl<'a> Checker<'a> {
     }
 
     fn fail<T>(&mut self, entry: &Entry, rule: &str, instead: T) -> T {
-        let found = if entry.key == "store.url" { without_password(&entry.written) } else { entry.written.clone() };
+        let found =
+            if entry.key == "store.url" { without_password(&entry.written) } else { entry.written.clone() };
         self.errors.push(ConfigError::of(entry, format!("{rule}, found {found}")));
         instead
     }

@@ -235,7 +235,8 @@ mod tests {
         let mut pending = Pending::new(&settings);
         for (number, name) in topics.char_indices() {
             let (topic, event_id) = (name.to_string(), number.to_string());
-            let parts = Parts { topic: &topic, event_id: &event_id, timestamp: "", source: "s", payload: "{}" };
+            let parts =
+                Parts { topic: &topic, event_id: &event_id, timestamp: "", source: "s", payload: "{}" };
             pending.push(Batch { topic: Topic::trusted(&topic), events: vec![Event::pack(parts)] }, ());
         }
         let mut groups = Vec::new();

@@ -10,9 +10,7 @@ use futures_util::future::{join, join_all};
 use sekali::api::Code;
 use serde_json::json;
 
-use crate::support::{
-    Client, Log, Raw, Sent, array, event, event_with, everything, ids, parse, seqs, until,
-};
+use crate::support::{Client, Log, Raw, Sent, array, event, event_with, everything, ids, parse, seqs, until};
 
 /// Long enough for what comes to have come, where nothing should.
 const NOTHING_COMES: Duration = Duration::from_millis(200);

@@ -44,6 +44,8 @@ mod keys;
 #[cfg(test)]
 mod locked;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
 mod observing;
 #[cfg(all(test, feature = "otlp"))]
 mod otlp;

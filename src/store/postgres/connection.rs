@@ -26,8 +26,8 @@ pub(super) type Made = (Client, JoinHandle<()>);
 
 /// Joins what the rows of a statement are looked up by to tables by their indexes alone: a plan that was made while a
 /// table was empty, and reads all of it, must not be used when it has grown.
-const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
-    SET plan_cache_mode = force_generic_plan; SET jit = off; SET work_mem = '64MB';";
+const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
+    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET work_mem = '64MB';";
 
 /// Where the database is and how long to wait for it.
 #[derive(Clone)]
@@ -52,11 +52,7 @@ pub(super) enum Use {
 }
 
 impl Database {
-    pub(super) fn new(
-        settings: &Settings,
-        url: &PostgresUrl,
-        handle: Handle,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn new(settings: &Settings, url: &PostgresUrl, handle: Handle) -> Result<Self, StoreError> {
         let store = &settings.store;
         let mut config = url.config().clone();
         if config.get_connect_timeout().is_none() {
@@ -109,7 +105,9 @@ impl Database {
             Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
             Err(_) => {
                 let limit = self.connect_timeout;
-                Err(StoreError::Unavailable(format!("there was no connection to the database within {limit:?}")))
+                Err(StoreError::Unavailable(format!(
+                    "there was no connection to the database within {limit:?}"
+                )))
             }
         }
     }

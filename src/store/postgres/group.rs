@@ -42,14 +42,9 @@ pub(super) enum Fate {
     /// Its topic does not exist and is one too many.
     Refused,
     /// It is stored now, by this group.
-    New {
-        seq: u64,
-    },
+    New { seq: u64 },
     /// Its key was stored before.
-    Known {
-        seq: u64,
-        digest: i64,
-    },
+    Known { seq: u64, digest: i64 },
 }
 
 impl<'a> Group<'a> {
@@ -95,7 +90,8 @@ impl<'a> Group<'a> {
 
     /// The keys whose stored payload must be read, because it is not the same text as one that was sent.
     pub(super) fn doubts(&self, fates: &[Fate]) -> Vec<usize> {
-        let differs = |sent: &&Sent| matches!(fates[sent.key], Fate::Known { digest, .. } if digest != sent.digest);
+        let differs =
+            |sent: &&Sent| matches!(fates[sent.key], Fate::Known { digest, .. } if digest != sent.digest);
         let mut keys: Vec<_> = self.sent.iter().filter(differs).map(|sent| sent.key).collect();
         keys.sort_unstable();
         keys.dedup();

@@ -56,14 +56,15 @@ impl Herald {
     }
 
     /// Others are to be told of these topics.
-    pub(super) fn tell<'t>(&self, topics: impl Iterator<Item = (&'t Topic, u64)>) {
+    pub(super) fn tell(&self, topics: &[(&Topic, u64)]) {
+        if topics.is_empty() {
+            return;
+        }
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         for (topic, last) in topics {
-            fresh.insert(topic.clone(), last);
+            fresh.insert((*topic).clone(), *last);
         }
-        if !fresh.is_empty() {
-            self.told.notify_one();
-        }
+        self.told.notify_one();
     }
 
     /// What others are to be told, as notifications.
@@ -129,14 +130,14 @@ async fn listen(
     database: &Database,
     herald: &Herald,
     ear: &Ear,
-    hears: &mut bool,
+    is_heard: &mut bool,
 ) -> Result<Infallible, StoreError> {
     let limit = database.statement_timeout;
     let (client, connection) = database.connect_raw().await?;
-    let heard = ear.clone();
-    tokio::spawn(drive(connection, move |word| heard.hear(word)));
+    let listening = ear.clone();
+    tokio::spawn(drive(connection, move |word| listening.hear(word)));
     within(limit, client.batch_execute(&format!("LISTEN {CHANNEL}"))).await?;
-    *hears = true;
+    *is_heard = true;
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -186,15 +187,17 @@ mod tests {
     fn what_one_node_says_another_one_hears_and_it_itself_does_not() {
         let herald = Herald::default();
         let names: Vec<_> = (0..1000).map(|number| topic(&format!("topic number {number}"))).collect();
-        herald.tell(names.iter().zip(1..));
-        herald.tell([(&names[0], 2_000)].into_iter());
+        herald.tell(&names.iter().zip(1..).collect::<Vec<_>>());
+        herald.tell(&[(&names[0], 2_000)]);
         let words = herald.words(7);
         assert!(words.len() > 1 && words.iter().all(|word| word.len() <= WORD_BYTES));
         assert_eq!(herald.words(7), [""; 0], "once");
         for (node, is_told) in [(7, false), (8, true)] {
             let ear = Ear { node, news: Arc::default(), look: Arc::default() };
             let mut listeners = [ear.news.listen(names[0].clone()), ear.news.listen(names[999].clone())];
-            words.iter().for_each(|word| ear.hear(word));
+            for word in &words {
+                ear.hear(word);
+            }
             assert_eq!(listeners[0].beyond(1_999).now_or_never().is_some(), is_told);
             assert_eq!(listeners[1].beyond(999).now_or_never().is_some(), is_told);
             assert!(listeners[0].beyond(2_000).now_or_never().is_none());
@@ -205,10 +208,12 @@ mod tests {
     fn past_a_number_of_topics_others_look_for_themselves() {
         let herald = Herald::default();
         let names: Vec<_> = (0..=WORD_TOPICS).map(|number| topic(&number.to_string())).collect();
-        herald.tell(names.iter().zip(1..));
+        herald.tell(&names.iter().zip(1..).collect::<Vec<_>>());
         let ear = Ear { node: 8, news: Arc::default(), look: Arc::default() };
         let _listener = ear.news.listen(topic("a"));
-        herald.words(7).iter().for_each(|word| ear.hear(word));
+        for word in herald.words(7) {
+            ear.hear(&word);
+        }
         assert!(ear.look.notified().now_or_never().is_some());
     }
 }

@@ -8,7 +8,8 @@
 //! | `statements` | the SQL of a group commit |
 //! | `group` | a group as the columns of a statement, and its verdicts from the rows that come back |
 //! | `session` | the connection that writes, with what it knows of the store |
-//! | `writer` | the transaction of a group commit, and how one of unknown outcome is settled |
+//! | `transaction` | one transaction, sent as a whole, and what is known of it afterwards |
+//! | `writer` | group commits, and how one of unknown outcome is settled |
 //! | `reader` | reads, on connections of a pool |
 //! | `herald` | what this node tells others of its commits, and hears of theirs |
 
@@ -20,6 +21,7 @@ mod schema;
 mod session;
 mod statements;
 mod tls;
+mod transaction;
 mod writer;
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use tokio_postgres::{Config, Error, Row};
 use super::Node;
 use super::connection::{Database, Made, Use};
 use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, check_name};
-use crate::store::{Found, Key, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals};
+use crate::store::{
+    Found, Key, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals,
+};
 
 /// A page, without the events past the first that make it too large: topic, first and last seq, limit, bytes.
 const PAGE_UP: &str = "
@@ -104,7 +106,9 @@ impl PostgresReader {
                     // Whoever came next would wait for an answer that does not come.
                     drop(Object::take(client));
                     let limit = self.database.statement_timeout;
-                    return Err(StoreError::Unavailable(format!("the database did not answer within {limit:?}")));
+                    return Err(StoreError::Unavailable(format!(
+                        "the database did not answer within {limit:?}"
+                    )));
                 }
             }
         }
@@ -233,7 +237,11 @@ fn stored_event(topic: &str, row: &Row) -> Result<StoredEvent, StoreError> {
         source: row.try_get(4)?,
         payload: row.try_get(5)?,
     });
-    Ok(StoredEvent { seq: row.try_get::<_, i64>(0)?.cast_unsigned(), received_at: time(row.try_get(1)?)?, event })
+    Ok(StoredEvent {
+        seq: row.try_get::<_, i64>(0)?.cast_unsigned(),
+        received_at: time(row.try_get(1)?)?,
+        event,
+    })
 }
 
 fn counted(row: &Row) -> Result<TopicCounts, StoreError> {

@@ -1,5 +1,6 @@
 //! The tables, their version, and the way from each version to the next.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -104,15 +105,17 @@ async fn examine(client: &Client, database: &Database) -> Result<(), StoreError>
     let asked = "SELECT current_setting('server_encoding'), current_setting('fsync'), \
         current_setting('full_page_writes'), current_setting('server_version_num')::integer";
     let row = within(database.statement_timeout, client.query_one(asked, &[])).await?;
-    let (encoding, fsync, pages): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let foreign =
-        |reason| StoreError::Foreign { path: database.name().to_owned(), reason };
+    let (encoding, fsync, pages): (String, String, String) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let foreign = |reason| StoreError::Foreign { path: database.name().to_owned(), reason };
     if encoding != "UTF8" {
         return Err(foreign(format!("its encoding is {encoding}, and must be UTF8")));
     }
     let server: i32 = row.try_get(3)?;
     if server < OLDEST_SERVER {
-        return Err(foreign(format!("the server's version is {server}, and must be {OLDEST_SERVER} or newer")));
+        return Err(foreign(format!(
+            "the server's version is {server}, and must be {OLDEST_SERVER} or newer"
+        )));
     }
     for (setting, value) in [("fsync", fsync), ("full_page_writes", pages)] {
         if value == "off" {
@@ -139,8 +142,8 @@ async fn version(client: &Client, database: &Database) -> Result<Option<i64>, St
             Ok(None)
         };
     }
-    let row = within(limit, client.query_one("SELECT version::bigint FROM sekali.store", &[])).await?;
-    Ok(Some(row.try_get(0)?))
+    let found = "SELECT version::bigint FROM sekali.store";
+    Ok(Some(within(limit, client.query_one(found, &[])).await?.try_get(0)?))
 }
 
 /// Brings the schema up to date, in one transaction and under a lock.
@@ -166,8 +169,14 @@ async fn migrate(client: &Client, database: &Database, known: i64) -> Result<(),
     for migration in MIGRATIONS.iter().skip(done) {
         sql.push_str(migration);
     }
-    sql.push_str(&format!("UPDATE sekali.store SET version = {known}; COMMIT"));
+    // Writing to a String cannot fail.
+    let _ = write!(sql, "UPDATE sekali.store SET version = {known}; COMMIT");
     within(MIGRATION, client.batch_execute(&sql)).await?;
-    tracing::info!(store = database.name(), from = found.unwrap_or(0), to = known, "the schema is up to date");
+    tracing::info!(
+        store = database.name(),
+        from = found.unwrap_or(0),
+        to = known,
+        "the schema is up to date"
+    );
     Ok(())
 }

@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use super::Node;
 use super::connection::{Database, Use, within};
 use super::statements::{FENCE, Statements};
+use super::transaction::LockedOut;
 use crate::store::StoreError;
 
 /// How many topics are known to exist, so that memory does not grow with the topics ever seen. One that was forgotten
@@ -31,6 +32,7 @@ pub(super) struct Session {
     pub(super) fence: i64,
     /// The last epoch of this node's counts that was stored before.
     epoch: u64,
+    pub(super) locked_out: LockedOut,
     known: HashSet<Box<str>, RandomState>,
 }
 
@@ -50,7 +52,14 @@ impl Session {
         let statements = within(limit, Statements::prepare(&client)).await?;
         let fenced = within(limit, client.query_one(FENCE, &[&node])).await?;
         let (fence, epoch) = (fenced.try_get(0)?, fenced.try_get::<_, i64>(1)?.cast_unsigned());
-        Ok(Self { client, statements, fence, epoch, known: HashSet::default() })
+        Ok(Self {
+            client,
+            statements,
+            fence,
+            epoch,
+            locked_out: LockedOut::default(),
+            known: HashSet::default(),
+        })
     }
 
     /// Whether a topic is known to exist.
@@ -58,14 +67,15 @@ impl Session {
         self.known.contains(topic)
     }
 
-    /// These topics exist.
-    pub(super) fn learn<'t>(&mut self, topics: impl Iterator<Item = &'t str>) {
-        for topic in topics {
-            if self.known.len() >= KNOWN_TOPICS {
-                self.known.clear();
-            }
-            self.known.insert(topic.into());
+    /// A topic exists.
+    pub(super) fn learn(&mut self, topic: &str) {
+        if self.known.contains(topic) {
+            return;
         }
+        if self.known.len() >= KNOWN_TOPICS {
+            self.known.clear();
+        }
+        self.known.insert(topic.into());
     }
 
     /// A topic that was known is gone: nothing of what is known is certain.

@@ -7,6 +7,7 @@ pub(crate) mod events;
 mod follow;
 mod lock;
 mod log;
+#[expect(dead_code, reason = "what the unit tests of the engine use of it")]
 pub(crate) mod postgres;
 mod process;
 mod raw;

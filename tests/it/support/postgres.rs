@@ -3,8 +3,10 @@
 //! The unit tests of the engine include this file too.
 
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// A server that is there already, as `postgres://USER@HOST:PORT/DATABASE` of someone who may make databases.
@@ -24,7 +27,7 @@ const USUAL_PLACE: &str = "/usr/lib/postgresql";
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
 /// The longest that a start may take.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_mins(1);
 
 /// Runs the server until the tests' end of the pipe is closed, however they end; then nothing of it is left.
 const UNTIL_THE_TESTS_END: &str = "home=$0; \"$@\" >\"$home/log\" 2>&1 </dev/null & server=$!; \
@@ -49,6 +52,8 @@ pub(crate) struct Database {
 pub(crate) struct Server {
     /// The URL of the database from which others are made.
     url: String,
+    /// The certificate of the authority that its own is of, where the tests made them.
+    authority: Option<PathBuf>,
     /// The names of databases that no test uses.
     free: Mutex<Vec<String>>,
     /// Closed when the process ends.
@@ -59,18 +64,24 @@ pub(crate) struct Server {
 pub(crate) fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(|| {
-        let given = env::var(GIVEN).ok().map(|url| Server { url, free: Mutex::default(), _alive: None });
+        let given = env::var(GIVEN).ok().map(|url| Server {
+            url,
+            authority: None,
+            free: Mutex::default(),
+            _alive: None,
+        });
         given.or_else(|| programs().map(|programs| Server::start(&programs)))
     });
     if server.is_none() {
-        skipped();
+        skipped(&format!("no initdb and postgres on PATH or in {USUAL_PLACE}, and {GIVEN} is not set"));
     }
     server.as_ref()
 }
 
+/// Says that a test did not run.
 #[expect(clippy::print_stderr, reason = "a test that did not run must not look like one that passed")]
-fn skipped() {
-    eprintln!("SKIPPED: no initdb and postgres on PATH or in {USUAL_PLACE}, and {GIVEN} is not set");
+pub(crate) fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
 }
 
 impl Database {
@@ -130,6 +141,11 @@ impl Server {
         &self.url
     }
 
+    /// The file with the certificate of the authority that vouches for it as 127.0.0.1.
+    pub(crate) fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
+    }
+
     fn free(&self) -> MutexGuard<'_, Vec<String>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,27 +153,52 @@ impl Server {
     fn start(programs: &Path) -> Self {
         let home = tempfile::Builder::new().prefix("sekali-postgres").tempdir().unwrap().keep();
         let user = user();
+        make_certificates(&home);
         if let Some(user) = user {
-            done(Command::new("chown").arg(user).arg(&home));
+            done(Command::new("chown").arg("-R").arg(user).arg(&home));
         }
         let (data, port) = (home.join("data"), free_port());
         let mut init = command(user, &programs.join("initdb"));
-        init.args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres", "-D"]);
+        init.args([
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--username=postgres",
+            "-D",
+        ]);
         done(init.arg(&data).current_dir(&home));
         let server = command(user, &programs.join("postgres"));
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(UNTIL_THE_TESTS_END).arg(&home).arg(server.get_program()).args(server.get_args());
         shell.arg("-D").arg(&data).arg("-p").arg(port.to_string()).arg("-k").arg(&home);
         // What is tested is that commits are synced, not that the disk keeps them.
-        for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300", "shared_buffers=64MB"] {
+        for setting in
+            ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300", "shared_buffers=64MB"]
+        {
             shell.arg("-c").arg(setting);
         }
         let mut child = shell.stdin(Stdio::piped()).current_dir(&home).spawn().unwrap();
         let alive = child.stdin.take();
-        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
         wait_for(&url, &mut child, &home);
-        Self { url, free: Mutex::default(), _alive: alive }
+        Self { url, authority: Some(home.join("authority.pem")), free: Mutex::default(), _alive: alive }
     }
+}
+
+/// An authority, and a certificate of it for a server at 127.0.0.1.
+fn make_certificates(home: &Path) {
+    let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = authority.self_signed(&authority_key).unwrap();
+    fs::write(home.join("authority.pem"), certificate.pem()).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let server = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    fs::write(home.join("server.pem"), server.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(home.join("server.key")).unwrap();
+    file.write_all(key.serialize_pem().as_bytes()).unwrap();
 }
 
 fn wait_for(url: &str, child: &mut Child, home: &Path) {

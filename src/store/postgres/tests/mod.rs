@@ -6,6 +6,7 @@ mod proxy;
 #[path = "../../../../tests/it/support/postgres.rs"]
 #[expect(dead_code, reason = "what the tests through HTTP use of it")]
 mod server;
+mod tls;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -71,7 +72,11 @@ fn ten_nodes_that_start_at_once_make_one_schema() {
         }
     });
     assert_eq!(database.run("SELECT version FROM sekali.store"), "1");
-    assert_eq!(database.run("SELECT count(*) FROM sekali.nodes"), "11", "each counts for itself, and one row for the past");
+    assert_eq!(
+        database.run("SELECT count(*) FROM sekali.nodes"),
+        "11",
+        "each counts for itself, and one row for the past"
+    );
 }
 
 #[test]
@@ -112,7 +117,8 @@ fn counts_of_nodes_that_are_long_gone_are_kept_in_one_row() {
 #[test]
 fn a_password_is_in_no_error() {
     // Nobody listens there.
-    let settings = settings("postgres://me:secret@127.0.0.1:1/log?sslmode=verify-full&sslrootcert=/nothing/secret");
+    let settings =
+        settings("postgres://me:secret@127.0.0.1:1/log?sslmode=verify-full&sslrootcert=/nothing/secret");
     let error = try_open(&settings).map(drop).unwrap_err().to_string();
     assert!(error.contains("/nothing/secret") && !error.contains(":secret"), "{error}");
     let settings = self::settings("postgres://me:secret@127.0.0.1:1/log");

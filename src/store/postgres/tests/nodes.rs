@@ -37,7 +37,8 @@ fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out()
                     let group_of: Vec<_> = group.iter().collect();
                     for (batch, verdicts) in group.iter().zip(writer.append(&group_of, now()).unwrap()) {
                         for (event, verdict) in batch.events.iter().zip(verdicts) {
-                            told.send((event.topic().to_owned(), event.event_id().to_owned(), verdict)).unwrap();
+                            told.send((event.topic().to_owned(), event.event_id().to_owned(), verdict))
+                                .unwrap();
                         }
                     }
                 }
@@ -53,7 +54,10 @@ fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out()
     for (topic, id, verdict) in &verdicts {
         match verdict {
             Verdict::Accepted { seq } => {
-                assert!(accepted_once.insert((topic.clone(), id.clone()), *seq).is_none(), "{topic} {id} was accepted twice");
+                assert!(
+                    accepted_once.insert((topic.clone(), id.clone()), *seq).is_none(),
+                    "{topic} {id} was accepted twice"
+                );
             }
             Verdict::Duplicate { .. } => repeats += 1,
             Verdict::Refused(_) => unreachable!("there is no limit"),
@@ -119,7 +123,8 @@ fn a_reader_sees_no_event_before_those_with_smaller_seqs() {
             client.batch_execute("BEGIN").await.unwrap();
             client.query(statements::LOCK_TOPICS, &[&vec!["a"]]).await.unwrap();
             let (texts, times) = (|text: &'static str| vec![text], 1_i64);
-            let (id, time, source, payload) = (texts("slow"), texts("2026-01-01 00:00:00"), texts("s"), texts("{}"));
+            let (id, time, source, payload) =
+                (texts("slow"), texts("2026-01-01 00:00:00"), texts("s"), texts("{}"));
             let stored = client
                 .query(
                     statements::STORE,
