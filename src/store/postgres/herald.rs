@@ -8,11 +8,12 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_postgres::Client;
 
@@ -43,6 +44,7 @@ const WORD_TOPICS: usize = 2_000;
 pub(super) struct Herald {
     fresh: Mutex<HashMap<Topic, u64, RandomState>>,
     told: Notify,
+    running: OnceLock<AbortHandle>,
 }
 
 impl Herald {
@@ -50,9 +52,16 @@ impl Herald {
     pub(super) fn start(database: &Database, node: i64, news: &Arc<News>) -> Arc<Self> {
         let herald = Arc::<Self>::default();
         let ear = Ear { node, news: Arc::clone(news), look: Arc::default() };
-        // The thread that drives connections ends it.
-        drop(database.spawn(run(database.clone(), Arc::clone(&herald), ear)));
+        let running = database.spawn(run(database.clone(), Arc::clone(&herald), ear));
+        drop(herald.running.set(running.abort_handle()));
         herald
+    }
+
+    /// Neither tells nor hears any more.
+    pub(super) fn stop(&self) {
+        if let Some(running) = self.running.get() {
+            running.abort();
+        }
     }
 
     /// Others are to be told of these topics.

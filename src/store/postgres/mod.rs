@@ -31,9 +31,11 @@ use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use self::connection::Database;
 use self::herald::Herald;
@@ -98,6 +100,12 @@ impl PostgresStore {
     }
 }
 
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.node.herald.stop();
+    }
+}
+
 impl Engine for PostgresStore {
     fn reader(&self) -> Arc<dyn Reader> {
         Arc::<PostgresReader>::clone(&self.reader)
@@ -130,6 +138,9 @@ struct Drivers {
     _stop: oneshot::Sender<Infallible>,
 }
 
+/// How long connections that were dropped have to say so to the server, which calls it an error where they do not.
+const FAREWELL: Duration = Duration::from_millis(20);
+
 impl Drivers {
     fn start() -> Result<Self, StoreError> {
         let failed = |error| StoreError::Unavailable(format!("no thread for connections: {error}"));
@@ -137,8 +148,13 @@ impl Drivers {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name("sekali-postgres".to_owned());
-        // Nothing is ever sent: it ends when the other end is dropped.
-        thread.spawn(move || drop(runtime.block_on(stopped))).map_err(failed)?;
+        let until_it_ends = async {
+            // Nothing is ever sent: it ends when the other end is dropped.
+            let _ = stopped.await;
+            // What was dropped before that takes its leave of the server.
+            sleep(FAREWELL).await;
+        };
+        thread.spawn(move || runtime.block_on(until_it_ends)).map_err(failed)?;
         Ok(Self { handle, _stop: stop })
     }
 }

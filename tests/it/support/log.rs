@@ -61,21 +61,23 @@ impl Log {
     /// A log with its events in a file.
     pub(crate) fn on_file(config: &str) -> Self {
         let made = tempfile::tempdir().unwrap();
-        let store = Place::File(made.path().join("log.db"));
-        Self::at(Home::new(made.path().to_owned(), store, Some(made)), config)
+        let at = made.path().to_owned();
+        let store = Place::File(at.join("log.db"));
+        Self::at(Home::new(&at, store, Some(made)), config)
     }
 
     /// A log with its store in this directory.
     pub(crate) fn inside(directory: &Path, config: &str) -> Self {
         let store = Place::File(directory.join("log.db"));
-        Self::at(Home::new(directory.to_owned(), store, None), config)
+        Self::at(Home::new(directory, store, None), config)
     }
 
     /// One node of those on this database.
     pub(crate) fn on(database: &Arc<Database>, config: &str) -> Self {
         let made = tempfile::tempdir().unwrap();
+        let at = made.path().to_owned();
         let store = Place::Shared(Arc::clone(database));
-        Self::at(Home::new(made.path().to_owned(), store, Some(made)), config)
+        Self::at(Home::new(&at, store, Some(made)), config)
     }
 
     /// The same store in a new process, as far as the log can tell.
@@ -91,7 +93,7 @@ impl Log {
             Place::File(path) => Place::File(path.clone()),
             Place::Shared(database) => Place::Shared(Arc::clone(database)),
         };
-        let home = Home::new(file.parent().unwrap().to_owned(), store, made.take());
+        let home = Home::new(file.parent().unwrap(), store, made.take());
         Self::at(home, config)
     }
 
@@ -161,7 +163,7 @@ async fn open(settings: &Settings) -> Arc<dyn Engine> {
 }
 
 impl Home {
-    fn new(directory: PathBuf, store: Place, made: Option<TempDir>) -> Self {
+    fn new(directory: &Path, store: Place, made: Option<TempDir>) -> Self {
         Self { store, config: directory.join("sekali.toml"), made }
     }
 

@@ -178,6 +178,10 @@ impl Server {
         {
             shell.arg("-c").arg(setting);
         }
+        for (setting, file) in [("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key")] {
+            shell.arg("-c").arg(format!("{setting}={}", home.join(file).display()));
+        }
+        shell.args(["-c", "ssl=on"]);
         let mut child = shell.stdin(Stdio::piped()).current_dir(&home).spawn().unwrap();
         let alive = child.stdin.take();
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
