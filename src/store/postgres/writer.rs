@@ -156,7 +156,8 @@ impl PostgresWriter {
         };
         within(self.node.database.patience(), read).await.map_err(Trouble::Lost)?;
         conflicts.sort_unstable();
-        // The rest of the group is stored; the pipeline tries each batch alone, and only the one that meets this fails.
+        // The pipeline tries each batch of the group alone, and only the one that meets this fails; of the others, which
+        // are stored by now, it is told that they are duplicates.
         damage.map_or(Ok(conflicts), |error| Err(Trouble::Failed(error)))
     }
 
