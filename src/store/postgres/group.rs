@@ -1,6 +1,6 @@
 //! A group as the columns of a statement, and its verdicts from the rows that come back. No SQL, no connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use serde::de::IgnoredAny;
@@ -63,12 +63,11 @@ impl<'a> Group<'a> {
         Self { batches, keys, sent }
     }
 
-    /// The names of its topics, each once, in the order of their bytes.
+    /// The names of its topics, each once, in the order in which they come.
     pub(super) fn topics(&self) -> Vec<&'a str> {
-        let mut topics: Vec<_> = self.batches.iter().map(|batch| batch.topic.as_str()).collect();
-        topics.sort_unstable();
-        topics.dedup();
-        topics
+        let mut seen: HashSet<&str, RandomState> = HashSet::default();
+        let names = self.batches.iter().map(|batch| batch.topic.as_str());
+        names.filter(|name| seen.insert(name)).collect()
     }
 
     pub(super) fn columns(&self) -> Columns<'a> {
@@ -153,7 +152,7 @@ mod tests {
         let (b, a) = (batch("b", &[("x", "{}"), ("x", "[1]"), ("y", "{}")]), batch("a", &[("x", "{ }")]));
         let batches = [&b, &a];
         let group = Group::new(&batches, &Hasher::new(&[0; 16]));
-        assert_eq!(group.topics(), ["a", "b"]);
+        assert_eq!(group.topics(), ["b", "a"]);
         let columns = group.columns();
         assert_eq!((columns.topics, columns.ids), (vec!["b", "b", "a"], vec!["x", "y", "x"]));
         assert_eq!(columns.payloads, ["{}", "{}", "{ }"]);

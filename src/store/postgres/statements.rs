@@ -3,13 +3,13 @@
 
 use tokio_postgres::{Client, Error, Statement};
 
-/// Makes topics where they are missing: $1 their names, in the order in which everybody locks them.
+/// Makes topics where they are missing: $1 their names, in the order of their bytes.
 const MAKE_TOPICS: &str = "
     INSERT INTO sekali.topics (topic, last_seq, duplicates, conflicts, last_received_at)
     SELECT name, 0, 0, 0, 0 FROM unnest($1::text[]) AS new (name)
     ON CONFLICT (topic) DO NOTHING";
 
-/// The same where the number of topics is limited to $2, for whoever holds the lock of that.
+/// The same where the number of topics is limited to $2, for whoever holds the lock of that: the first of $1 first.
 const MAKE_FEW_TOPICS: &str = "
     INSERT INTO sekali.topics (topic, last_seq, duplicates, conflicts, last_received_at)
     SELECT name, 0, 0, 0, 0 FROM unnest($1::text[]) WITH ORDINALITY AS new (name, n)

@@ -73,8 +73,13 @@ impl PostgresWriter {
 
     async fn attempt(&mut self, group: &Group<'_>, mark: Mark) -> Result<Vec<Vec<Verdict>>, Trouble> {
         let topics = group.topics();
-        let missing: Vec<_> = topics.iter().copied().filter(|topic| !self.session.knows(topic)).collect();
+        let mut missing: Vec<_> = topics.iter().copied().filter(|topic| !self.session.knows(topic)).collect();
         let limit = self.node.topic_limit.filter(|_| !missing.is_empty());
+        if limit.is_none() {
+            // Who makes topics waits for others that make the same: all in one order. Where they are limited, one lock
+            // is for all, and the first that comes is the first that is made.
+            missing.sort_unstable();
+        }
         let (locked, rows) = self.store(group, &topics, (&missing, limit), mark).await?;
         let fates = fates(group, &rows, mark.commit)?;
         if rows.len() < group.keys.len() && (limit.is_none() || locked.len() == topics.len()) {
