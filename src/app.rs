@@ -85,7 +85,9 @@ pub fn doctor(settings: &Settings) -> Result<Doctor> {
 pub fn backup(settings: &Settings, to: &Path, tell: Tell<'_>, stop: &Arc<AtomicBool>) -> Result<Copied> {
     let url = &settings.store.url;
     if let StoreUrl::Postgres(_) = url {
-        bail!("{url} is not copied: backups are of SQLite files; PostgreSQL has tools of its own, such as pg_dump");
+        bail!(
+            "{url} is not copied: backups are of SQLite files; PostgreSQL has tools of its own, such as pg_dump"
+        );
     }
     store::copy(settings, to, tell, stop).with_context(|| format!("{url} is not copied"))
 }

@@ -103,7 +103,11 @@ impl<K: Copy + Eq + Hash, V, S: BuildHasher + Clone> DashMap<K, V, S> {
         self.0.remove(key)
     }
 
-    pub(in crate::pipeline) fn remove_if(&self, key: &K, condition: impl FnOnce(&K, &V) -> bool) -> Option<(K, V)> {
+    pub(in crate::pipeline) fn remove_if(
+        &self,
+        key: &K,
+        condition: impl FnOnce(&K, &V) -> bool,
+    ) -> Option<(K, V)> {
         self.wait_for(*key);
         self.0.remove_if(key, condition)
     }

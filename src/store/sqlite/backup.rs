@@ -95,7 +95,8 @@ pub fn copy(
     tell: Tell<'_>,
     stop: &Arc<AtomicBool>,
 ) -> Result<Copied, BackupError> {
-    let database = Database { path: existing(file_of(settings)?)?, lock_timeout: settings.store.lock_timeout };
+    let database =
+        Database { path: existing(file_of(settings)?)?, lock_timeout: settings.store.lock_timeout };
     let source = database.open_to_read().map_err(StoreError::from)?;
     let version = schema::check_store(&database, &source)?;
     let partial = Partial::begin(to)?;
