@@ -100,8 +100,8 @@ fn there_is_a_manual_page_for_every_command() {
     sekali(&["man", pages.to_str().unwrap()]).success();
     assert_eq!(fs::read_to_string(pages.join("sekali.1")).unwrap().trim_end(), page.trim_end());
     for command in commands() {
-        let page = fs::read_to_string(pages.join(format!("sekali-{command}.1"))).unwrap();
-        assert!(page.contains(&format!("sekali\\-{command}")), "{page}");
+        let its = fs::read_to_string(pages.join(format!("sekali-{command}.1"))).unwrap();
+        assert!(its.contains(&format!("sekali\\-{command}")), "{its}");
     }
     let taken = directory.path().join("file");
     fs::write(&taken, "").unwrap();

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::domain::{Counts, Lateness};
+
 /// A stored event.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Event<'a> {
@@ -30,6 +32,24 @@ pub struct Event<'a> {
     /// When the log stored it: RFC 3339, UTC, microseconds.
     #[serde(borrow)]
     pub received_at: Cow<'a, str>,
+    /// Only where one event is read, and only of the events that were repeated most recently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<Repeats>,
+}
+
+/// How an event was repeated, since it is among those that were repeated most recently.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Repeats {
+    /// Duplicates of it.
+    pub duplicates: u64,
+    /// Those of them with another payload than the stored one.
+    pub conflicts: u64,
+    /// When the last one came: RFC 3339, UTC, microseconds.
+    pub last_at: String,
+    /// The source of the last one.
+    pub last_source: String,
+    /// Whether the payload of the last one was another.
+    pub last_conflict: bool,
 }
 
 /// Events of one topic in one order.
@@ -114,6 +134,67 @@ pub struct TopicStats {
     pub last_seq: u64,
     /// When the last event was stored: RFC 3339, UTC, microseconds.
     pub last_received_at: String,
+}
+
+/// One topic, and who repeats its events, and how late.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TopicDetail {
+    /// What the list of topics has of it.
+    #[serde(flatten)]
+    pub stats: TopicStats,
+    /// The upper ends of the first buckets of every `late`, in seconds, included; the last bucket has none.
+    pub late_up_to_seconds: Vec<u32>,
+    /// Duplicates by how long after their event they came, each in one bucket.
+    pub late: Vec<u64>,
+    /// The sources that are counted by name, `limits.sources` at most, in the order of their bytes.
+    pub sources: Vec<Source>,
+    /// All other sources together.
+    pub other: SourceStats,
+}
+
+/// A source and what was counted of it in a topic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Source {
+    /// Its name.
+    pub source: String,
+    /// What it sent.
+    #[serde(flatten)]
+    pub stats: SourceStats,
+}
+
+/// What was counted of a source in a topic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SourceStats {
+    /// Its events that were stored.
+    pub accepted: u64,
+    /// Its events that repeated a stored key, whoever had sent that.
+    pub duplicates: u64,
+    /// Duplicates with another payload than the stored one.
+    pub conflicts: u64,
+    /// Duplicates of all that it sent, from 0 to 1.
+    pub duplicate_share: f64,
+    /// Conflicts of all that it sent, from 0 to 1.
+    pub conflict_share: f64,
+    /// Its duplicates by how long after their event they came, in the buckets of `late_up_to_seconds`.
+    pub late: Vec<u64>,
+}
+
+impl SourceStats {
+    /// Counts as they are shown.
+    #[must_use]
+    pub fn new(counts: Counts, lateness: &Lateness) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 16 digits")]
+        let share = |part: u64| if part == 0 { 0.0 } else { part as f64 / counts.received() as f64 };
+        let Counts { accepted, duplicates, conflicts, .. } = counts;
+        Self {
+            accepted,
+            duplicates,
+            conflicts,
+            duplicate_share: share(duplicates),
+            conflict_share: share(conflicts),
+            late: lateness.buckets.to_vec(),
+        }
+    }
 }
 
 /// A page of topics, in the order of their names' bytes.

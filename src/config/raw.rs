@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(
             unknown("bind = 1\n[router]\nlane = 2\n[topics.a]\nlane = 1\n"),
             [
-                "f:1: bind: no such section; there are cache, limits, log, router, server, store, topics",
+                "f:1: bind: no such section; there are cache, limits, log, metrics, router, server, store, topics",
                 "f:3: router.lane: no such key; [router] has consumers, idle, lanes, shards",
                 "f:5: topics.a.lane: no such key; a topic has keys_per_topic, lanes",
             ]

@@ -20,6 +20,8 @@ pub struct Settings {
     pub cache: Cache,
     /// `[store]`
     pub store: Store,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[topics."NAME"]`
     pub topics: BTreeMap<String, TopicSettings>,
     /// `[log]`
@@ -64,6 +66,8 @@ pub struct Limits {
     pub topics: Option<u64>,
     /// Clients that follow a topic at once.
     pub followers: usize,
+    /// Sources of a topic that are counted by name.
+    pub sources: usize,
 }
 
 /// The router and its consumer actors.
@@ -113,6 +117,15 @@ pub struct Store {
     pub seal_keys: usize,
     /// Past this size of the write-ahead log, commits wait for a checkpoint.
     pub wal_bytes: u64,
+    /// Events that were repeated most recently and of which it is known how; 0 is none.
+    pub repeated_keys: usize,
+}
+
+/// What `/metrics` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Topics with labels of their own.
+    pub topics: usize,
 }
 
 /// Where the store is.

@@ -9,7 +9,8 @@ use super::error::{ConfigError, ConfigErrors};
 use super::raw::Raw;
 use super::rules::Checker;
 use super::settings::{
-    Cache, Durability, Limits, Log, LogFormat, Router, Server, Settings, Store, StoreUrl, TopicSettings,
+    Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
+    TopicSettings,
 };
 use super::texts;
 use crate::domain::check_name;
@@ -42,6 +43,7 @@ pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
         router: router(&mut checker),
         cache: cache(&mut checker),
         store: store(&mut checker),
+        metrics: Metrics { topics: checker.count("metrics.topics", 0..=1_000) },
         topics: topics(&mut checker, raw),
         log: log(&mut checker),
     };
@@ -72,6 +74,7 @@ fn limits(checker: &mut Checker<'_>) -> Limits {
         in_flight_bytes: checker.bytes("limits.in_flight_bytes", KIB..=TIB),
         topics: Some(checker.number("limits.topics", 0..=TOPICS_MAX)).filter(|limit| *limit > 0),
         followers: checker.count("limits.followers", 0..=1_000_000),
+        sources: checker.count("limits.sources", 0..=10_000),
     }
 }
 
@@ -109,6 +112,7 @@ fn store(checker: &mut Checker<'_>) -> Store {
         statement_timeout: checker.duration("store.statement_timeout", SHORTEST..=MINUTE * 10),
         seal_keys: checker.count("store.seal_keys", 1_000..=16_000_000),
         wal_bytes: checker.size("store.wal_bytes", MIB..=TIB),
+        repeated_keys: checker.count("store.repeated_keys", 0..=100_000),
     }
 }
 
@@ -183,6 +187,7 @@ mod tests {
             in_flight_bytes: 256 << 20,
             topics: None,
             followers: 2_000,
+            sources: 50,
         };
         assert_eq!(defaults.limits, limits);
         assert_eq!((defaults.router.lanes, defaults.router.consumers), (1, 10_000));
@@ -199,8 +204,10 @@ mod tests {
             statement_timeout: Duration::from_secs(5),
             seal_keys: 448_000,
             wal_bytes: 64 << 20,
+            repeated_keys: 10_000,
         };
         assert_eq!(defaults.store, store);
+        assert_eq!(defaults.metrics, Metrics { topics: 20 });
         let level = "info,actix_server=warn,actix_http=off".to_owned();
         assert_eq!(defaults.log, Log { level, format: LogFormat::Auto });
         assert_eq!(defaults.topics, BTreeMap::new());

@@ -91,7 +91,7 @@ impl Event {
             topic: self.topic(),
             event_id: self.event_id(),
             timestamp: self.between(1, 2),
-            source: self.between(2, 3),
+            source: self.source(),
             payload: self.payload(),
         }
     }
@@ -106,6 +106,12 @@ impl Event {
     #[must_use]
     pub fn event_id(&self) -> &str {
         self.between(0, 1)
+    }
+
+    /// Who produced it.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        self.between(2, 3)
     }
 
     /// The payload as it was sent, byte for byte.

@@ -8,15 +8,19 @@ mod event;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod lateness;
 mod name;
 mod payload;
+mod request;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timestamp;
 mod verdict;
 
 pub use event::{Event, Field, Parts, StoredEvent};
+pub use lateness::{LATE_BUCKETS, LATE_SECONDS, Lateness, Second};
 pub use name::{NAME_MAX_BYTES, Topic, check_name};
 pub use payload::{check_payload, has_escape, same_value};
+pub use request::RequestId;
 pub use timestamp::check_timestamp;
 pub use verdict::{Counts, Fault, FaultCode, Refusal, Verdict};

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::headers;
 use super::openapi::{EventProblems, LookupProblems};
 use super::params::{Query, segment, topic};
-use super::render::{self, Lines};
+use super::render;
 use super::state::State;
 use crate::api;
 use crate::intake::{self, Format};
@@ -16,7 +16,8 @@ use crate::store::Key;
 
 /// Read one event
 ///
-/// Both parts of the path are percent-encoded.
+/// Both parts of the path are percent-encoded. `repeats` says how it was repeated, if it is among the events that were
+/// repeated most recently.
 #[utoipa::path(
     get,
     path = "/events/{topic}/{event_id}",
@@ -28,11 +29,12 @@ pub(super) async fn event(state: Data<State>, request: HttpRequest) -> Result<Ht
     Query::none(&request)?;
     let topic = topic(&segment(&request, 1, "topic")?)?;
     let event_id = segment(&request, 2, "event_id")?;
-    let Some(stored) = state.reader.event(Key { topic, event_id }).await? else {
+    let Some(stored) = state.reader.event(Key { topic: topic.clone(), event_id }).await? else {
         return Err(Failure::new(api::Code::EventNotFound, "this topic has no event with this id"));
     };
     let mut body = Vec::new();
-    render::event(&mut body, &stored, Lines::Kept).map_err(|error| Failure::internal(&error))?;
+    let repeats = state.reader.repeats(topic, stored.seq).await?;
+    render::event_with(&mut body, &stored, repeats).map_err(|error| Failure::internal(&error))?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 

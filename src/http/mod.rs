@@ -16,6 +16,7 @@ mod params;
 mod pause;
 mod publish;
 mod render;
+mod scrape;
 mod server;
 mod state;
 mod stream;

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::failure::Failure;
 use super::openapi::{HealthProblems, MetricsProblems, ReadProblems};
 use super::params::Query;
+use super::scrape;
 use super::state::State;
 use super::topics::TOPICS_MAX;
 use crate::api::{Code, Health, Stats, Totals};
@@ -79,13 +80,7 @@ pub(super) async fn health(state: Data<State>) -> Result<HttpResponse, Failure> 
         content_type = "text/plain"), MetricsProblems),
 )]
 pub(super) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
-    let budget = state.pipeline.budget();
-    state.metrics.in_flight_bytes.set(gauge(budget.bytes_in_flight()));
-    state.metrics.in_flight_events.set(gauge(budget.events_in_flight()));
-    let text = state.metrics.text().map_err(|error| Failure::internal(&error))?;
+    let sample = scrape::sample(&state).await;
+    let text = state.metrics.text(sample).map_err(|error| Failure::internal(&error))?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
-}
-
-fn gauge(value: usize) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

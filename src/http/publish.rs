@@ -1,7 +1,6 @@
 //! `POST /publish`: a body becomes events, the pipeline decides them, the answer tells the fate of each.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::http::header::HeaderName;
@@ -16,10 +15,10 @@ use super::headers;
 use super::openapi::PublishProblems;
 use super::params::Query;
 use super::state::State;
-use super::trace::{Published, RequestId};
+use super::trace::Published;
 use super::watch;
 use crate::api::{Code, EventError, EventInput, EventResult, PublishAnswer};
-use crate::domain::{Counts, Event, Fault, Verdict};
+use crate::domain::{Counts, Event, Fault, RequestId, Verdict};
 use crate::intake::{self, Invalid};
 use crate::pipeline::Permit;
 
@@ -107,7 +106,7 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
     }
     let (bytes, mut permit) = body::read(state, request, payload).await?;
     if let Some(id) = request.extensions().get::<RequestId>() {
-        permit.name(Arc::clone(&id.id));
+        permit.name(id.clone());
     }
     // Looked again: others have come while the body did.
     budget.look_for_events()?;

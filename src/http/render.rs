@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
+use crate::api;
 use crate::domain::{Parts, StoredEvent};
+use crate::store::Repeats;
 
 /// How a payload's line breaks are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,31 @@ pub(super) fn event(out: &mut Vec<u8>, stored: &StoredEvent, lines: Lines) -> io
     write!(out, ",\"received_at\":\"{:.6}\"}}", stored.received_at)
 }
 
+/// Appends one event with what is known of its repeats.
+///
+/// # Errors
+/// Never in practice: writing to memory does not fail.
+pub(super) fn event_with(
+    out: &mut Vec<u8>,
+    stored: &StoredEvent,
+    repeats: Option<Repeats>,
+) -> io::Result<()> {
+    event(out, stored, Lines::Kept)?;
+    let Some(Repeats { duplicates, conflicts, last_at, last_source, last_conflict }) = repeats else {
+        return Ok(());
+    };
+    // In place of the end of the object.
+    out.pop();
+    out.extend_from_slice(b",\"repeats\":");
+    let last_at = time(last_at);
+    serde_json::to_writer(
+        &mut *out,
+        &api::Repeats { duplicates, conflicts, last_at, last_source, last_conflict },
+    )?;
+    out.push(b'}');
+    Ok(())
+}
+
 /// Appends a JSON string.
 ///
 /// # Errors
@@ -76,7 +103,7 @@ mod tests {
         };
         let mut kept = Vec::new();
         event(&mut kept, &stored, Lines::Kept).unwrap();
-        let read: crate::api::Event<'_> = serde_json::from_slice(&kept).unwrap();
+        let read: api::Event<'_> = serde_json::from_slice(&kept).unwrap();
         assert_eq!((read.seq, &*read.topic, &*read.event_id, &*read.source), (7, "a\"b", "é", "\\"));
         assert_eq!(read.payload.get(), payload);
         assert_eq!(read.received_at, "1970-01-01T00:00:01.000000Z");

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::follow::Followers;
 use super::pause::Pauses;
+use super::scrape::Shown;
 use super::trace::FailedLines;
 use crate::config::{Limits, Server, Settings};
 use crate::intake;
@@ -23,6 +24,7 @@ pub struct State {
     pub(super) metrics: Arc<Metrics>,
     pub(super) server: Server,
     pub(super) limits: Limits,
+    pub(super) shown: Shown,
     pub(super) started: Instant,
     pub(super) failed_lines: FailedLines,
     stopping: AtomicBool,
@@ -47,6 +49,7 @@ impl State {
             metrics,
             server: settings.server.clone(),
             limits: settings.limits.clone(),
+            shown: Shown::new(settings.metrics.topics),
             started: Instant::now(),
             failed_lines: FailedLines::default(),
             stopping: AtomicBool::new(false),

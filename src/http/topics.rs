@@ -8,8 +8,9 @@ use super::openapi::{ReadProblems, TopicProblems};
 use super::params::{Query, segment, topic};
 use super::render;
 use super::state::State;
-use crate::api::{Code, TopicPage, TopicStats};
-use crate::store::TopicCounts;
+use crate::api::{Code, Source, SourceStats, TopicDetail, TopicPage, TopicStats};
+use crate::domain::LATE_SECONDS;
+use crate::store::{SourceCounts, TopicCounts, TopicSources};
 
 /// The most topics of one answer, and the number without a `limit`.
 pub(super) const TOPICS_MAX: usize = 1_000;
@@ -48,21 +49,36 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
     Ok(HttpResponse::Ok().json(TopicPage { topics, next_after }))
 }
 
-/// Read what was counted in a topic
+/// Read what was counted in a topic, and by source
 #[utoipa::path(
     get,
     path = "/topics/{topic}",
     tag = "read",
     params(("topic" = String, Path, description = "The topic, percent-encoded", example = "orders", min_length = 1,
         max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")),
-    responses((status = 200, description = "The topic", body = TopicStats), TopicProblems),
+    responses((status = 200, description = "The topic", body = TopicDetail), TopicProblems),
 )]
 pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
     let name = topic(&segment(&request, 1, "topic")?)?;
-    match state.reader.topic(name).await? {
-        Some(counts) => Ok(HttpResponse::Ok().json(stats(&state, &counts))),
+    match state.reader.sources(name).await? {
+        Some(found) => Ok(HttpResponse::Ok().json(detail(&state, found))),
         None => Err(Failure::new(Code::TopicNotFound, "no event was stored in this topic")),
+    }
+}
+
+fn detail(state: &State, found: TopicSources) -> TopicDetail {
+    let mut late = found.other.lateness;
+    found.named.iter().for_each(|(_, counts)| late += counts.lateness);
+    let shown = |counts: SourceCounts| SourceStats::new(counts.counts(), &counts.lateness);
+    let sources =
+        found.named.into_iter().map(|(source, counts)| Source { source, stats: shown(counts) }).collect();
+    TopicDetail {
+        stats: stats(state, &found.topic),
+        late_up_to_seconds: LATE_SECONDS.to_vec(),
+        late: late.buckets.to_vec(),
+        sources,
+        other: shown(found.other),
     }
 }
 

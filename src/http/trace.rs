@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::Counts;
+use crate::domain::{Counts, RequestId};
 
 /// The header that the id is taken from and given back in.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,9 +24,9 @@ const LINES_MAX: u32 = 100;
 
 /// The id of a request, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestId {
+pub(super) struct Origin {
     /// What names the request in every line about it.
-    pub(super) id: Arc<str>,
+    pub(super) id: RequestId,
     /// The caller's span, where the id is that of a trace.
     pub(super) parent: Option<Parent>,
 }
@@ -40,16 +40,17 @@ pub(super) struct Parent {
     pub(super) sampled: bool,
 }
 
-impl RequestId {
+impl Origin {
     /// The id of a request with these headers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         Self::of_trace(headers)
-            .or_else(|| only(headers, &X_REQUEST_ID).filter(|id| is_harmless(id)).map(Self::alone))
-            .unwrap_or_else(|| Self::alone(&format!("{:032x}", fastrand::u128(1..))))
+            .or_else(|| Self::of_id(headers))
+            .unwrap_or_else(|| Self { id: RequestId::Made(fastrand::u128(1..)), parent: None })
     }
 
-    fn alone(id: &str) -> Self {
-        Self { id: id.into(), parent: None }
+    fn of_id(headers: &HeaderMap) -> Option<Self> {
+        let id = only(headers, &X_REQUEST_ID).filter(|id| is_harmless(id))?;
+        Some(Self { id: RequestId::Given(id.into()), parent: None })
     }
 
     /// As <https://www.w3.org/TR/trace-context/#traceparent-header> says; later versions may add fields at the end.
@@ -64,13 +65,27 @@ impl RequestId {
             return None;
         }
         let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
-        Some(Self { id: trace.into(), parent: Some(Parent { span: span.into(), sampled }) })
+        Some(Self { id: RequestId::Given(trace.into()), parent: Some(Parent { span: span.into(), sampled }) })
     }
 
     /// The id as a header of the answer.
     pub(super) fn header(&self) -> Option<HeaderValue> {
-        HeaderValue::from_str(&self.id).ok()
+        match &self.id {
+            RequestId::Given(id) => HeaderValue::from_str(id).ok(),
+            RequestId::Made(bits) => HeaderValue::from_bytes(&hexadecimal(*bits)).ok(),
+        }
     }
+}
+
+/// The digits of a number, as its `Display` has them, without the cost of a formatter.
+fn hexadecimal(bits: u128) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    digits
 }
 
 /// The header where it is there once, and text.
@@ -133,16 +148,17 @@ mod tests {
 
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-    fn of(headers: &[(HeaderName, &[u8])]) -> RequestId {
+    fn of(headers: &[(HeaderName, &[u8])]) -> Origin {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
         }
-        RequestId::of(&map)
+        Origin::of(&map)
     }
 
-    fn is_new(id: &RequestId) -> bool {
-        id.parent.is_none() && is_hexadecimal(&id.id, 32)
+    fn is_new(origin: &Origin) -> bool {
+        matches!(origin.id, RequestId::Made(_))
+            && origin.header().unwrap().to_str().unwrap() == origin.id.to_string()
     }
 
     #[test]
@@ -154,7 +170,7 @@ mod tests {
         ] {
             let headers = [(TRACEPARENT, traceparent.as_bytes()), (X_REQUEST_ID, &b"mine"[..])];
             let parent = Parent { span: "00f067aa0ba902b7".into(), sampled };
-            assert_eq!(of(&headers), RequestId { id: TRACE.into(), parent: Some(parent) });
+            assert_eq!(of(&headers), Origin { id: RequestId::Given(TRACE.into()), parent: Some(parent) });
         }
     }
 
@@ -173,7 +189,7 @@ mod tests {
             format!("00-{TRACE}0-00f067aa0ba902b7-01"),
         ] {
             let headers = [(TRACEPARENT, traceparent.as_bytes()), (X_REQUEST_ID, &b"mine"[..])];
-            assert_eq!(&*of(&headers).id, "mine", "{traceparent}");
+            assert_eq!(of(&headers).id, RequestId::Given("mine".into()), "{traceparent}");
         }
     }
 
@@ -181,7 +197,7 @@ mod tests {
     fn an_id_that_could_harm_is_replaced() {
         let longest = "x".repeat(ID_MAX);
         for harmless in ["7", "a-B_c.d:e/f+g=h@i", longest.as_str()] {
-            assert_eq!(&*of(&[(X_REQUEST_ID, harmless.as_bytes())]).id, harmless);
+            assert_eq!(of(&[(X_REQUEST_ID, harmless.as_bytes())]).header().unwrap(), harmless);
         }
         let too_long = "x".repeat(ID_MAX + 1);
         let harmful: [&[u8]; 7] =

@@ -11,7 +11,7 @@ use actix_web::{Error, HttpMessage, ResponseError};
 
 use super::failure::Failure;
 use super::state::State;
-use super::trace::{Published, RequestId, X_REQUEST_ID};
+use super::trace::{Origin, Published, X_REQUEST_ID};
 use crate::api::Code;
 use crate::metrics::{RefusalLabels, RequestLabels};
 
@@ -36,25 +36,25 @@ pub(super) async fn watch<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = Instant::now();
-    let id = RequestId::of(request.headers());
-    request.extensions_mut().insert(id.clone());
+    let origin = Origin::of(request.headers());
+    request.extensions_mut().insert(origin.id.clone());
     let mut response = if state.stopping() && request.path() != LIVE {
         let refusal = Failure::new(Code::ShuttingDown, "the log is stopping");
         request.into_response(refusal.error_response()).map_into_right_body()
     } else {
         next.call(request).await?.map_into_left_body()
     };
-    if let Some(value) = id.header() {
+    if let Some(value) = origin.header() {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    record(&state, &response, &id, started);
+    record(&state, &response, &origin, started);
     Ok(response)
 }
 
 fn record<B: MessageBody + 'static>(
     state: &State,
     response: &ServiceResponse<B>,
-    id: &RequestId,
+    origin: &Origin,
     started: Instant,
 ) {
     let (request, status) = (response.request(), response.status().as_u16());
@@ -73,8 +73,15 @@ fn record<B: MessageBody + 'static>(
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     let failed = status >= 400;
     if failed || writes_each() {
-        let line =
-            Line { id, method, route, path: request.path(), status, code: code.map(Code::as_str), started };
+        let line = Line {
+            origin,
+            method,
+            route,
+            path: request.path(),
+            status,
+            code: code.map(Code::as_str),
+            started,
+        };
         // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
         let omitted = if failed && status != 503 {
             state.failed_lines.admit(state.started.elapsed().as_secs())
@@ -90,7 +97,7 @@ fn record<B: MessageBody + 'static>(
 
 /// The line about a request: never what was in its body, never one of its headers but its id.
 struct Line<'a> {
-    id: &'a RequestId,
+    origin: &'a Origin,
     method: &'static str,
     route: &'static str,
     path: &'a str,
@@ -101,11 +108,11 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn write_failed(&self, omitted: u64) {
-        let Self { id, method, route, path, status, code, .. } = self;
-        let parent = id.parent.as_ref();
+        let Self { origin, method, route, path, status, code, .. } = self;
+        let parent = origin.parent.as_ref();
         tracing::info!(
             target: TARGET,
-            request_id = &*id.id,
+            request_id = %origin.id,
             parent_id = parent.map(|parent| &*parent.span),
             sampled = parent.map(|parent| parent.sampled),
             method,
@@ -121,8 +128,8 @@ impl Line<'_> {
     }
 
     fn write<B: MessageBody + 'static>(&self, response: &ServiceResponse<B>) {
-        let Self { id, method, route, path, status, code, .. } = self;
-        let parent = id.parent.as_ref();
+        let Self { origin, method, route, path, status, code, .. } = self;
+        let parent = origin.parent.as_ref();
         let published = response.response().extensions().get::<Published>().copied();
         let sent = match response.response().body().size() {
             BodySize::Sized(bytes) => Some(bytes),
@@ -130,7 +137,7 @@ impl Line<'_> {
         };
         tracing::debug!(
             target: TARGET,
-            request_id = &*id.id,
+            request_id = %origin.id,
             parent_id = parent.map(|parent| &*parent.span),
             sampled = parent.map(|parent| parent.sampled),
             method,

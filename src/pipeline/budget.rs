@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::error::PublishError;
+use crate::domain::RequestId;
 
 /// The bytes and events that may be in flight at once, of all requests together.
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ pub struct Permit {
     bytes: usize,
     events: usize,
     /// The id of the request in the log, where it has one.
-    request: Option<Arc<str>>,
+    request: Option<RequestId>,
 }
 
 impl Budget {
@@ -112,13 +113,13 @@ impl Budget {
 
 impl Permit {
     /// Says which request it is, for lines in the log about its events.
-    pub fn name(&mut self, request: Arc<str>) {
+    pub fn name(&mut self, request: RequestId) {
         self.request = Some(request);
     }
 
     /// Which request it is.
-    pub(super) fn request(&self) -> Option<&str> {
-        self.request.as_deref()
+    pub(super) fn request(&self) -> Option<&RequestId> {
+        self.request.as_ref()
     }
 
     /// Takes bytes more.

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use super::error::PublishError;
 use crate::config::Store;
-use crate::domain::{Topic, Verdict};
+use crate::domain::Topic;
 use crate::metrics::Metrics;
-use crate::store::{AppendError, Batch, Engine, StoreError, Writer};
+use crate::store::{AppendError, Batch, Decision, Engine, StoreError, Writer};
 
 /// Whether the store could write when it last tried; shared with whoever asks.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ pub(super) struct Committer {
 }
 
 /// What happened to a batch of a group.
-pub(super) type BatchOutcome = Result<Vec<Verdict>, PublishError>;
+pub(super) type BatchOutcome = Result<Vec<Decision>, PublishError>;
 
 impl Committer {
     pub(super) fn new(engine: Arc<dyn Engine>, health: Health, metrics: Arc<Metrics>) -> Self {
@@ -77,7 +77,7 @@ impl Committer {
     pub(super) fn commit(&mut self, group: &[&Batch]) -> Vec<BatchOutcome> {
         let could_write = self.can_write();
         match self.append(group) {
-            Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
+            Ok(decisions) => decisions.into_iter().map(Ok).collect(),
             Err(AppendError::Failed(StoreError::Damaged(_))) if group.len() > 1 => {
                 group.iter().flat_map(|batch| self.commit(&[batch])).collect()
             }
@@ -111,13 +111,16 @@ impl Committer {
         }
     }
 
-    fn append(&mut self, group: &[&Batch]) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    fn append(&mut self, group: &[&Batch]) -> Result<Vec<Vec<Decision>>, AppendError> {
         let begun = Instant::now();
         let outcome = self.run(|writer| writer.append(group, Timestamp::now()));
         let events: usize = group.iter().map(|batch| batch.events.len()).sum();
         self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a group has far fewer than 2^52 events")]
         self.metrics.commit_events.observe(events as f64);
+        if let Some(waited) = self.writer.as_mut().and_then(|writer| writer.sync_time()) {
+            self.metrics.sync_seconds.observe(waited.as_secs_f64());
+        }
         outcome
     }
 

@@ -57,7 +57,8 @@ impl Actor for Consumer {
 impl Handler<Consume> for Consumer {
     type Result = ();
 
-    fn handle(&mut self, Consume { shares, undecided }: Consume, _: &mut Self::Context) {
+    fn handle(&mut self, Consume { shares, undecided, queued }: Consume, _: &mut Self::Context) {
+        drop(queued);
         let parts = shares.into_iter().filter_map(|(lane, share)| lane.decide(share, undecided.reply()));
         undecided.add(parts.collect());
     }

@@ -19,9 +19,11 @@ use siphasher::sip128::SipHasher13;
 use uuid::Uuid;
 
 use super::reply::Reply;
+// The same locks, which a model can schedule.
 #[cfg(test)]
 use super::tests::scheduled::{DashMap, Mutex};
-use crate::domain::{Event, Verdict};
+use crate::domain::{Event, Second, Verdict};
+use crate::store::Decision;
 
 /// A key as a keyed hash of 128 bits, and a payload as one of 64: nobody can aim at a collision, and among the
 /// payloads that one key is sent with none will come by chance.
@@ -41,8 +43,8 @@ pub(super) struct Room(AtomicUsize);
 /// What the cache says of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// The key is stored, and this is the verdict.
-    Stored(Verdict),
+    /// The key is stored, and this is the decision.
+    Stored(Decision),
     /// The same event is being committed; the asker waits for its verdict.
     Waits,
     /// Nothing yet: it is marked now, and whoever passes it on settles it.
@@ -55,11 +57,13 @@ pub(super) enum Known {
 pub(super) struct Waiter {
     pub(super) reply: Reply,
     pub(super) index: u32,
+    /// The source that it names itself.
+    pub(super) source: Box<str>,
 }
 
 enum State {
     Committing { payload: u64, waiters: Vec<Waiter> },
-    Stored { payload: u64, seq: u64, conflict: bool },
+    Stored { payload: u64, seq: u64, stored_at: Second, conflict: bool },
 }
 
 /// The locks that a cache is spread over: its consumer asks while the writer settles, and few of their moments
@@ -103,6 +107,11 @@ impl Hasher {
 impl Room {
     pub(super) fn new(keys: usize) -> Self {
         Self(AtomicUsize::new(keys))
+    }
+
+    /// How many more there may be.
+    pub(super) fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 
     fn take(&self) -> bool {
@@ -154,8 +163,9 @@ impl HotCache {
             Entry::Occupied(entry) => entry,
         };
         match entry.get_mut() {
-            State::Stored { payload, seq, conflict } if *payload == key.payload => {
-                Known::Stored(Verdict::Duplicate { seq: *seq, conflict: *conflict })
+            State::Stored { payload, seq, stored_at, conflict } if *payload == key.payload => {
+                let verdict = Verdict::Duplicate { seq: *seq, conflict: *conflict };
+                Known::Stored(Decision { verdict, stored_at: *stored_at })
             }
             State::Committing { payload, waiters } if *payload == key.payload => {
                 waiters.push(waiter());
@@ -165,14 +175,14 @@ impl HotCache {
         }
     }
 
-    /// Settles an event that was marked: with its verdict once that is durable, with `None` where the commit
+    /// Settles an event that was marked: with its decision once that is durable, with `None` where the commit
     /// failed or is unknown. Gives back who waits for it.
     ///
     /// invariant 2: nothing is known as stored, and nobody who waits is told so, before this is called.
-    pub(super) fn settle(&self, key: Key, verdict: Option<Verdict>) -> Vec<Waiter> {
+    pub(super) fn settle(&self, key: Key, decision: Option<Decision>) -> Vec<Waiter> {
         // Room is made first: the oldest key may be behind the same lock as this one.
         let known =
-            verdict.and_then(|verdict| State::stored(key, verdict)).filter(|_| self.make_room(key.id));
+            decision.and_then(|decision| State::stored(key, decision)).filter(|_| self.make_room(key.id));
         let before = match known {
             Some(known) => self.states.insert(key.id, known),
             None => self.states.remove(&key.id).map(|(_, state)| state),
@@ -186,11 +196,11 @@ impl HotCache {
         }
     }
 
-    /// Remembers the durable verdict of an event whose key is known with another payload.
-    pub(super) fn learn(&self, key: Key, verdict: Verdict) {
+    /// Remembers the durable decision on an event whose key is known with another payload.
+    pub(super) fn learn(&self, key: Key, decision: Decision) {
         if let Some(mut state) = self.states.get_mut(&key.id)
             && let State::Stored { .. } = *state
-            && let Some(known) = State::stored(key, verdict)
+            && let Some(known) = State::stored(key, decision)
         {
             *state = known;
         }
@@ -209,14 +219,14 @@ impl HotCache {
 }
 
 impl State {
-    /// A verdict as it is remembered; a refusal is none.
-    fn stored(key: Key, verdict: Verdict) -> Option<Self> {
+    /// A decision as it is remembered; a refusal is none.
+    fn stored(key: Key, Decision { verdict, stored_at }: Decision) -> Option<Self> {
         let (seq, conflict) = match verdict {
             Verdict::Accepted { seq } => (seq, false),
             Verdict::Duplicate { seq, conflict } => (seq, conflict),
             Verdict::Refused(_) => return None,
         };
-        Some(Self::Stored { payload: key.payload, seq, conflict })
+        Some(Self::Stored { payload: key.payload, seq, stored_at, conflict })
     }
 }
 
@@ -241,7 +251,11 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::pipeline::Budget;
 
-    const ACCEPTED: Verdict = Verdict::Accepted { seq: 7 };
+    const ACCEPTED: Decision = decision(Verdict::Accepted { seq: 7 });
+
+    const fn decision(verdict: Verdict) -> Decision {
+        Decision { verdict, stored_at: Second(1_795_000_000) }
+    }
 
     fn key(id: u128, payload: u64) -> Key {
         Key { id, payload }
@@ -249,7 +263,7 @@ mod tests {
 
     fn waiter() -> Waiter {
         let (reply, _) = Reply::new(1, Budget::new(1, 1).permit(), Arc::new(Metrics::new()));
-        Waiter { reply, index: 0 }
+        Waiter { reply, index: 0, source: "test".into() }
     }
 
     fn cache(capacity: usize, room: usize) -> HotCache {
@@ -257,7 +271,7 @@ mod tests {
     }
 
     fn duplicate(seq: u64, conflict: bool) -> Known {
-        Known::Stored(Verdict::Duplicate { seq, conflict })
+        Known::Stored(decision(Verdict::Duplicate { seq, conflict }))
     }
 
     #[test]
@@ -274,11 +288,11 @@ mod tests {
         let cache = cache(9, 9);
         cache.ask(key(1, 1), waiter);
         assert_eq!(cache.ask(key(1, 2), waiter), Known::Nothing);
-        cache.learn(key(1, 2), Verdict::Duplicate { seq: 7, conflict: true });
+        cache.learn(key(1, 2), decision(Verdict::Duplicate { seq: 7, conflict: true }));
         assert_eq!(cache.ask(key(1, 1), waiter), Known::Waits, "it is still being committed");
         cache.settle(key(1, 1), Some(ACCEPTED));
         assert_eq!(cache.ask(key(1, 2), waiter), Known::Nothing);
-        cache.learn(key(1, 2), Verdict::Duplicate { seq: 7, conflict: true });
+        cache.learn(key(1, 2), decision(Verdict::Duplicate { seq: 7, conflict: true }));
         assert_eq!(cache.ask(key(1, 2), waiter), duplicate(7, true));
         assert_eq!(cache.ask(key(1, 1), waiter), Known::Nothing);
     }
@@ -338,6 +352,15 @@ mod tests {
         assert_eq!((store(&first), store(&second)), (1, 0));
         drop(first);
         assert_eq!(store(&second), 1);
+    }
+
+    #[test]
+    fn a_slot_stays_as_small_as_it_was() {
+        assert_eq!(
+            size_of::<State>(),
+            32,
+            "with what a million keys take: docs and config/default.toml say it"
+        );
     }
 
     #[test]

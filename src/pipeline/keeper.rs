@@ -47,6 +47,11 @@ impl<A: Actor> Keeper<A> {
         state.address.clone()
     }
 
+    /// Whether the actor lives.
+    pub(super) fn lives(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).address.connected()
+    }
+
     /// Starts no actor any more.
     pub(super) fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).start = None;

@@ -1,15 +1,18 @@
 //! A lane of a topic: what its consumer and the writer share, and the events of it that are on their way.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
 
 use super::error::PublishError;
 use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
 use super::messages::Share;
 use super::reply::Reply;
-use crate::domain::{Counts, Event, Topic, Verdict};
+use crate::domain::{Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
-use crate::store::{Batch, Tally};
+use crate::store::{Batch, Decision, Repeat, Tally};
 #[cfg(test)]
 use crate::testing::{Moment, pass};
 
@@ -65,10 +68,11 @@ impl Lane {
             #[cfg(test)]
             pass(Moment::Decide);
             let key = self.shared.hasher.key(&event);
-            let marked = match self.cache.ask(key, || Waiter { reply: reply.clone(), index }) {
-                Known::Stored(verdict) => {
-                    report_repeat(reply, &event, verdict);
-                    decided.push((index, verdict));
+            let waiter = || Waiter { reply: reply.clone(), index, source: event.source().into() };
+            let marked = match self.cache.ask(key, waiter) {
+                Known::Stored(decision) => {
+                    report_repeat(reply, &event, decision.verdict);
+                    decided.push((index, decision, event));
                     continue;
                 }
                 Known::Waits => continue,
@@ -78,67 +82,71 @@ impl Lane {
             part.passed.push(PassedEvent { index, key, marked });
             rest.push(event);
         }
-        self.answer(reply, decided);
+        if !decided.is_empty() {
+            self.count(decided.iter().map(|(_, decision, event)| (event.source(), *decision)));
+            reply.decide(decided.iter().map(|(index, Decision { verdict, .. }, _)| (*index, *verdict)));
+        }
         if rest.is_empty() {
             return None;
         }
         Some((Batch { topic: self.topic.clone(), events: rest }, part))
     }
 
-    /// Answers duplicates that the writer does not see, after counting them.
-    fn answer(&self, reply: &Reply, decided: Vec<(u32, Verdict)>) {
-        if decided.is_empty() {
-            return;
-        }
-        let mut counts = Counts::default();
-        for (_, verdict) in &decided {
-            counts.count(*verdict);
-        }
-        self.shared.tally.count(&self.topic, counts);
-        self.shared.metrics.cache_hits.inc_by(decided.len() as u64);
-        reply.decide(decided);
+    /// Counts duplicates that the writer does not see, each with its source. They come now: that, too, is only shown.
+    fn count<'a>(&self, repeats: impl ExactSizeIterator<Item = (&'a str, Decision)>) {
+        self.shared.metrics.cache_hits.inc_by(repeats.len() as u64);
+        let now = Timestamp::now();
+        let second = Second::of(now);
+        let repeats = repeats.filter_map(|(source, Decision { verdict, stored_at })| match verdict {
+            Verdict::Duplicate { seq, conflict } => {
+                Some(Repeat { source, seq, conflict, late: stored_at.until(second) })
+            }
+            Verdict::Accepted { .. } | Verdict::Refused(_) => None,
+        });
+        self.shared.tally.count(&self.topic, now, repeats);
     }
 
-    /// Answers who waited for the verdict of an event, which is the one that they sent too.
-    fn answer_waiters(&self, waiters: Vec<Waiter>, event: &Event, first: Verdict) {
-        for Waiter { reply, index } in waiters {
-            if let Verdict::Refused(_) = first {
+    /// Answers who waited for the decision on an event, which is the one that they sent too.
+    fn answer_waiters(&self, waiters: Vec<Waiter>, event: &Event, first: Decision) {
+        for Waiter { reply, index, source } in waiters {
+            let verdict = repeated(first.verdict);
+            if let Verdict::Refused(_) = verdict {
                 self.shared.tally.reject(1);
-                reply.decide([(index, first)]);
             } else {
-                report_repeat(&reply, event, repeated(first));
-                self.answer(&reply, vec![(index, repeated(first))]);
+                report_repeat(&reply, event, verdict);
+                self.count(iter::once((&*source, Decision { verdict, ..first })));
             }
+            reply.decide([(index, verdict)]);
         }
     }
 }
 
 impl Part {
     /// Gives verdicts, or the error, to the events, which are those of its batch, and to who waits for them.
-    pub(super) fn settle(mut self, events: &[Event], outcome: Result<Vec<Verdict>, PublishError>) {
+    pub(super) fn settle(mut self, events: &[Event], outcome: Result<Vec<Decision>, PublishError>) {
         debug_assert_eq!(events.len(), self.passed.len(), "a batch stays with its part");
         match outcome {
-            Ok(verdicts) if verdicts.len() == self.passed.len() => self.decide(events, &verdicts),
+            Ok(decisions) if decisions.len() == self.passed.len() => self.decide(events, &decisions),
             // Which verdict is whose cannot be known.
             Ok(_) => self.fail(&PublishError::ActorFailed),
             Err(error) => self.fail(&error),
         }
     }
 
-    fn decide(&mut self, events: &[Event], verdicts: &[Verdict]) {
-        let mut decided = Vec::with_capacity(verdicts.len());
+    fn decide(&mut self, events: &[Event], decisions: &[Decision]) {
+        let mut decided = Vec::with_capacity(decisions.len());
         // An event is taken out when it is settled, so that whatever is left is failed when this is dropped.
-        for (event, verdict) in events.iter().zip(verdicts).rev() {
+        for (event, decision) in events.iter().zip(decisions).rev() {
             #[cfg(test)]
             pass(Moment::Settle);
             let Some(PassedEvent { index, key, marked }) = self.passed.pop() else { break };
-            report_repeat(&self.reply, event, *verdict);
-            decided.push((index, *verdict));
+            report_repeat(&self.reply, event, decision.verdict);
+            decided.push((index, decision.verdict));
             if marked {
-                let waiters = self.lane.cache.settle(key, Some(*verdict));
-                self.lane.answer_waiters(waiters, event, *verdict);
+                let waiters = self.lane.cache.settle(key, Some(*decision));
+                self.lane.answer_waiters(waiters, event, *decision);
             } else {
-                self.lane.cache.learn(key, *verdict);
+                self.lane.cache.learn(key, *decision);
             }
         }
         self.reply.decide(decided);
@@ -172,11 +180,11 @@ fn report_repeat(reply: &Reply, event: &Event, verdict: Verdict) {
             topic,
             event_id,
             seq,
-            request_id = reply.request(),
+            request_id = reply.request().map(tracing::field::display),
             "conflict: the event is stored with another payload, which stays"
         );
     } else {
-        let request_id = reply.request();
+        let request_id = reply.request().map(tracing::field::display);
         tracing::debug!(topic, event_id, seq, request_id, "duplicate: the event is stored already");
     }
 }
@@ -218,7 +226,8 @@ mod tests {
 
     #[test]
     fn a_part_with_too_few_verdicts_or_none_at_all_fails_with_everyone_who_waits() {
-        for verdicts in [Some(vec![Verdict::Accepted { seq: 1 }]), None] {
+        let too_few = Decision { verdict: Verdict::Accepted { seq: 1 }, stored_at: Second(1) };
+        for verdicts in [Some(vec![too_few]), None] {
             let lane = lane();
             let (passed_on, mut first) = ask(&lane);
             let (nothing, mut waiting) = ask(&lane);
@@ -258,8 +267,11 @@ mod tests {
                 let (batch, part) = ask(&lane).0.unwrap();
                 let (waits, _receiver) = ask(&lane);
                 assert!(waits.is_none(), "the same events wait for the first ones");
-                let verdict = |seq| Verdict::Duplicate { seq, conflict };
-                part.settle(&batch.events, Ok(vec![verdict(7), verdict(8)]));
+                let decision = |seq| {
+                    let verdict = Verdict::Duplicate { seq, conflict };
+                    Decision { verdict, stored_at: Second(1) }
+                };
+                part.settle(&batch.events, Ok(vec![decision(7), decision(8)]));
                 assert!(ask(&lane).0.is_none(), "the cache knows them now");
             })
         };

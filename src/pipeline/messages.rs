@@ -11,6 +11,7 @@ use super::lane::{Lane, Part};
 use super::reply::Reply;
 use super::undecided::Undecided;
 use crate::domain::Event;
+use crate::metrics::{CONSUMER, Metrics, Queued};
 use crate::store::{Batch, StoreError};
 
 /// To the router: all events of a request.
@@ -19,6 +20,7 @@ use crate::store::{Batch, StoreError};
 pub(super) struct Publish {
     pub(super) events: Vec<Event>,
     pub(super) reply: Reply,
+    pub(super) queued: Queued,
 }
 
 /// To a consumer: the events of a request that are its lane's. Those of other lanes of its shard come with them, so
@@ -29,6 +31,26 @@ pub(super) struct Consume {
     pub(super) shares: Vec<(Arc<Lane>, Share)>,
     /// Where what the caches cannot decide is gathered.
     pub(super) undecided: Undecided,
+    pub(super) queued: Queued,
+}
+
+impl Consume {
+    /// No events yet.
+    pub(super) fn new(undecided: Undecided, metrics: &Metrics) -> Self {
+        Self { shares: Vec::new(), undecided, queued: metrics.queue(CONSUMER, 0) }
+    }
+
+    /// The same with the events of one more lane.
+    pub(super) fn with(mut self, lane: Arc<Lane>, share: Share) -> Self {
+        self.add(lane, share);
+        self
+    }
+
+    /// Adds the events of a lane.
+    pub(super) fn add(&mut self, lane: Arc<Lane>, share: Share) {
+        self.queued.add(share.events.len());
+        self.shares.push((lane, share));
+    }
 }
 
 /// The events of one request and one lane.
@@ -44,6 +66,7 @@ pub(super) struct Share {
 #[rtype(result = "()")]
 pub(super) struct Append {
     pub(super) parts: Vec<(Batch, Part)>,
+    pub(super) queued: Queued,
 }
 
 /// To a consumer, as its last message: stop.

@@ -51,7 +51,7 @@ use self::router::{Router, Wiring};
 use self::writer::WriterActor;
 use crate::config::Settings;
 use crate::domain::{Counts, Event, Verdict};
-use crate::metrics::Metrics;
+use crate::metrics::{CONSUMER, Metrics, ROUTER, Sample, WRITER};
 use crate::store::{Engine, StoreError, Tally};
 
 /// The one way to write: a cheap handle on the actors.
@@ -65,6 +65,7 @@ struct Inner {
     budget: Budget,
     health: Health,
     tally: Arc<Tally>,
+    room: Arc<Room>,
     metrics: Arc<Metrics>,
     durability: &'static str,
     stopping: AtomicBool,
@@ -89,10 +90,11 @@ impl Pipeline {
         let writer_thread = Arbiter::new();
 
         let writer = start_writer(&settings, engine, &health, &metrics, &writer_thread)?;
+        let room = Arc::new(Room::new(settings.cache.keys));
         let wiring = Wiring {
             settings: Arc::clone(&settings),
             shards: Arc::new(shards.iter().map(Arbiter::handle).collect()),
-            room: Arc::new(Room::new(settings.cache.keys)),
+            room: Arc::clone(&room),
             shared: Shared {
                 hasher: Hasher::new(),
                 tally: Arc::clone(&tally),
@@ -107,14 +109,24 @@ impl Pipeline {
             let router = Router::new(wiring.clone());
             Router::start_in_arbiter(&on, |_| router)
         };
-        let router = Keeper::new("router", Arc::clone(&metrics), start_router);
+        let router = Keeper::new(ROUTER, Arc::clone(&metrics), start_router);
         let limits = &settings.limits;
         let budget = Budget::new(limits.in_flight_bytes, limits.in_flight_events);
         let threads = Mutex::new(shards.into_iter().chain([writer_thread]).collect());
         let stopping = AtomicBool::new(false);
-        let inner =
-            Inner { settings, router, writer, budget, health, tally, metrics, durability, stopping, threads };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(Inner {
+            settings,
+            router,
+            writer,
+            budget,
+            health,
+            tally,
+            room,
+            metrics,
+            durability,
+            stopping,
+            threads,
+        })))
     }
 
     /// Publishes events and waits until each is decided and durable. Verdicts come in the order of the events.
@@ -130,7 +142,8 @@ impl Pipeline {
             return Ok(Vec::new());
         }
         let (reply, verdicts) = Reply::new(events.len(), permit, Arc::clone(&self.0.metrics));
-        self.0.router.address().do_send(Publish { events, reply });
+        let queued = self.0.metrics.queue(ROUTER, events.len());
+        self.0.router.address().do_send(Publish { events, reply, queued });
         verdicts.await.unwrap_or(Err(PublishError::ActorFailed))
     }
 
@@ -146,6 +159,26 @@ impl Pipeline {
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.0.budget
+    }
+
+    /// How the pipeline is, for the metrics.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let Inner { settings, budget, room, router, writer, health, metrics, .. } = &*self.0;
+        let (limits, keys) = (&settings.limits, settings.cache.keys);
+        let consumers = u64::try_from(metrics.consumers.get()).unwrap_or(0);
+        Sample {
+            in_flight_bytes: (budget.bytes_in_flight() as u64, limits.in_flight_bytes as u64),
+            in_flight_events: (budget.events_in_flight() as u64, limits.in_flight_events as u64),
+            cache_keys: (keys.saturating_sub(room.left()) as u64, keys as u64),
+            actors: vec![
+                (ROUTER, router.lives().into()),
+                (CONSUMER, consumers),
+                (WRITER, writer.lives().into()),
+            ],
+            writable: health.is_good(),
+            ..Sample::default()
+        }
     }
 
     /// The lanes of a topic, by the configuration.
@@ -226,5 +259,5 @@ fn start_writer(
         let news = engine.news();
         WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending, news))
     };
-    Ok(Arc::new(Keeper::new("writer", Arc::clone(metrics), start)))
+    Ok(Arc::new(Keeper::new(WRITER, Arc::clone(metrics), start)))
 }

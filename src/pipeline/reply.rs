@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::budget::Permit;
 use super::error::PublishError;
-use crate::domain::{Counts, Verdict};
+use crate::domain::{Counts, RequestId, Verdict};
 use crate::metrics::Metrics;
 
 /// What the waiting request gets.
@@ -53,7 +53,7 @@ impl Reply {
     }
 
     /// The id of the request in the log.
-    pub(super) fn request(&self) -> Option<&str> {
+    pub(super) fn request(&self) -> Option<&RequestId> {
         self.0.permit.as_ref()?.request()
     }
 

@@ -20,6 +20,7 @@ use super::undecided::Undecided;
 use super::writer::WriterActor;
 use crate::config::Settings;
 use crate::domain::{Event, Topic};
+use crate::metrics::CONSUMER;
 #[cfg(test)]
 use crate::testing::{Moment, pass};
 
@@ -80,13 +81,14 @@ impl Router {
         let now = Instant::now();
         let mut of_shards: Vec<Option<(Addr<Consumer>, Consume)>> = Vec::new();
         of_shards.resize_with(self.wiring.shards.len(), || None);
-        let none = || Consume { shares: Vec::new(), undecided: undecided.clone() };
+        let metrics = Arc::clone(&self.wiring.shared.metrics);
+        let none = || Consume::new(undecided.clone(), &metrics);
         let mut without_consumer = Vec::new();
         for (id, share) in shares {
             match self.find(&id, now) {
                 Some(Member { address, lane, shard }) => {
                     let (_, work) = of_shards[shard].get_or_insert_with(|| (address, none()));
-                    work.shares.push((lane, share));
+                    work.add(lane, share);
                 }
                 None => without_consumer.push((id, share)),
             }
@@ -102,7 +104,7 @@ impl Router {
             pass(Moment::Share);
             // Looked for again: a lane that waits already may just have been started before another one.
             if let Some(Member { address, lane, .. }) = self.find(&id, now) {
-                address.do_send(Consume { shares: vec![(lane, share)], undecided: undecided.clone() });
+                address.do_send(none().with(lane, share));
                 continue;
             }
             self.park(id, share, undecided.clone());
@@ -127,7 +129,7 @@ impl Router {
         if member.address.connected() {
             return Some(member.clone());
         }
-        report_restart("consumer", &self.wiring.shared.metrics);
+        report_restart(CONSUMER, &self.wiring.shared.metrics);
         self.roster.remove(lane);
         None
     }
@@ -162,8 +164,8 @@ impl Router {
                 return;
             };
             for (share, undecided) in self.parked_work.remove(&id).into_iter().flatten() {
-                let shares = vec![(Arc::clone(&lane), share)];
-                address.do_send(Consume { shares, undecided });
+                let work = Consume::new(undecided, &self.wiring.shared.metrics);
+                address.do_send(work.with(Arc::clone(&lane), share));
             }
         }
     }
@@ -240,8 +242,10 @@ impl Actor for Router {
 impl Handler<Publish> for Router {
     type Result = ();
 
-    fn handle(&mut self, Publish { events, reply }: Publish, context: &mut Self::Context) {
-        let undecided = Undecided::new(reply, Arc::clone(&self.wiring.writer));
+    fn handle(&mut self, Publish { events, reply, queued }: Publish, context: &mut Self::Context) {
+        drop(queued);
+        let Wiring { writer, shared, .. } = &self.wiring;
+        let undecided = Undecided::new(reply, Arc::clone(writer), Arc::clone(&shared.metrics));
         let shares = self.share_out(events);
         self.dispatch(shares, &undecided, context);
     }

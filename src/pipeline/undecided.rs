@@ -8,6 +8,7 @@ use super::lane::Part;
 use super::messages::Append;
 use super::reply::Reply;
 use super::writer::WriterActor;
+use crate::metrics::{Metrics, WRITER};
 use crate::store::Batch;
 
 /// A handle on what one request passes on. When the last lane drops its handle, everything goes to the writer.
@@ -18,12 +19,13 @@ struct Gathered {
     parts: Mutex<Vec<(Batch, Part)>>,
     reply: Reply,
     writer: Arc<Keeper<WriterActor>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Undecided {
     /// Nothing yet, of the request with this reply.
-    pub(super) fn new(reply: Reply, writer: Arc<Keeper<WriterActor>>) -> Self {
-        Self(Arc::new(Gathered { parts: Mutex::default(), reply, writer }))
+    pub(super) fn new(reply: Reply, writer: Arc<Keeper<WriterActor>>, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Gathered { parts: Mutex::default(), reply, writer, metrics }))
     }
 
     /// The reply of the request.
@@ -41,7 +43,9 @@ impl Drop for Gathered {
     fn drop(&mut self) {
         let parts = std::mem::take(self.parts.get_mut().unwrap_or_else(PoisonError::into_inner));
         if !parts.is_empty() {
-            self.writer.address().do_send(Append { parts });
+            let events = parts.iter().map(|(batch, _)| batch.events.len()).sum();
+            let queued = self.metrics.queue(WRITER, events);
+            self.writer.address().do_send(Append { parts, queued });
         }
     }
 }

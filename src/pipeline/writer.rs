@@ -12,6 +12,7 @@ use super::commit::{BatchOutcome, Committer, Pending};
 use super::lane::Part;
 use super::messages::{Append, Close, Commit};
 use crate::domain::{Topic, Verdict};
+use crate::metrics::Queued;
 use crate::store::{Batch, News, StoreError};
 #[cfg(test)]
 use crate::testing::{Moment, pass};
@@ -23,14 +24,14 @@ const MAINTENANCE: Duration = Duration::from_millis(500);
 /// The actor.
 pub(super) struct WriterActor {
     committer: Committer,
-    pending: Pending<Part>,
+    pending: Pending<(Part, Arc<Queued>)>,
     news: Arc<News>,
     scheduled: bool,
     maintained: Instant,
 }
 
 impl WriterActor {
-    pub(super) fn new(committer: Committer, pending: Pending<Part>, news: Arc<News>) -> Self {
+    pub(super) fn new(committer: Committer, pending: Pending<(Part, Arc<Queued>)>, news: Arc<News>) -> Self {
         Self { committer, pending, news, scheduled: false, maintained: Instant::now() }
     }
 
@@ -49,7 +50,7 @@ impl WriterActor {
         let outcomes = self.committer.commit(&group);
         debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
         let fresh = if self.news.anybody_listens() { fresh(&batches, &outcomes) } else { Vec::new() };
-        for ((batch, part), outcome) in batches.iter().zip(parts).zip(outcomes) {
+        for ((batch, (part, _queued)), outcome) in batches.iter().zip(parts).zip(outcomes) {
             part.settle(&batch.events, outcome);
         }
         if !fresh.is_empty() {
@@ -70,8 +71,8 @@ impl WriterActor {
 /// The last new seq of each batch that has one.
 fn fresh<'a>(batches: &'a [Batch], outcomes: &[BatchOutcome]) -> Vec<(&'a Topic, u64)> {
     let last = |outcome: &BatchOutcome| {
-        outcome.as_ref().ok()?.iter().rev().find_map(|verdict| match verdict {
-            Verdict::Accepted { seq } => Some(*seq),
+        outcome.as_ref().ok()?.iter().rev().find_map(|decision| match decision.verdict {
+            Verdict::Accepted { seq } => Some(seq),
             Verdict::Duplicate { .. } | Verdict::Refused(_) => None,
         })
     };
@@ -90,9 +91,10 @@ impl Actor for WriterActor {
 impl Handler<Append> for WriterActor {
     type Result = ();
 
-    fn handle(&mut self, Append { parts }: Append, context: &mut Self::Context) {
+    fn handle(&mut self, Append { parts, queued }: Append, context: &mut Self::Context) {
+        let queued = Arc::new(queued);
         for (batch, part) in parts {
-            self.pending.push(batch, part);
+            self.pending.push(batch, (part, Arc::clone(&queued)));
         }
         self.schedule(context);
     }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Batch, Engine, Key, MemoryStore, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Writer};
-use crate::domain::{Counts, Event, Parts, Refusal, StoredEvent, Topic, Verdict};
+use super::{
+    AppendError, Batch, Decision, Engine, Key, MemoryStore, Order, PAGE_BYTES, PageQuery, Reader, Repeat,
+    Repeats, SourceCounts, StoreError, Writer,
+};
+use crate::domain::{Counts, Event, Lateness, Parts, Refusal, StoredEvent, Topic, Verdict};
 
 /// A case of the contract: a sentence and its test, given a way to make an empty store with a topic limit.
 type Case = (&'static str, fn(&dyn Fn(Option<u64>) -> Arc<dyn Engine>));
 
 /// The contract.
-pub(super) const CASES: [Case; 10] = [
+pub(super) const CASES: [Case; 12] = [
     ("a new event is accepted with the next seq of its topic", accepts_in_order),
     ("a key is accepted once, in one group and over many", accepts_once),
     ("another value under the same key is a conflict, and the first stays", reports_conflicts),
@@ -22,6 +25,8 @@ pub(super) const CASES: [Case; 10] = [
     ("pages follow seq from either end, within their bounds", pages),
     ("keys are looked up in their order", looks_up),
     ("counters count what was decided, also without the store", counts),
+    ("duplicates are counted by source and by how late they came", explains_duplicates),
+    ("the events that were repeated most recently say how", knows_repeats),
     ("a clock that jumps changes the times shown and nothing else", ignores_clocks),
     ("a topic past the limit is refused and nothing of it is stored", limits_topics),
 ];
@@ -50,7 +55,12 @@ pub(super) fn topic(name: &str) -> Topic {
 }
 
 pub(super) fn event(topic: &str, event_id: &str, payload: &str) -> Event {
-    Event::pack(Parts { topic, event_id, timestamp: "2026-01-01 00:00:00", source: "test", payload })
+    event_from("test", topic, event_id, payload)
+}
+
+/// An event of a source.
+pub(super) fn event_from(source: &str, topic: &str, event_id: &str, payload: &str) -> Event {
+    Event::pack(Parts { topic, event_id, timestamp: "2026-01-01 00:00:00", source, payload })
 }
 
 pub(super) fn batch(name: &str, events: &[(&str, &str)]) -> Batch {
@@ -60,7 +70,13 @@ pub(super) fn batch(name: &str, events: &[(&str, &str)]) -> Batch {
 
 /// Appends one batch in a group of its own.
 pub(super) fn append(writer: &mut dyn Writer, batch: &Batch) -> Vec<Verdict> {
-    writer.append(&[batch], at(1)).unwrap().concat()
+    verdicts(writer.append(&[batch], at(1))).concat()
+}
+
+/// The verdicts on a group that was appended.
+pub(super) fn verdicts(decided: Result<Vec<Vec<Decision>>, AppendError>) -> Vec<Vec<Verdict>> {
+    let verdicts = |decisions: Vec<Decision>| decisions.iter().map(|decision| decision.verdict).collect();
+    decided.unwrap().into_iter().map(verdicts).collect()
 }
 
 /// All of a topic, in ascending order.
@@ -109,7 +125,7 @@ fn accepts_in_order(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let mut writer = engine.open_writer().unwrap();
     assert_eq!(append(&mut *writer, &batch("a", &[("1", "{}"), ("2", "{}")])), [accepted(1), accepted(2)]);
     let (a, b) = (batch("a", &[("3", "{}")]), batch("b", &[("3", "{}")]));
-    let verdicts = writer.append(&[&a, &b, &batch("a", &[("4", "{}")])], at(2)).unwrap();
+    let verdicts = verdicts(writer.append(&[&a, &b, &batch("a", &[("4", "{}")])], at(2)));
     assert_eq!(verdicts, [vec![accepted(3)], vec![accepted(1)], vec![accepted(4)]]);
     assert_eq!(seqs(&read_all(&*engine.reader(), "a")), [1, 2, 3, 4]);
 }
@@ -119,7 +135,8 @@ fn accepts_once(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let mut writer = engine.open_writer().unwrap();
     let twice = batch("a", &[("x", "{}"), ("y", "{}"), ("x", "{}")]);
     assert_eq!(append(&mut *writer, &twice), [accepted(1), accepted(2), duplicate(1)]);
-    let verdicts = writer.append(&[&batch("a", &[("z", "{}")]), &batch("a", &[("z", "{}")])], at(2)).unwrap();
+    let verdicts =
+        verdicts(writer.append(&[&batch("a", &[("z", "{}")]), &batch("a", &[("z", "{}")])], at(2)));
     assert_eq!(verdicts, [vec![accepted(3)], vec![duplicate(3)]]);
     drop(writer);
     let mut writer = engine.open_writer().unwrap();
@@ -206,7 +223,8 @@ fn counts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     append(&mut *writer, &batch("b", &[("1", "{}"), ("2", "{}"), ("1", r#"{"a":1}"#), ("2", "{}")]));
     append(&mut *writer, &batch("a", &[("1", "{}")]));
     let answered = Counts { duplicates: 2, conflicts: 1, ..Counts::default() };
-    engine.tally().count(&topic("a"), answered);
+    let repeat = |conflict| Repeat { source: "test", seq: 1, conflict, late: 1 };
+    engine.tally().count(&topic("a"), at(2), [repeat(true), repeat(false)].into_iter());
     engine.tally().reject(5);
     let check = |moment| {
         let totals = wait(reader.totals());
@@ -235,6 +253,98 @@ fn counts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     assert_eq!(wait(reader.topic(topic("c"))), None);
 }
 
+/// Appends events of sources at a second, each as source, id and payload.
+fn send(writer: &mut dyn Writer, second: i64, events: &[(&str, &str, &str)]) {
+    let event = |(source, id, payload): &(&str, &str, &str)| event_from(source, "a", id, payload);
+    let batch = Batch { topic: topic("a"), events: events.iter().map(event).collect() };
+    writer.append(&[&batch], at(second)).unwrap();
+}
+
+fn explains_duplicates(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let reader = engine.reader();
+    let mut writer = engine.open_writer().unwrap();
+    assert_eq!(wait(reader.sources(topic("a"))), None);
+    send(&mut *writer, 1_000, &[("x", "1", "{}"), ("y", "2", "{}"), ("x", "3", "{}"), ("x", "3", "{}")]);
+    // Within 10 s and 5 min of the events, one of them by another source and with another payload.
+    send(&mut *writer, 1_007, &[("x", "1", "{}"), ("z", "2", r#"{"n":1}"#), ("y", "4", "{}")]);
+    send(&mut *writer, 1_300, &[("y", "2", "{}"), ("y", "5", "{}")]);
+    let cached = Repeat { source: "x", seq: 1, conflict: false, late: 3_600 };
+    engine.tally().count(&topic("a"), at(4_600), [cached].into_iter());
+    let late = |seconds: &[u32]| {
+        let mut lateness = Lateness::default();
+        for late in seconds {
+            lateness.count(*late);
+        }
+        lateness
+    };
+    let counts = |accepted, conflicts, lateness: Lateness| {
+        let duplicates = lateness.buckets.iter().sum();
+        SourceCounts { accepted, duplicates, conflicts, lateness }
+    };
+    let expected = [
+        ("x".to_owned(), counts(2, 0, late(&[0, 7, 3_600]))),
+        ("y".to_owned(), counts(3, 0, late(&[300]))),
+        ("z".to_owned(), counts(0, 1, late(&[7]))),
+    ];
+    let check = |moment| {
+        let found = wait(reader.sources(topic("a"))).unwrap();
+        assert_eq!(found.named, expected, "{moment}");
+        assert_eq!(found.other, SourceCounts::default(), "{moment}");
+        assert_eq!(Some(found.topic), wait(reader.topic(topic("a"))), "{moment}");
+    };
+    check("before the counts are stored");
+    writer.flush(at(4_601)).unwrap();
+    check("after they were stored");
+    drop(writer);
+    let mut writer = engine.open_writer().unwrap();
+    check("after the writer was opened again");
+    // Sources come and go, and memory and answers stay bounded.
+    for number in 0..100 {
+        let (source, id) = (format!("source {number}"), format!("of {number}"));
+        send(&mut *writer, 5_000, &[(&source, &id, "{}"), (&source, &id, "{}")]);
+        writer.flush(at(5_000)).unwrap();
+    }
+    let many = wait(reader.sources(topic("a"))).unwrap();
+    assert_eq!(many.named.len(), 50, "limits.sources");
+    assert_eq!(
+        many.named.iter().find(|(name, _)| name == "x"),
+        Some(&expected[0]),
+        "the first keep their names"
+    );
+    let mut sum = many.other.counts();
+    assert!(sum.accepted > 0 && sum.duplicates > 0, "the rest is counted as one");
+    many.named.iter().for_each(|(_, counts)| sum += counts.counts());
+    assert_eq!(sum, many.topic.counts, "and nothing is lost");
+    assert_eq!((sum.accepted, sum.duplicates, sum.conflicts), (105, 105, 1));
+}
+
+fn knows_repeats(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let reader = engine.reader();
+    let mut writer = engine.open_writer().unwrap();
+    send(&mut *writer, 1, &[("x", "1", "{}"), ("x", "2", "{}")]);
+    let known = |seq| wait(reader.repeats(topic("a"), seq));
+    assert_eq!((known(1), known(2), wait(reader.repeats(topic("b"), 1))), (None, None, None));
+    send(&mut *writer, 2, &[("x", "2", "{}"), ("y", "2", r#"{"n":1}"#)]);
+    let mut expected = Repeats {
+        duplicates: 2,
+        conflicts: 1,
+        last_at: at(2),
+        last_source: "y".to_owned(),
+        last_conflict: true,
+    };
+    assert_eq!((known(1), known(2)), (None, Some(expected.clone())));
+    let cached = Repeat { source: "z", seq: 2, conflict: false, late: 2 };
+    engine.tally().count(&topic("a"), at(3), [cached].into_iter());
+    (expected.duplicates, expected.last_at, expected.last_conflict) = (3, at(3), false);
+    "z".clone_into(&mut expected.last_source);
+    assert_eq!(known(2), Some(expected.clone()));
+    writer.close().unwrap();
+    let _writer = engine.open_writer().unwrap();
+    assert_eq!((known(1), known(2)), (None, Some(expected)), "after the writer was opened again");
+}
+
 fn ignores_clocks(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let engine = make(None);
     let reader = engine.reader();
@@ -243,7 +353,7 @@ fn ignores_clocks(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let clock = [1_000, 1, 253_402_207_199, -1_000, -62_135_596_800, 1_000].map(at);
     for (seq, now) in (1..).zip(clock) {
         let group = batch("a", &[(&seq.to_string(), "{}"), ("1", "{}")]);
-        assert_eq!(writer.append(&[&group], now).unwrap(), [[accepted(seq), duplicate(1)]], "{now}");
+        assert_eq!(verdicts(writer.append(&[&group], now)), [[accepted(seq), duplicate(1)]], "{now}");
         let last = wait(reader.topic(topic("a"))).unwrap();
         assert_eq!(last.last_seq, seq, "{now}");
         assert_eq!(last.last_received_at, now);
@@ -252,7 +362,7 @@ fn ignores_clocks(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     drop(writer);
     let mut writer = engine.open_writer().unwrap();
     assert_eq!(
-        writer.append(&[&batch("a", &[("2", "{}"), ("7", "{}")])], at(0)).unwrap(),
+        verdicts(writer.append(&[&batch("a", &[("2", "{}"), ("7", "{}")])], at(0))),
         [[duplicate(2), accepted(7)]]
     );
     let events = read_all(&*reader, "a");
@@ -267,7 +377,7 @@ fn limits_topics(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let refused = Verdict::Refused(Refusal::TopicLimit);
     // The first that comes, not the first by its name.
     let (z, b) = (batch("z", &[("1", "{}")]), batch("b", &[("1", "{}"), ("2", "{}")]));
-    assert_eq!(writer.append(&[&z, &b], at(1)).unwrap(), [vec![accepted(1)], vec![refused, refused]]);
+    assert_eq!(verdicts(writer.append(&[&z, &b], at(1))), [vec![accepted(1)], vec![refused, refused]]);
     assert_eq!(append(&mut *writer, &b), [refused, refused]);
     assert_eq!(append(&mut *writer, &batch("z", &[("2", "{}")])), [accepted(2)]);
     assert_eq!(wait(engine.reader().topic(topic("b"))), None);

@@ -8,11 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use super::sources::{SourceCounts, Sources, repeats};
 use super::{
-    AppendError, Batch, Engine, Found, Key, News, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Tally,
-    TopicCounts, Totals, Writer,
+    AppendError, Batch, Decision, Engine, Found, Key, News, Order, PAGE_BYTES, PageQuery, Reader, Repeats,
+    StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
 };
-use crate::domain::{Counts, Event, Refusal, StoredEvent, Topic, Verdict, same_value};
+use crate::domain::{Counts, Event, Refusal, Second, StoredEvent, Topic, Verdict, same_value};
+
+/// Sources of a topic that are named: the default of `limits.sources`.
+const SOURCES: usize = 50;
 
 /// A store in memory.
 #[derive(Debug, Clone)]
@@ -36,8 +40,8 @@ struct TopicLog {
     events: Vec<StoredEvent>,
     /// The seq of each id.
     seqs: HashMap<String, u64>,
-    /// Duplicates and conflicts; what is accepted is in `events`.
-    repeats: Counts,
+    /// What came, by source.
+    sources: Sources,
 }
 
 impl MemoryStore {
@@ -76,17 +80,25 @@ impl Engine for MemoryStore {
 }
 
 impl Writer for MemoryStore {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         let mut log = self.lock();
         if let Some((epoch, lot)) = self.tally.take() {
             log.epoch = epoch;
             log.rejected += lot.rejected;
-            for (topic, counts) in &lot.topics {
-                log.topics.entry(topic.clone()).or_default().repeats += *counts;
+            for (topic, sources) in &lot.topics {
+                let topic = log.topics.entry(topic.clone()).or_default();
+                sources.iter().for_each(|(name, counts)| topic.sources.add(name, counts, SOURCES));
             }
             self.tally.stored();
         }
-        Ok(group.iter().map(|batch| log.append(batch, now, self.topic_limit)).collect())
+        let append = |batch: &&Batch| {
+            let decisions = log.append(batch, now, self.topic_limit);
+            if decisions.iter().any(|decision| matches!(decision.verdict, Verdict::Duplicate { .. })) {
+                self.tally.count(&batch.topic, now, repeats(batch, &decisions, now));
+            }
+            decisions
+        };
+        Ok(group.iter().map(append).collect())
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
@@ -103,11 +115,12 @@ impl Writer for MemoryStore {
 }
 
 impl Log {
-    fn append(&mut self, batch: &Batch, now: Timestamp, topic_limit: Option<u64>) -> Vec<Verdict> {
+    fn append(&mut self, batch: &Batch, now: Timestamp, topic_limit: Option<u64>) -> Vec<Decision> {
         let full = topic_limit.is_some_and(|limit| self.topics.len() as u64 >= limit);
         if full && !self.topics.contains_key(&batch.topic) {
             self.rejected += batch.events.len() as u64;
-            return vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()];
+            let verdict = Verdict::Refused(Refusal::TopicLimit);
+            return vec![Decision { verdict, stored_at: Second::of(now) }; batch.events.len()];
         }
         let topic = self.topics.entry(batch.topic.clone()).or_default();
         batch.events.iter().map(|event| topic.append(event, now)).collect()
@@ -115,21 +128,17 @@ impl Log {
 }
 
 impl TopicLog {
-    fn append(&mut self, event: &Event, received_at: Timestamp) -> Verdict {
-        let verdict = match self.find(event.event_id()) {
-            Some(first) => Verdict::Duplicate {
-                seq: first.seq,
-                conflict: !same_value(first.event.payload(), event.payload()),
-            },
-            None => Verdict::Accepted { seq: self.events.len() as u64 + 1 },
-        };
-        if let Verdict::Accepted { seq } = verdict {
-            self.seqs.insert(event.event_id().to_owned(), seq);
-            self.events.push(StoredEvent { seq, received_at, event: event.clone() });
-        } else {
-            self.repeats.count(verdict);
+    fn append(&mut self, event: &Event, received_at: Timestamp) -> Decision {
+        if let Some(first) = self.find(event.event_id()) {
+            let conflict = !same_value(first.event.payload(), event.payload());
+            let verdict = Verdict::Duplicate { seq: first.seq, conflict };
+            return Decision { verdict, stored_at: Second::of(first.received_at) };
         }
-        verdict
+        let seq = self.events.len() as u64 + 1;
+        self.seqs.insert(event.event_id().to_owned(), seq);
+        self.events.push(StoredEvent { seq, received_at, event: event.clone() });
+        self.sources.add(event.source(), SourceCounts::accepted(1), SOURCES);
+        Decision { verdict: Verdict::Accepted { seq }, stored_at: Second::of(received_at) }
     }
 
     fn find(&self, event_id: &str) -> Option<&StoredEvent> {
@@ -139,7 +148,7 @@ impl TopicLog {
 
     fn counts(&self, name: &Topic, missing: Counts) -> Option<TopicCounts> {
         let last = self.events.last()?;
-        let mut counts = Counts { accepted: last.seq, ..self.repeats };
+        let mut counts = self.sources.sum();
         counts += missing;
         Some(TopicCounts {
             topic: name.clone(),
@@ -189,6 +198,23 @@ impl Reader for MemoryStore {
         Ok(log.topics.get(&topic).and_then(|found| found.counts(&topic, missing)))
     }
 
+    async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
+        let missing = self.tally.snapshot();
+        let log = self.lock();
+        let missing = missing.missing_from(log.epoch);
+        let explain = |found: &TopicLog| {
+            let counts = found.counts(&topic, missing.of(&topic))?;
+            let mut sources = found.sources.clone();
+            missing.add_to(&topic, &mut sources, SOURCES);
+            Some(sources.explain(counts))
+        };
+        Ok(log.topics.get(&topic).and_then(explain))
+    }
+
+    async fn repeats(&self, topic: Topic, seq: u64) -> Result<Option<Repeats>, StoreError> {
+        Ok(self.tally.repeated().of(&(topic, seq)))
+    }
+
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
         let missing = self.tally.snapshot();
         let log = self.lock();
@@ -204,8 +230,7 @@ impl Reader for MemoryStore {
         let mut counts = Counts { rejected: log.rejected, ..Counts::default() };
         counts += missing.missing_from(log.epoch).sum();
         for topic in log.topics.values() {
-            counts += topic.repeats;
-            counts.accepted += topic.events.len() as u64;
+            counts += topic.sources.sum();
         }
         Ok(Totals { counts, topics: log.topics.len() as u64 })
     }

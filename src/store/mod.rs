@@ -15,11 +15,14 @@ mod index;
 mod memory;
 mod news;
 mod postgres;
+mod repeated;
+mod sources;
 mod sqlite;
 mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -28,13 +31,16 @@ pub use error::{AppendError, StoreError};
 pub use memory::MemoryStore;
 pub use news::{Listener, News};
 pub use postgres::PostgresStore;
+pub use repeated::Repeats;
+pub use sources::{Repeat, SourceCounts};
 pub use sqlite::{
     BackupError, Checked, Copied, Cure, Doctor, Fault, Part, Progress, Report, SqliteStore, Tell, copy,
 };
 pub use tally::Tally;
 
 use crate::config::{Settings, StoreUrl};
-use crate::domain::{Counts, Event, StoredEvent, Topic, Verdict};
+use crate::domain::{Counts, Event, Second, StoredEvent, Topic, Verdict};
+use crate::metrics::StoreSample;
 
 /// A store: where events, their keys and their counters live.
 pub trait Engine: Send + Sync {
@@ -87,16 +93,26 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
+/// What a store decided on one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Its fate.
+    pub verdict: Verdict,
+    /// When the event with its key was stored, which is now where it was accepted. An engine may say an earlier second: by
+    /// one, or by a 256th of the time since then.
+    pub stored_at: Second,
+}
+
 /// The one writer of a store. It owns a thread and may block.
 pub trait Writer: Send {
     /// Appends a group of batches in one transaction, together with their counters and with everything in
-    /// the [`Tally`], and returns when it is durable. Gives a verdict for each event of each batch, in their
-    /// order; a key that is twice in the group is accepted once.
+    /// the [`Tally`], and returns when it is durable. Gives a decision on each event of each batch, in their
+    /// order; a key that is twice in the group is accepted once. Repeats are in the [`Tally`] when it returns.
     ///
     /// # Errors
     /// [`AppendError::Failed`]: nothing of the group is stored, and this writer can go on.
     /// [`AppendError::Unknown`]: all or nothing of it is stored; drop this writer and open another one.
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError>;
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError>;
 
     /// Stores what waits in the [`Tally`] and syncs what no commit synced yet; writes nothing where there is
     /// nothing. Called at least once a second.
@@ -110,6 +126,11 @@ pub trait Writer: Send {
     /// # Errors
     /// As [`Writer::append`].
     fn probe(&mut self, now: Timestamp) -> Result<(), AppendError>;
+
+    /// How long the last commit that succeeded waited for the disk; `None` where the engine cannot tell.
+    fn sync_time(&self) -> Option<Duration> {
+        None
+    }
 
     /// Tidies up before a clean stop, so that the next start has nothing to recover.
     ///
@@ -134,11 +155,22 @@ pub trait Reader: Send + Sync {
     /// What was counted in one topic.
     async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError>;
 
+    /// What was counted in one topic, and by source.
+    async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError>;
+
+    /// The repeats of the event with this seq, if it is among those that were repeated most recently.
+    async fn repeats(&self, topic: Topic, seq: u64) -> Result<Option<Repeats>, StoreError>;
+
     /// Topics whose names are greater than `after`, in the order of their bytes.
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError>;
 
     /// What was counted since the store was made.
     async fn totals(&self) -> Result<Totals, StoreError>;
+
+    /// What the store is made of now, for the metrics.
+    async fn sample(&self) -> Result<StoreSample, StoreError> {
+        Ok(StoreSample::default())
+    }
 }
 
 /// The most bytes of event texts in one page, unless a single event has more. One slow reader holds two pages in
@@ -201,6 +233,17 @@ pub struct TopicCounts {
     pub last_seq: u64,
     /// When the last event was stored.
     pub last_received_at: Timestamp,
+}
+
+/// What was counted in one topic, and by source: the sums over all sources are the counts of the topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSources {
+    /// The topic.
+    pub topic: TopicCounts,
+    /// The sources with a name, of which there are `limits.sources` at most, in the order of their bytes.
+    pub named: Vec<(String, SourceCounts)>,
+    /// All others together.
+    pub other: SourceCounts,
 }
 
 /// What was counted since the store was made.

@@ -1,4 +1,4 @@
-//! Counts that wait in memory to be stored, twice a second: duplicates, and rejected events.
+//! Counts that wait in memory to be stored, twice a second: duplicates by topic and source, and rejected events.
 //!
 //! They are counted before the answer and stored within a second, yet a reader must count each exactly once,
 //! whether it is still here, on its way, or stored. So each lot that the writer takes has an epoch, stored in
@@ -10,13 +10,25 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
+use jiff::Timestamp;
 
+use super::repeated::Repeated;
+use super::sources::{Repeat, Sources};
 use crate::domain::{Counts, Topic};
 
-/// Counts that wait in memory to be stored. Bounded by the topics that are repeated within half a second.
-#[derive(Debug, Default)]
+/// Sources of all topics together past which a lot is taken with the next commit: about 3 MiB, which a commit stores
+/// in some 50 ms.
+const MANY_SOURCES: usize = 16_384;
+
+/// The most sources that wait: where the store cannot take them, further ones are counted with the others of their topic.
+const MOST_SOURCES: usize = 2 * MANY_SOURCES;
+
+/// Counts that wait in memory to be stored. Bounded by the topics that are repeated within half a second, and by
+/// a number of sources.
+#[derive(Debug)]
 pub struct Tally {
     state: Mutex<State>,
+    repeated: Mutex<Repeated>,
 }
 
 #[derive(Debug, Default)]
@@ -28,11 +40,13 @@ struct State {
     epoch: u64,
 }
 
-/// Counts by topic, and those of no topic.
+/// Duplicates by topic and source, and events of no topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Lot {
-    pub(super) topics: HashMap<Topic, Counts, RandomState>,
+    pub(super) topics: HashMap<Topic, Sources, RandomState>,
     pub(super) rejected: u64,
+    /// How many sources all topics have together.
+    sources: usize,
 }
 
 /// What was not stored yet at one moment, to be read against a store's epoch.
@@ -44,18 +58,23 @@ pub(super) struct Snapshot {
 }
 
 impl Tally {
-    /// Counts duplicates of a topic.
-    pub fn count(&self, topic: &Topic, counts: Counts) {
-        debug_assert_eq!(
-            (counts.accepted, counts.rejected),
-            (0, 0),
-            "what is accepted is counted by its row"
-        );
+    /// Nothing that waits, and a list of so many events that were repeated most recently.
+    #[must_use]
+    pub fn new(repeated: usize) -> Self {
+        Self { state: Mutex::default(), repeated: Mutex::new(Repeated::new(repeated)) }
+    }
+
+    /// Counts repeats of a topic's events that came now. There has to be one.
+    pub fn count<'a>(&self, topic: &Topic, now: Timestamp, repeats: impl Iterator<Item = Repeat<'a>>) {
         let mut state = self.lock();
-        match state.pending.topics.get_mut(topic) {
-            Some(sum) => *sum += counts,
-            None => drop(state.pending.topics.insert(topic.clone(), counts)),
-        }
+        let mut repeated = self.repeated();
+        let mut list = repeated.entry(topic, now);
+        state.pending.change(topic, |sources, limit| {
+            for repeat in repeats {
+                sources.count(repeat, limit);
+                list.count(repeat);
+            }
+        });
     }
 
     /// Counts events that were not valid.
@@ -66,6 +85,16 @@ impl Tally {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().pending == Lot::default()
+    }
+
+    /// Whether so much waits that it should not wait for its time.
+    pub(super) fn is_large(&self) -> bool {
+        self.lock().pending.sources >= MANY_SOURCES
+    }
+
+    /// The events that were repeated most recently.
+    pub(super) fn repeated(&self) -> MutexGuard<'_, Repeated> {
+        self.repeated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to count for a store whose last stored epoch is this one: what the last writer took is settled.
@@ -118,6 +147,13 @@ impl Tally {
     }
 }
 
+impl Default for Tally {
+    /// As many events as config/default.toml says.
+    fn default() -> Self {
+        Self::new(10_000)
+    }
+}
+
 impl Snapshot {
     /// What a store with this epoch does not contain of it.
     pub(super) fn missing_from(self, stored: u64) -> Lot {
@@ -132,24 +168,41 @@ impl Snapshot {
 }
 
 impl Lot {
+    /// Changes the sources of a topic, of which there may be so many then.
+    fn change(&mut self, topic: &Topic, change: impl FnOnce(&mut Sources, usize)) {
+        if !self.topics.contains_key(topic) {
+            self.topics.insert(topic.clone(), Sources::default());
+        }
+        let Some(sources) = self.topics.get_mut(topic) else { return };
+        let others = self.sources - sources.named();
+        change(sources, MOST_SOURCES.saturating_sub(others));
+        self.sources = others + sources.named();
+    }
+
     /// The counts of one topic.
     pub(super) fn of(&self, topic: &Topic) -> Counts {
-        self.topics.get(topic).copied().unwrap_or_default()
+        self.topics.get(topic).map(Sources::sum).unwrap_or_default()
+    }
+
+    /// Adds the sources of a topic to what is stored of them.
+    pub(super) fn add_to(&self, topic: &Topic, stored: &mut Sources, limit: usize) {
+        let waiting = self.topics.get(topic).into_iter().flat_map(Sources::iter);
+        waiting.for_each(|(name, counts)| stored.add(name, counts, limit));
     }
 
     /// The counts of everything together.
     pub(super) fn sum(&self) -> Counts {
         let mut sum = Counts { rejected: self.rejected, ..Counts::default() };
-        for counts in self.topics.values() {
-            sum += *counts;
+        for sources in self.topics.values() {
+            sum += sources.sum();
         }
         sum
     }
 
     fn add(&mut self, other: &Self) {
         self.rejected += other.rejected;
-        for (topic, counts) in &other.topics {
-            *self.topics.entry(topic.clone()).or_default() += *counts;
+        for (topic, sources) in &other.topics {
+            self.change(topic, |sum, limit| sources.iter().for_each(|(name, of)| sum.add(name, of, limit)));
         }
     }
 }
@@ -193,7 +246,7 @@ mod tests {
         /// event twice and never misses one that was counted before the look.
         #[test]
         fn a_reader_counts_everything_exactly_once(steps in prop::collection::vec(step(), 1..60)) {
-            let tally = Tally::default();
+            let tally = Tally::new(0);
             let (mut store, mut counted) = (Stored::default(), 0);
             let mut in_transaction: Option<Stored> = None;
             let mut looks: Vec<(Snapshot, u64)> = Vec::new();

@@ -169,6 +169,6 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.keep(field.name(), format!("{value:?}"));
+        self.record_str(field, &format!("{value:?}"));
     }
 }

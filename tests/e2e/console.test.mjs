@@ -341,7 +341,7 @@ test("sources, lateness, repeats and the store's size are shown where the server
   context.after(() => page.close());
   const more = { late_up_to_seconds: [1, 10, 60], late: [4, 0, 6, 0], sources: [{ source: "<b>a", accepted: 10, duplicates: 30, conflicts: 2, late: [4, 0, 26, 0] }, { source: "z", accepted: 1, duplicates: 0, conflicts: 0, late: [0, 0, 0, 0] }], other: { accepted: 0, duplicates: 0, conflicts: 0, late: [0, 0, 0, 0] } };
   await page.route("**/topics/t", async (route) => route.fulfill({ json: { ...await (await route.fetch()).json(), duplicates: 10, ...more } }));
-  await page.route("**/metrics", async (route) => route.fulfill({ body: `${await (await route.fetch()).text()}sekali_store_bytes{part="database"} 1048576\nsekali_store_bytes{part="wal"} 524288\n` }));
+  await page.route("**/metrics", async (route) => route.fulfill({ body: `${(await (await route.fetch()).text()).replaceAll(/^sekali_store_bytes.*\n/gm, "")}sekali_store_bytes{part="database"} 1048576\nsekali_store_bytes{part="wal"} 524288\n` }));
   await page.route("**/events/t/t-2", async (route) => {
     const text = await (await route.fetch()).text();
     await route.fulfill({ body: `${text.slice(0, -1)},"repeats":{"duplicates":3,"conflicts":1,"last_at":"2026-01-01T00:00:00Z","last_source":"app","last_conflict":true}}` });

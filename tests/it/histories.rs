@@ -80,7 +80,7 @@ impl Oracle {
         let event_id = id.to_string();
         let parts = Parts { topic, event_id: &event_id, timestamp: TIMESTAMP, source: "test", payload };
         let batch = Batch { topic: Topic::parse(topic).unwrap(), events: vec![Event::pack(parts)] };
-        match self.writer.append(&[&batch], Timestamp::now()).unwrap()[0][0] {
+        match self.writer.append(&[&batch], Timestamp::now()).unwrap()[0][0].verdict {
             Verdict::Accepted { seq } => format!("accepted {seq}"),
             Verdict::Duplicate { seq, conflict: false } => format!("duplicate {seq}"),
             Verdict::Duplicate { seq, conflict: true } => format!("conflict {seq}"),

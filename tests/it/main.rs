@@ -26,6 +26,8 @@ mod damage;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod explaining;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fidelity;
@@ -43,6 +45,8 @@ mod histories;
 mod keys;
 #[cfg(test)]
 mod locked;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::process::Command;
 use crate::support::{ENGINE, postgres, say};
 
 /// The subjects that are no matter of one engine's files.
-const SUBJECTS: [&str; 16] = [
+const SUBJECTS: [&str; 17] = [
     "bodies::",
     "codes::",
     "concurrency::",
     "configuring::",
     "counters::",
+    "explaining::",
     "faults::",
     "fidelity::",
     "following::",

@@ -48,8 +48,8 @@ async fn a_long_read_lets_the_write_ahead_log_grow_and_keeps_nobody_from_writing
     }
     let grown = bytes(home.path(), "log.db-wal");
     assert!(grown > before + (3 * MANY as u64) * (16 << 10), "it keeps what is read: {before}, {grown}");
-    let seen: i64 = reader.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
-    assert_eq!(seen, MANY as i64, "the moment when it began");
+    let seen: u32 = reader.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    assert_eq!(seen as usize, MANY, "the moment when it began");
     reader.execute_batch("COMMIT").unwrap();
     for round in 4..8 {
         publish_many(&process, round).await;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::config::{Cache, Durability, Limits, Log, LogFormat, Router, Server, Settings, Store, StoreUrl};
-use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, Verdict};
+use crate::config::{
+    Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
+};
+use crate::domain::{Counts, Event, Parts, StoredEvent, Topic};
 use crate::store::{
-    AppendError, Batch, Engine, Found, Key, News, Order, PageQuery, Reader, StoreError, Tally, TopicCounts,
-    Totals, Writer,
+    AppendError, Batch, Decision, Engine, Found, Key, News, Order, PageQuery, Reader, Repeats, SourceCounts,
+    StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
 };
 
 /// Settings as a test wants them: small, on a free port.
@@ -36,6 +38,7 @@ pub(crate) fn settings() -> Settings {
             in_flight_bytes: 1_000_000,
             topics: None,
             followers: 2,
+            sources: 5,
         },
         router: Router { shards: 1, lanes: 1, idle: second, consumers: 10 },
         cache: Cache { keys: 100, keys_per_topic: 10 },
@@ -51,7 +54,9 @@ pub(crate) fn settings() -> Settings {
             statement_timeout: second,
             seal_keys: 1_000,
             wal_bytes: 1 << 20,
+            repeated_keys: 10,
         },
+        metrics: Metrics { topics: 2 },
         topics: std::collections::BTreeMap::new(),
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
     }
@@ -133,6 +138,25 @@ impl Reader for Fake {
         Ok(self.has(&topic).then(|| self.counts()))
     }
 
+    async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
+        let named = |duplicates| SourceCounts { accepted: self.events, duplicates, ..Default::default() };
+        Ok(self.topic(topic).await?.map(|topic| TopicSources {
+            topic,
+            named: vec![("s".to_owned(), named(2))],
+            other: SourceCounts::default(),
+        }))
+    }
+
+    async fn repeats(&self, _topic: Topic, seq: u64) -> Result<Option<Repeats>, StoreError> {
+        Ok((seq == 1).then(|| Repeats {
+            duplicates: 2,
+            conflicts: 1,
+            last_at: Timestamp::UNIX_EPOCH,
+            last_source: "\"other\"".to_owned(),
+            last_conflict: true,
+        }))
+    }
+
     async fn topics(&self, after: Option<String>, _limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
         let wanted = self.events > 0 && after.is_none_or(|after| after.as_str() < "t");
         Ok(if wanted { vec![self.counts()] } else { Vec::new() })
@@ -169,7 +193,7 @@ impl Engine for Fake {
 struct Nowhere;
 
 impl Writer for Nowhere {
-    fn append(&mut self, _group: &[&Batch], _now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    fn append(&mut self, _group: &[&Batch], _now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         Err(AppendError::Failed(StoreError::Unavailable("it is only pretended".to_owned())))
     }
 

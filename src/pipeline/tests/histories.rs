@@ -32,7 +32,8 @@ fn expected(oracle: &MemoryStore, sent: &Sent) -> Vec<Verdict> {
     let mut writer = oracle.open_writer().unwrap();
     let mut append = |event: Event| {
         let batch = Batch { topic: Topic::parse(event.topic()).unwrap(), events: vec![event] };
-        writer.append(&[&batch], jiff::Timestamp::UNIX_EPOCH).unwrap().concat()
+        let decided = writer.append(&[&batch], jiff::Timestamp::UNIX_EPOCH).unwrap().concat();
+        decided.into_iter().map(|decision| decision.verdict).collect::<Vec<_>>()
     };
     events(sent).into_iter().flat_map(&mut append).collect()
 }

@@ -15,15 +15,20 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::event;
 use super::scheduled::{explore, moment};
-use crate::domain::{Event, Topic, Verdict};
+use crate::domain::{Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::pipeline::hot_cache::{Hasher, HotCache, Known, Room, Waiter};
 use crate::pipeline::lane::{Lane, Part, Shared};
 use crate::pipeline::messages::Share;
 use crate::pipeline::reply::{Outcome, Reply};
 use crate::pipeline::{Budget, PublishError};
-use crate::store::Batch;
+use crate::store::{Batch, Decision};
 use crate::testing::say::{given, say};
+
+/// A decision of which nobody asks when.
+fn decision(verdict: Verdict) -> Decision {
+    Decision { verdict, stored_at: Second(1) }
+}
 
 /// Orders of each kind where nothing else is said.
 const SCHEDULES: usize = 1_500;
@@ -138,7 +143,7 @@ impl World {
         for ((batch, part), verdicts) in group.into_iter().zip(outcomes) {
             self.look();
             match fate {
-                0..5 => part.settle(&batch.events, Ok(verdicts)),
+                0..5 => part.settle(&batch.events, Ok(verdicts.into_iter().map(decision).collect())),
                 5 => part.settle(&batch.events, Err(PublishError::Unavailable("on purpose".to_owned()))),
                 // Whoever held it has died.
                 _ => drop(part),
@@ -204,7 +209,7 @@ impl World {
         let nobody = || -> Waiter { panic!("nobody is being waited for") };
         for key in &keys {
             assert_eq!(cache.ask(*key, nobody), Known::Marked);
-            cache.settle(*key, Some(Verdict::Accepted { seq: 1 }));
+            cache.settle(*key, Some(decision(Verdict::Accepted { seq: 1 })));
         }
         let known = keys.into_iter().filter(|key| matches!(cache.ask(*key, nobody), Known::Stored(_)));
         assert_eq!(known.count(), world.room_keys, "room that was taken is given back, once");

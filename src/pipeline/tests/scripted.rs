@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::domain::Verdict;
-use crate::store::{AppendError, Batch, Engine, MemoryStore, News, Reader, StoreError, Tally, Writer};
+use crate::store::{
+    AppendError, Batch, Decision, Engine, MemoryStore, News, Reader, StoreError, Tally, Writer,
+};
 
 /// What happens to one append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +163,7 @@ struct ScriptedWriter {
 }
 
 impl Writer for ScriptedWriter {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.script.topics.lock().unwrap().extend(group.iter().map(|batch| batch.topic.to_string()));
         self.script.pass_gate(group.len());
         let damaged = self.script.damaged_topic.lock().unwrap().clone();

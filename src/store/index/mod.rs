@@ -25,5 +25,5 @@ pub(super) use block::Block;
 pub(super) use entry::{Entry, Hasher, MAX_NUMBER};
 pub(super) use plan::{Pace, next_merge};
 pub(super) use positions::Segment;
-pub(super) use recent::Recent;
+pub(super) use recent::{Names, Recent};
 pub(super) use run::{Built, Run, RunBuilder, Span};

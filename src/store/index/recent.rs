@@ -1,7 +1,8 @@
-//! The keys and positions of the events that are in no sealed run yet.
+//! The keys, positions and sources of the events that are in no sealed run yet.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -12,12 +13,13 @@ use super::positions::{POSITIONS_PER_SEGMENT, Segment};
 /// dozen at once; a greater distance is a number that is wrong.
 const MISSING_MAX: u64 = 1 << 16;
 
-/// Recent events by key, and by topic and seq. About 50 bytes an event.
+/// Recent events by key, and by topic and seq. About 55 bytes an event.
 #[derive(Debug, Default, Clone)]
 pub(in crate::store) struct Recent {
     /// Entries, packed: a slot of 32 bytes lies in one line of the processor's cache.
     entries: HashMap<u128, u128, RandomState>,
     topics: HashMap<i64, TopicTail, RandomState>,
+    sources: Names,
     last_pos: u64,
 }
 
@@ -25,6 +27,53 @@ pub(in crate::store) struct Recent {
 struct TopicTail {
     first_seq: u64,
     positions: Vec<u64>,
+    /// The source of each of them, by its number.
+    sources: Vec<u32>,
+}
+
+/// The names of sources, each with a number.
+#[derive(Debug, Default, Clone)]
+pub(in crate::store) struct Names {
+    numbers: HashMap<Arc<str>, u32, RandomState>,
+    all: Vec<Arc<str>>,
+    /// The last one that was asked for: most events have the source of the event before.
+    last: u32,
+}
+
+impl Names {
+    /// The number of a name.
+    fn number(&mut self, name: &str) -> u32 {
+        if self.all.get(self.last as usize).is_some_and(|last| **last == *name) {
+            return self.last;
+        }
+        self.last = match self.numbers.get(name) {
+            Some(number) => *number,
+            None => self.add(name),
+        };
+        self.last
+    }
+
+    fn add(&mut self, name: &str) -> u32 {
+        let (name, number) = (Arc::<str>::from(name), u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+        self.numbers.insert(Arc::clone(&name), number);
+        self.all.push(name);
+        number
+    }
+
+    /// How often each of these numbers is there, by their names, in the order in which they come first.
+    pub(in crate::store) fn count(&self, numbers: &[u32]) -> Vec<(Arc<str>, u64)> {
+        let mut places: HashMap<u32, usize, RandomState> = HashMap::default();
+        let mut counts: Vec<(Arc<str>, u64)> = Vec::new();
+        for some in numbers.chunk_by(|left, right| left == right) {
+            let Some(name) = self.all.get(some[0] as usize) else { continue };
+            let place = *places.entry(some[0]).or_insert_with(|| {
+                counts.push((Arc::clone(name), 0));
+                counts.len() - 1
+            });
+            counts[place].1 += some.len() as u64;
+        }
+        counts
+    }
 }
 
 impl TopicTail {
@@ -42,33 +91,37 @@ impl Recent {
     }
 
     /// Adds an event behind all others: a new key, and the next seq of its topic.
-    pub(in crate::store) fn push(&mut self, topic: i64, entry: Entry) {
+    pub(in crate::store) fn push(&mut self, topic: i64, entry: Entry, source: &str) {
         debug_assert!(!self.entries.contains_key(&entry.key), "a key is new when it is pushed");
         let next = self.topics.get(&topic).map_or(entry.seq, TopicTail::next);
         debug_assert_eq!(next, entry.seq, "seqs have no gaps");
-        self.restore(topic, entry);
+        self.restore(topic, entry, source);
     }
 
     /// Adds an event from its row, which may be damaged. Of two with one key the first counts.
-    pub(in crate::store) fn restore(&mut self, topic: i64, entry: Entry) {
-        self.restore_place(topic, entry.seq, entry.pos);
+    pub(in crate::store) fn restore(&mut self, topic: i64, entry: Entry, source: &str) {
+        self.restore_place(topic, entry.seq, entry.pos, source);
         self.entries.entry(entry.key).or_insert(entry.packed());
     }
 
     /// Adds the place of an event whose key is not known. Where seqs are missing before it, the place before stands
     /// in for theirs, and a place whose seq is taken is left out: who reads such a seq finds a row that says
     /// otherwise, which is damage and not a wrong answer.
-    pub(in crate::store) fn restore_place(&mut self, topic: i64, seq: u64, pos: u64) {
+    pub(in crate::store) fn restore_place(&mut self, topic: i64, seq: u64, pos: u64, source: &str) {
         self.pass(pos);
+        let number = self.sources.number(source);
         let tail =
-            self.topics.entry(topic).or_insert_with(|| TopicTail { first_seq: seq, positions: Vec::new() });
+            self.topics.entry(topic).or_insert_with(|| TopicTail { first_seq: seq, ..TopicTail::default() });
         if let Some(last) = tail.positions.last().copied()
             && let Some(missing @ 1..=MISSING_MAX) = seq.checked_sub(tail.next())
         {
-            tail.positions.extend(std::iter::repeat_n(last, usize::try_from(missing).unwrap_or(0)));
+            let missing = usize::try_from(missing).unwrap_or(0);
+            tail.positions.extend(std::iter::repeat_n(last, missing));
+            tail.sources.extend(std::iter::repeat_n(self.sources.number(""), missing));
         }
         if seq == tail.next() {
             tail.positions.push(pos);
+            tail.sources.push(number);
         }
     }
 
@@ -113,6 +166,18 @@ impl Recent {
         wanted.iter().enumerate().map(move |(at, pos)| (start + (begin + at) as u64, *pos))
     }
 
+    /// How many events of a topic behind a seq each source sent, in the order in which they came first.
+    pub(in crate::store) fn sources(&self, topic: i64, after: u64) -> Vec<(Arc<str>, u64)> {
+        let Some(tail) = self.topics.get(&topic) else { return Vec::new() };
+        let known = usize::try_from((after + 1).saturating_sub(tail.first_seq)).unwrap_or(usize::MAX);
+        self.sources.count(tail.sources.get(known..).unwrap_or_default())
+    }
+
+    /// The names of all sources.
+    pub(in crate::store) fn names(&self) -> &Names {
+        &self.sources
+    }
+
     /// Everything, in the order of the keys.
     pub(in crate::store) fn sorted(&self) -> Vec<Entry> {
         let mut entries: Vec<_> =
@@ -126,15 +191,15 @@ impl Recent {
         self.topics.values().map(|tail| tail.positions.len().div_ceil(POSITIONS_PER_SEGMENT)).sum()
     }
 
-    /// The positions of all topics, in segments.
-    pub(in crate::store) fn segments(&self) -> impl Iterator<Item = Segment> {
+    /// The positions of all topics, in segments, each with the numbers of its sources.
+    pub(in crate::store) fn segments(&self) -> impl Iterator<Item = (Segment, &[u32])> {
         self.topics.iter().flat_map(|(topic, tail)| {
             let seqs = (tail.first_seq..).step_by(POSITIONS_PER_SEGMENT);
             let parts = tail.positions.chunks(POSITIONS_PER_SEGMENT);
-            seqs.zip(parts).map(|(first_seq, part)| Segment {
-                topic: *topic,
-                first_seq,
-                positions: part.to_vec(),
+            let sources = tail.sources.chunks(POSITIONS_PER_SEGMENT);
+            seqs.zip(parts.zip(sources)).map(|(first_seq, (part, sources))| {
+                let segment = Segment { topic: *topic, first_seq, positions: part.to_vec() };
+                (segment, sources)
             })
         })
     }
@@ -156,7 +221,7 @@ mod tests {
             for (topic, pos) in topics.into_iter().zip(11..) {
                 let seq = 5 + model.keys().filter(|(other, _)| *other == topic).count() as u64;
                 let entry = Entry { key: u128::from(pos) * 77 % 101, pos, seq, digest: pos };
-                recent.push(topic, entry);
+                recent.push(topic, entry, if pos % 3 == 0 { "x" } else { "y" });
                 model.insert((topic, seq), entry);
             }
             for entry in model.values() {
@@ -172,8 +237,17 @@ mod tests {
                     .map(|((_, seq), entry)| (*seq, entry.pos)).collect();
                 prop_assert_eq!(recent.positions(topic, first, last).collect::<Vec<_>>(), expected);
             }
+            for (topic, after) in [(0, first), (1, last), (2, 0), (3, 0)] {
+                let of = |third| model.iter().filter(|((of, seq), entry)|
+                    *of == topic && *seq > after && (entry.pos % 3 == 0) == third).count() as u64;
+                let mut counted: Vec<_> = recent.sources(topic, after);
+                counted.sort();
+                let expected: Vec<_> = [("x".into(), of(true)), ("y".into(), of(false))].into_iter()
+                    .filter(|(_, count)| *count > 0).collect();
+                prop_assert_eq!(counted, expected);
+            }
             prop_assert_eq!(recent.segment_count(), recent.segments().count());
-            let packed: BTreeMap<_, _> = recent.segments().flat_map(|segment| {
+            let packed: BTreeMap<_, _> = recent.segments().flat_map(|(segment, _)| {
                 let topic = segment.topic;
                 (segment.first_seq..).zip(segment.positions).map(move |(seq, pos)| ((topic, seq), pos))
             }).collect();
@@ -185,12 +259,12 @@ mod tests {
     fn rows_that_do_not_follow_leave_all_others_in_their_places() {
         let mut recent = Recent::default();
         let entry = |key, pos, seq| Entry { key, pos, seq, digest: 0 };
-        recent.restore(1, entry(1, 1, 1));
-        recent.restore(1, entry(4, 2, 4));
-        recent.restore(1, entry(2, 3, 2));
-        recent.restore(1, entry(4, 4, 5));
-        recent.restore(1, entry(9, 5, 1 << 30));
-        recent.restore_place(1, 6, 6);
+        recent.restore(1, entry(1, 1, 1), "s");
+        recent.restore(1, entry(4, 2, 4), "s");
+        recent.restore(1, entry(2, 3, 2), "s");
+        recent.restore(1, entry(4, 4, 5), "s");
+        recent.restore(1, entry(9, 5, 1 << 30), "s");
+        recent.restore_place(1, 6, 6, "");
         let places: Vec<_> = recent.positions(1, 1, 9).collect();
         assert_eq!(places, [(1, 1), (2, 1), (3, 1), (4, 2), (5, 4), (6, 6)]);
         assert_eq!(recent.find(4), Some(entry(4, 2, 4)), "the first of two with one key");

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::RandomState;
 use serde::de::IgnoredAny;
 
-use crate::domain::{Event, Refusal, Verdict, same_value};
+use crate::domain::{Event, Refusal, Second, Verdict, same_value};
 use crate::store::index::Hasher;
-use crate::store::{Batch, StoreError};
+use crate::store::{Batch, Decision, StoreError};
 
 /// A group whose repeats within itself are found: each key is sent once.
 pub(super) struct Group<'a> {
@@ -34,6 +34,8 @@ pub(super) struct Columns<'a> {
     pub(super) sources: Vec<&'a str>,
     pub(super) payloads: Vec<&'a str>,
     pub(super) digests: Vec<i64>,
+    /// Whether the group has other payloads of the key too.
+    pub(super) varies: Vec<bool>,
 }
 
 /// What the store did with the first event of a key.
@@ -44,7 +46,7 @@ pub(super) enum Fate {
     /// It is stored now, by this group.
     New { seq: u64 },
     /// Its key was stored before.
-    Known { seq: u64, digest: i64 },
+    Known { seq: u64, digest: i64, stored_at: Second },
 }
 
 impl<'a> Group<'a> {
@@ -77,6 +79,10 @@ impl<'a> Group<'a> {
         for sent in self.sent.iter().rev() {
             digests[sent.key] = sent.digest;
         }
+        let mut varies = vec![false; self.keys.len()];
+        for sent in &self.sent {
+            varies[sent.key] |= sent.digest != digests[sent.key];
+        }
         Columns {
             topics: keys().map(|parts| parts.topic).collect(),
             ids: keys().map(|parts| parts.event_id).collect(),
@@ -84,6 +90,7 @@ impl<'a> Group<'a> {
             sources: keys().map(|parts| parts.source).collect(),
             payloads: keys().map(|parts| parts.payload).collect(),
             digests,
+            varies,
         }
     }
 
@@ -109,12 +116,12 @@ impl<'a> Group<'a> {
         Ok(others.map(|(place, _)| place).collect())
     }
 
-    /// The verdict of each event; `conflicts` says which repeats have another value than what was stored before.
-    pub(super) fn verdicts(&self, fates: &[Fate], conflicts: &[usize]) -> Vec<Vec<Verdict>> {
+    /// What was decided on each event; `conflicts` says which repeats have another value than what was stored before.
+    pub(super) fn decisions(&self, fates: &[Fate], conflicts: &[usize], now: Second) -> Vec<Vec<Decision>> {
         let mut seen = vec![false; self.keys.len()];
         let mut all = self.events().enumerate().map(|(place, (sent, event))| {
             let is_first = !std::mem::replace(&mut seen[sent.key], true);
-            match fates[sent.key] {
+            let verdict = match fates[sent.key] {
                 Fate::Refused => Verdict::Refused(Refusal::TopicLimit),
                 Fate::New { seq } if is_first => Verdict::Accepted { seq },
                 Fate::New { seq } => {
@@ -124,7 +131,12 @@ impl<'a> Group<'a> {
                 Fate::Known { seq, .. } => {
                     Verdict::Duplicate { seq, conflict: conflicts.binary_search(&place).is_ok() }
                 }
-            }
+            };
+            let stored_at = match fates[sent.key] {
+                Fate::Known { stored_at, .. } => stored_at,
+                Fate::Refused | Fate::New { .. } => now,
+            };
+            Decision { verdict, stored_at }
         });
         self.batches.iter().map(|batch| all.by_ref().take(batch.events.len()).collect()).collect()
     }
@@ -147,6 +159,12 @@ mod tests {
         Verdict::Duplicate { seq, conflict }
     }
 
+    const NOW: Second = Second(100);
+
+    fn at(second: u32, verdict: Verdict) -> Decision {
+        Decision { verdict, stored_at: Second(second) }
+    }
+
     #[test]
     fn each_key_is_sent_once_and_its_first_event_counts() {
         let (b, a) = (batch("b", &[("x", "{}"), ("x", "[1]"), ("y", "{}")]), batch("a", &[("x", "{ }")]));
@@ -158,12 +176,20 @@ mod tests {
         assert_eq!(columns.payloads, ["{}", "{}", "{ }"]);
         assert_eq!(columns.digests[0], columns.digests[1]);
         assert_ne!(columns.digests[0], columns.digests[2]);
-        let fates = [Fate::New { seq: 4 }, Fate::Refused, Fate::Known { seq: 9, digest: columns.digests[2] }];
+        assert_eq!(columns.varies, [true, false, false]);
+        let fates = [
+            Fate::New { seq: 4 },
+            Fate::Refused,
+            Fate::Known { seq: 9, digest: columns.digests[2], stored_at: Second(7) },
+        ];
         assert_eq!(group.doubts(&fates), [0; 0]);
         let refused = Verdict::Refused(Refusal::TopicLimit);
         assert_eq!(
-            group.verdicts(&fates, &[]),
-            [vec![accepted(4), duplicate(4, true), refused], vec![duplicate(9, false)]]
+            group.decisions(&fates, &[], NOW),
+            [
+                vec![at(100, accepted(4)), at(100, duplicate(4, true)), at(100, refused)],
+                vec![at(7, duplicate(9, false))]
+            ]
         );
     }
 
@@ -173,12 +199,14 @@ mod tests {
         let batches = [&a];
         let group = Group::new(&batches, &Hasher::new(&[0; 16]));
         let digests = group.columns().digests;
-        let fates = [Fate::Known { seq: 1, digest: digests[0] }, Fate::Known { seq: 2, digest: digests[1] }];
+        let known = |seq, digest| Fate::Known { seq, digest, stored_at: Second(7) };
+        let fates = [known(1, digests[0]), known(2, digests[1])];
         assert_eq!(group.doubts(&fates), [0]);
         let conflicts = group.conflicts(0, "{ }").unwrap();
         assert_eq!(
-            group.verdicts(&fates, &conflicts),
-            [[duplicate(1, false), duplicate(2, false), duplicate(1, true), duplicate(1, false)]]
+            group.decisions(&fates, &conflicts, NOW),
+            [[(1, false), (2, false), (1, true), (1, false)]
+                .map(|(seq, conflict)| at(7, duplicate(seq, conflict)))]
         );
         assert!(matches!(group.conflicts(0, "{"), Err(StoreError::Damaged(_))));
     }

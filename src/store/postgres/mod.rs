@@ -10,15 +10,21 @@
 //! | `session` | the connection that writes, with what it knows of the store |
 //! | `transaction` | one transaction, sent as a whole, and what is known of it afterwards |
 //! | `writer` | group commits, and how one of unknown outcome is settled |
+//! | `counting` | storing what waits in memory: repeats by source and by event |
+//! | `sources` | what is counted by source: a bounded number of names a topic |
+//! | `repeats` | the events that were repeated most recently, on all nodes |
 //! | `reader` | reads, on connections of a pool |
 //! | `herald` | what this node tells others of its commits, and hears of theirs |
 
 mod connection;
+mod counting;
 mod group;
 mod herald;
 mod reader;
+mod repeats;
 mod schema;
 mod session;
+mod sources;
 mod statements;
 mod tls;
 mod transaction;
@@ -65,6 +71,8 @@ struct Node {
     /// Counts how often the connection that writes was made.
     era: Arc<AtomicU64>,
     topic_limit: Option<u64>,
+    /// Sources of a topic that may have a name.
+    source_limit: i64,
     durability: Durability,
     next: Mutex<Next>,
 }
@@ -79,17 +87,18 @@ impl PostgresStore {
         let drivers = Drivers::start()?;
         let database = Database::new(settings, url, drivers.handle.clone())?;
         let id = fastrand::i64(1..);
-        let prepared = database.clone();
-        let store = database.block_on(async move { schema::prepare(&prepared).await })?;
+        let (prepared, repeated) = (database.clone(), settings.store.repeated_keys);
+        let store = database.block_on(async move { schema::prepare(&prepared, repeated).await })?;
         let news = Arc::<News>::default();
         let node = Arc::new(Node {
             herald: Herald::start(&database, id, &news),
             id,
             store,
-            tally: Arc::default(),
+            tally: Arc::new(Tally::new(repeated)),
             news,
             era: Arc::default(),
             topic_limit: settings.limits.topics,
+            source_limit: i64::try_from(settings.limits.sources).unwrap_or(i64::MAX),
             durability: settings.store.durability,
             next: Mutex::default(),
             database,

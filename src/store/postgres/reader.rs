@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
@@ -15,9 +15,13 @@ use tokio_postgres::{Config, Error, Row};
 
 use super::Node;
 use super::connection::{Database, Made, Use};
+use super::{repeats, sources};
 use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, check_name};
+use crate::metrics::StoreSample;
+use crate::store::sources::COLUMNS;
 use crate::store::{
-    Found, Key, Order, PAGE_BYTES, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals,
+    Found, Key, Order, PAGE_BYTES, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources,
+    Totals,
 };
 
 /// A page, without the events past the first that make it too large: topic, first and last seq, limit, bytes.
@@ -61,11 +65,28 @@ const TOTALS: &str = "SELECT t.topics, t.accepted, t.duplicates, t.conflicts,
         coalesce(sum(duplicates), 0)::bigint AS duplicates, coalesce(sum(conflicts), 0)::bigint AS conflicts
         FROM sekali.topics) AS t";
 
+/// As [`TOPIC`], once for each of its sources, with the counts of that.
+static SOURCES: LazyLock<String> = LazyLock::new(|| {
+    let counts: Vec<_> = COLUMNS.iter().map(|column| format!("s.{column}")).collect();
+    format!(
+        "SELECT t.topic, t.last_seq, t.duplicates, t.conflicts, t.last_received_at,
+            coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0), s.source, {}
+        FROM sekali.topics AS t LEFT JOIN sekali.sources AS s ON s.topic = t.topic
+        WHERE t.topic = $2 AND t.last_seq > 0",
+        counts.join(", ")
+    )
+});
+
+/// The bytes of all tables with their indexes.
+const BYTES: &str = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+    WHERE relnamespace = to_regnamespace('sekali') AND relkind = 'r'";
+
 /// Connections that only read.
 pub(super) struct PostgresReader {
     node: i64,
     database: Database,
     tally: Arc<Tally>,
+    source_limit: usize,
     pool: Pool,
 }
 
@@ -76,6 +97,7 @@ type Values<'a> = [&'a (dyn ToSql + Sync)];
 
 impl PostgresReader {
     pub(super) fn new(node: &Node, connections: usize) -> Result<Self, StoreError> {
+        let source_limit = usize::try_from(node.source_limit).unwrap_or(usize::MAX);
         let database = node.database.clone();
         let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_connect(Config::new(), Maker(database.clone()), config);
@@ -86,7 +108,7 @@ impl PostgresReader {
             .create_timeout(Some(database.connect_timeout))
             .build()
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { node: node.id, database, tally: Arc::clone(&node.tally), pool })
+        Ok(Self { node: node.id, database, tally: Arc::clone(&node.tally), source_limit, pool })
     }
 
     /// The rows of a statement, asked for once more where the connection turned out to be lost.
@@ -182,6 +204,28 @@ impl Reader for PostgresReader {
         Ok(Some(counted))
     }
 
+    async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
+        let tally = self.tally.snapshot();
+        let rows = self.rows(&SOURCES, &[&self.node, &topic.as_str()]).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let missing = tally.missing_from(first.try_get::<_, i64>(5)?.cast_unsigned());
+        let (mut counted, mut sources) = (counted(first)?, sources::load(&rows, 6)?);
+        if sources.sum() != counted.counts {
+            return Err(StoreError::Damaged(format!(
+                "the counts by source of topic {topic} are not those of the topic"
+            )));
+        }
+        missing.add_to(&topic, &mut sources, self.source_limit);
+        counted.counts += missing.of(&topic);
+        Ok(Some(sources.explain(counted)))
+    }
+
+    async fn repeats(&self, topic: Topic, seq: u64) -> Result<Option<Repeats>, StoreError> {
+        let others = self.rows(repeats::OF_OTHERS, &[&topic.as_str(), &number(seq), &self.node]).await?;
+        let mine = self.tally.repeated().of(&(topic, seq));
+        repeats::sum(mine, &others)
+    }
+
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
         let tally = self.tally.snapshot();
         // The database takes no text with a NUL. No name has one, so that the same names are greater without the rest.
@@ -210,6 +254,14 @@ impl Reader for PostgresReader {
         counts += tally.missing_from(number(5)?).sum();
         Ok(Totals { counts, topics: number(0)? })
     }
+
+    async fn sample(&self) -> Result<StoreSample, StoreError> {
+        let bytes = match self.one(BYTES, &[]).await? {
+            Some(row) => row.try_get::<_, i64>(0)?.cast_unsigned(),
+            None => 0,
+        };
+        Ok(StoreSample { database_bytes: bytes, own: None })
+    }
 }
 
 /// A number as the database has it; none of its own is greater than the greatest of these.
@@ -224,7 +276,8 @@ fn unavailable(error: PoolError) -> StoreError {
     }
 }
 
-fn time(micros: i64) -> Result<Timestamp, StoreError> {
+/// A stored time.
+pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(micros)
         .map_err(|error| StoreError::Damaged(format!("a stored time of {micros} microseconds: {error}")))
 }

@@ -16,6 +16,9 @@ const SCHEMA_LOCK: i64 = 0x7365_6b61_6c69_0001;
 /// The lock under which a topic is made where their number is limited.
 pub(super) const TOPICS_LOCK: i64 = 0x7365_6b61_6c69_0002;
 
+/// The lock under which one node at a time sums up what others left.
+const PAST_LOCK: i64 = 0x7365_6b61_6c69_0003;
+
 /// How long a node waits for another one that changes the schema.
 const MIGRATION: Duration = Duration::from_mins(10);
 
@@ -24,7 +27,7 @@ const OLDEST_SERVER: i32 = 130_000;
 
 /// One migration a version, from nothing on. What stands here was released: never change it, append.
 ///
-/// Every key begins with the topic, so that both large tables can be spread by it. Texts are compared as bytes.
+/// Every key of what belongs to a topic begins with it, so that these tables can be spread by it. Texts are compared as bytes.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE sekali.store (
         one     integer PRIMARY KEY CHECK (one = 1),
@@ -55,6 +58,38 @@ const MIGRATIONS: [&str; 1] = ["
         UNIQUE (topic, event_id)
     );
 
+    CREATE TABLE sekali.sources (
+        topic        text COLLATE \"C\" NOT NULL,
+        source       text COLLATE \"C\" NOT NULL,     -- '': all that are not named
+        accepted     bigint NOT NULL DEFAULT 0,
+        duplicates   bigint NOT NULL DEFAULT 0,
+        conflicts    bigint NOT NULL DEFAULT 0,
+        late_seconds bigint NOT NULL DEFAULT 0,     -- between the events and their duplicates, all of them together
+        late_1s      bigint NOT NULL DEFAULT 0,     -- duplicates that came up to so long after the event, each counted once
+        late_10s     bigint NOT NULL DEFAULT 0,
+        late_1min    bigint NOT NULL DEFAULT 0,
+        late_5min    bigint NOT NULL DEFAULT 0,
+        late_1h      bigint NOT NULL DEFAULT 0,
+        late_6h      bigint NOT NULL DEFAULT 0,
+        late_1d      bigint NOT NULL DEFAULT 0,
+        late_7d      bigint NOT NULL DEFAULT 0,
+        late_30d     bigint NOT NULL DEFAULT 0,
+        late_more    bigint NOT NULL DEFAULT 0,
+        PRIMARY KEY (topic, source)
+    ) WITH (fillfactor = 50);                       -- as topics
+
+    CREATE TABLE sekali.repeats (                   -- the events that each node saw repeated most recently
+        topic         text COLLATE \"C\" NOT NULL,
+        seq           bigint NOT NULL,
+        node          bigint NOT NULL,              -- 0 is all that are gone
+        duplicates    bigint NOT NULL,
+        conflicts     bigint NOT NULL,
+        last_at       bigint NOT NULL,              -- microseconds since 1970, UTC
+        last_source   text NOT NULL,
+        last_conflict boolean NOT NULL,
+        PRIMARY KEY (topic, seq, node)
+    );
+
     CREATE TABLE sekali.nodes (
         node     bigint PRIMARY KEY,    -- 0 is all that are gone
         fence    bigint NOT NULL,       -- only the last connection of a node counts for it
@@ -65,13 +100,29 @@ const MIGRATIONS: [&str; 1] = ["
     INSERT INTO sekali.nodes VALUES (0, 0, 0, 0, now());
 "];
 
-/// Adds the counts of nodes that were not heard of for a day to those of all that are gone.
+/// Adds what nodes counted that were not heard of for a day to what all counted that are gone.
 const FORGET_NODES: &str = "
     WITH gone AS (
-        DELETE FROM sekali.nodes WHERE node <> 0 AND seen < now() - interval '1 day' RETURNING rejected
+        DELETE FROM sekali.nodes WHERE node <> 0 AND seen < now() - interval '1 day' RETURNING node, rejected
+    ), counted AS (
+        UPDATE sekali.nodes SET rejected = rejected + gone.sum
+        FROM (SELECT sum(rejected) AS sum FROM gone) AS gone WHERE node = 0 AND gone.sum IS NOT NULL
+    ), left_over AS (
+        DELETE FROM sekali.repeats AS r USING gone WHERE r.node = gone.node RETURNING r.*
     )
-    UPDATE sekali.nodes SET rejected = rejected + gone.sum
-    FROM (SELECT sum(rejected) AS sum FROM gone) AS gone WHERE node = 0 AND gone.sum IS NOT NULL";
+    INSERT INTO sekali.repeats AS r (topic, seq, node, duplicates, conflicts, last_at, last_source, last_conflict)
+    SELECT topic, seq, 0, sum(duplicates), sum(conflicts), max(last_at),
+        (array_agg(last_source ORDER BY last_at DESC))[1], (array_agg(last_conflict ORDER BY last_at DESC))[1]
+    FROM left_over GROUP BY topic, seq
+    ON CONFLICT (topic, seq, node) DO UPDATE SET
+        duplicates = r.duplicates + excluded.duplicates, conflicts = r.conflicts + excluded.conflicts,
+        last_at = excluded.last_at, last_source = excluded.last_source, last_conflict = excluded.last_conflict";
+
+/// Keeps the newest $1 of the repeated events of nodes that are gone.
+const FORGET_REPEATS: &str = "
+    DELETE FROM sekali.repeats AS r
+    USING (SELECT topic, seq FROM sekali.repeats WHERE node = 0 ORDER BY last_at DESC OFFSET $1) AS old
+    WHERE r.topic = old.topic AND r.seq = old.seq AND r.node = 0";
 
 /// What is known of a store once it is ready.
 pub(super) struct Store {
@@ -84,20 +135,37 @@ pub(super) struct Store {
 /// # Errors
 /// When the schema is newer than this program, when a schema of that name is something else, when the database cannot
 /// keep what is promised.
-pub(super) async fn prepare(database: &Database) -> Result<Store, StoreError> {
-    let client = database.connect(Use::Read).await?;
+pub(super) async fn prepare(database: &Database, repeated_keys: usize) -> Result<Store, StoreError> {
+    let mut client = database.connect(Use::Read).await?;
     let limit = database.statement_timeout;
     examine(&client, database).await?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if version(&client, database).await? != Some(known) {
         migrate(&client, database, known).await?;
     }
-    within(limit, client.execute(FORGET_NODES, &[])).await?;
+    forget_nodes(&mut client, database, repeated_keys).await?;
     let secret = "SELECT replace(secret::text, '-', '') FROM sekali.store";
     let secret: String = within(limit, client.query_one(secret, &[])).await?.try_get(0)?;
     let secret = u128::from_str_radix(&secret, 16)
         .map_err(|error| StoreError::Damaged(format!("the secret of the store: {error}")))?;
     Ok(Store { hasher: Hasher::new(&secret.to_be_bytes()) })
+}
+
+/// Sums up what nodes left that are gone.
+async fn forget_nodes(
+    client: &mut Client,
+    database: &Database,
+    repeated_keys: usize,
+) -> Result<(), StoreError> {
+    let kept = i64::try_from(repeated_keys).unwrap_or(i64::MAX);
+    let forget = async {
+        let transaction = client.transaction().await?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PAST_LOCK]).await?;
+        transaction.execute(FORGET_NODES, &[]).await?;
+        transaction.execute(FORGET_REPEATS, &[&kept]).await?;
+        transaction.commit().await
+    };
+    within(database.patience(), forget).await
 }
 
 /// Refuses a database that cannot keep what is promised, and warns of a server that does not.

@@ -49,7 +49,7 @@ impl Session {
     async fn open(database: &Database, node: i64) -> Result<Self, StoreError> {
         let client = database.connect(Use::Write).await?;
         let limit = database.patience();
-        let statements = within(limit, Statements::prepare(&client)).await?;
+        let statements = within(limit, Box::pin(Statements::prepare(&client))).await?;
         let fenced = within(limit, client.query_one(FENCE, &[&node])).await?;
         let (fence, epoch) = (fenced.try_get(0)?, fenced.try_get::<_, i64>(1)?.cast_unsigned());
         Ok(Self {

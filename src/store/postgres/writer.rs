@@ -1,9 +1,10 @@
 //! Group commits, and how one of unknown outcome is settled.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use futures_util::future::{join, join3};
+use futures_util::future::join3;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -13,17 +14,22 @@ use super::connection::within;
 use super::group::{Fate, Group};
 use super::session::Session;
 use super::transaction::{Lock, Trouble};
-use crate::domain::{Counts, Topic, Verdict};
-use crate::store::tally::Lot;
-use crate::store::{AppendError, Batch, StoreError, Writer};
+use crate::domain::{Second, Verdict};
+use crate::store::sources::repeats;
+use crate::store::{AppendError, Batch, Decision, StoreError, Writer};
 
 /// How often a group is tried where the database says that it should be, or its outcome is unknown.
 const ATTEMPTS: usize = 3;
+
+/// How often a node says that it is there, also where it has nothing to count: a day after it was heard of last it is
+/// taken for one that is gone.
+const SEEN_EVERY: Duration = Duration::from_hours(1);
 
 /// The one writer of this node; other nodes have theirs.
 pub(super) struct PostgresWriter {
     node: Arc<Node>,
     session: Session,
+    seen_at: Instant,
 }
 
 /// The time of a group, and the id by which its rows are known.
@@ -33,11 +39,11 @@ struct Mark {
     commit: i64,
 }
 
-type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl PostgresWriter {
     pub(super) fn open(node: &Arc<Node>) -> Result<Self, StoreError> {
-        Ok(Self { session: node.open_session()?, node: Arc::clone(node) })
+        Ok(Self { session: node.open_session()?, node: Arc::clone(node), seen_at: Instant::now() })
     }
 
     /// Makes the connection again if it is gone.
@@ -50,13 +56,13 @@ impl PostgresWriter {
 
     /// invariant 5: a group whose outcome is not known is run again, under the locks that its first run had to have: what
     /// that has stored carries its id and is accepted, what it has not is stored now.
-    fn settle(&mut self, group: &Group<'_>, now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    fn settle(&mut self, group: &Group<'_>, now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         let mark = Mark { received_at: now.as_microsecond(), commit: fastrand::i64(..) };
         let database = self.node.database.clone();
         let mut unknown = None;
         for _ in 0..ATTEMPTS {
             match database.block_on(self.attempt(group, mark)) {
-                Ok(verdicts) => return Ok(verdicts),
+                Ok((fates, conflicts)) => return Ok(group.decisions(&fates, &conflicts, Second::of(now))),
                 Err(Trouble::Failed(error)) if unknown.is_none() => return Err(AppendError::Failed(error)),
                 Err(Trouble::Failed(error)) => return Err(AppendError::Unknown(error)),
                 Err(Trouble::Again(error)) => unknown = Some(error),
@@ -71,7 +77,8 @@ impl PostgresWriter {
         Err(AppendError::Unknown(error))
     }
 
-    async fn attempt(&mut self, group: &Group<'_>, mark: Mark) -> Result<Vec<Vec<Verdict>>, Trouble> {
+    /// What became of each key, and which repeats are conflicts.
+    async fn attempt(&mut self, group: &Group<'_>, mark: Mark) -> Result<(Vec<Fate>, Vec<usize>), Trouble> {
         let topics = group.topics();
         let mut missing: Vec<_> = topics.iter().copied().filter(|topic| !self.session.knows(topic)).collect();
         let limit = self.node.topic_limit.filter(|_| !missing.is_empty());
@@ -80,7 +87,12 @@ impl PostgresWriter {
             // is for all, and the first that comes is the first that is made.
             missing.sort_unstable();
         }
-        let (locked, rows) = self.store(group, &topics, (&missing, limit), mark).await?;
+        let (locked, rows) = match self.store(group, &topics, (&missing, limit), mark).await {
+            Err(Trouble::Failed(StoreError::Damaged(what))) => {
+                return Err(self.name_damage(group, what).await);
+            }
+            stored => stored?,
+        };
         let fates = fates(group, &rows, mark.commit)?;
         if rows.len() < group.keys.len() && (limit.is_none() || locked.len() == topics.len()) {
             self.session.forget();
@@ -90,8 +102,8 @@ impl PostgresWriter {
         for row in &locked {
             self.session.learn(row.try_get(0)?);
         }
-        let conflicts = self.conflicts(group, &fates).await?;
-        Ok(group.verdicts(&fates, &conflicts))
+        let conflicts = self.conflicts(group, &group.doubts(&fates)).await?;
+        Ok((fates, conflicts))
     }
 
     /// invariant 4: one transaction with everything in it. Gives the topics that exist, and what became of each key.
@@ -120,8 +132,10 @@ impl PostgresWriter {
             &columns.sources,
             &columns.payloads,
             &columns.digests,
+            &columns.varies,
             &mark.received_at,
             &mark.commit,
+            &self.node.source_limit,
         ];
         let statements = async {
             let lock = client.query(&statements.lock_topics, names);
@@ -133,10 +147,18 @@ impl PostgresWriter {
         locked_out.transact(client, (lock, self.node.database.patience()), statements).await
     }
 
-    /// Compares what repeats say with what is stored, where their digests differ: the places of those that say something
-    /// else, in their order. What is stored never changes, so that this needs no transaction.
-    async fn conflicts(&self, group: &Group<'_>, fates: &[Fate]) -> Result<Vec<usize>, Trouble> {
-        let doubts = group.doubts(fates);
+    /// Says which stored payload it was that failed a group, if one did. Nothing of the group is stored.
+    async fn name_damage(&self, group: &Group<'_>, what: String) -> Trouble {
+        let all: Vec<_> = (0..group.keys.len()).collect();
+        match self.conflicts(group, &all).await {
+            Err(Trouble::Failed(named)) => Trouble::Failed(named),
+            Ok(_) | Err(_) => Trouble::Failed(StoreError::Damaged(what)),
+        }
+    }
+
+    /// Compares what repeats of these keys say with what is stored: the places of those that say something else, in their
+    /// order. What is stored never changes, so that this needs no transaction.
+    async fn conflicts(&self, group: &Group<'_>, doubts: &[usize]) -> Result<Vec<usize>, Trouble> {
         if doubts.is_empty() {
             return Ok(Vec::new());
         }
@@ -161,27 +183,29 @@ impl PostgresWriter {
         };
         within(self.node.database.patience(), read).await.map_err(Trouble::Lost)?;
         conflicts.sort_unstable();
-        // The pipeline tries each batch of the group alone, and only the one that meets this fails; of the others, which
-        // are stored by now, it is told that they are duplicates.
+        // Only where the database takes for JSON what is none here: the group is stored by then, and the pipeline, which
+        // tries each of its batches alone, is told of those others that they are duplicates.
         damage.map_or(Ok(conflicts), |error| Err(Trouble::Failed(error)))
     }
 
     /// Tells the tally and other nodes what was committed.
-    fn report(&self, group: &[&Batch], verdicts: &[Vec<Verdict>]) {
+    fn report(&self, group: &[&Batch], decisions: &[Vec<Decision>], now: Timestamp) {
         let mut fresh = Vec::with_capacity(group.len());
-        for (batch, decided) in group.iter().zip(verdicts) {
-            let counts: Counts = decided.iter().collect();
-            let repeats = Counts { accepted: 0, rejected: 0, ..counts };
-            if repeats != Counts::default() {
-                self.node.tally.count(&batch.topic, repeats);
+        for (batch, decided) in group.iter().zip(decisions) {
+            let (mut last, mut is_repeated, mut refused) = (None, false, 0);
+            for decision in decided {
+                match decision.verdict {
+                    Verdict::Accepted { seq } => last = Some(seq),
+                    Verdict::Duplicate { .. } => is_repeated = true,
+                    Verdict::Refused(_) => refused += 1,
+                }
             }
-            if counts.rejected > 0 {
-                self.node.tally.reject(counts.rejected);
+            if is_repeated {
+                self.node.tally.count(&batch.topic, now, repeats(batch, decided, now));
             }
-            let last = decided.iter().rev().find_map(|verdict| match verdict {
-                Verdict::Accepted { seq } => Some(*seq),
-                Verdict::Duplicate { .. } | Verdict::Refused(_) => None,
-            });
+            if refused > 0 {
+                self.node.tally.reject(refused);
+            }
             fresh.extend(last.map(|last| (&batch.topic, last)));
         }
         self.node.herald.tell(&fresh);
@@ -190,73 +214,44 @@ impl PostgresWriter {
     /// Stores counts that waited in memory, if there are any, and that this node was seen.
     fn store_counts(&mut self) -> Result<(), AppendError> {
         self.reopen()?;
-        let taken = self.node.tally.take();
-        match self.node.database.block_on(self.count(taken.as_ref())) {
-            Ok(()) => {
-                self.node.tally.stored();
-                Ok(())
-            }
-            Err(Trouble::Failed(error) | Trouble::Again(error)) => {
-                self.node.tally.put_back();
-                Err(AppendError::Failed(error))
-            }
-            // The next connection asks which counts are stored.
-            Err(Trouble::Lost(error)) => Err(AppendError::Unknown(error)),
-        }
-    }
-
-    async fn count(&self, taken: Option<&(u64, Arc<Lot>)>) -> Result<(), Trouble> {
-        let none = Lot::default();
-        let (epoch, lot) = taken.map_or((0, &none), |(epoch, lot)| (epoch.cast_signed(), &**lot));
-        let mut counted: Vec<(&Topic, &Counts)> = lot.topics.iter().collect();
-        counted.sort_unstable_by_key(|(topic, _)| *topic);
-        let topics: Vec<_> = counted.iter().map(|(topic, _)| topic.as_str()).collect();
-        let all = |number: fn(&Counts) -> u64| -> Vec<i64> {
-            counted.iter().map(|(_, counts)| number(counts).cast_signed()).collect()
-        };
-        let (duplicates, conflicts) = (all(|counts| counts.duplicates), all(|counts| counts.conflicts));
-        let rejected = lot.rejected.cast_signed();
-        let Session { client, statements, fence, locked_out, .. } = &self.session;
-        let names: Values<'_> = &[&topics];
-        let values: Values<'_> = &[&self.node.id, fence, &epoch, &rejected, &topics, &duplicates, &conflicts];
-        let statements = async {
-            let lock = client.query(&statements.lock_topics, names);
-            let (locked, stored) = join(lock, client.query_one(&statements.count, values)).await;
-            locked.and(stored)
-        };
-        let patience = self.node.database.patience();
-        let changed = locked_out.transact(client, (Lock::Rows, patience), statements).await?;
-        if changed.try_get::<_, i64>(0)? == 0 {
-            let other = "another connection counts for this node".to_owned();
-            return Err(Trouble::Lost(StoreError::Unavailable(other)));
-        }
-        if changed.try_get::<_, i64>(1)? < i64::try_from(topics.len()).unwrap_or(i64::MAX) {
-            tracing::error!("a topic that had events is gone; its repeats are not counted");
-        }
+        self.node.store_counts(&self.session)?;
+        self.seen_at = Instant::now();
         Ok(())
     }
 }
 
 impl Writer for PostgresWriter {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.reopen()?;
+        if self.node.tally.is_large() {
+            self.store_counts()?;
+        }
         let keyed = Group::new(group, &self.node.store.hasher);
-        let verdicts = self.settle(&keyed, now)?;
-        self.report(group, &verdicts);
-        Ok(verdicts)
+        let decisions = self.settle(&keyed, now)?;
+        self.report(group, &decisions, now);
+        Ok(decisions)
     }
 
     fn flush(&mut self, _: Timestamp) -> Result<(), AppendError> {
         // A connection that was lost while nothing was written is seen here.
         self.reopen()?;
-        if self.node.tally.is_empty() { Ok(()) } else { self.store_counts() }
+        let tally = &self.node.tally;
+        let is_due = !tally.is_empty() || tally.repeated().is_due() || self.seen_at.elapsed() >= SEEN_EVERY;
+        if is_due { self.store_counts() } else { Ok(()) }
     }
 
     fn probe(&mut self, _: Timestamp) -> Result<(), AppendError> {
         self.store_counts()
     }
 
-    fn close(self: Box<Self>) -> Result<(), StoreError> {
+    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        // Nothing waits for its time any more.
+        self.node.tally.repeated().hurry();
+        if self.node.tally.repeated().is_due()
+            && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) = self.store_counts()
+        {
+            tracing::warn!(%error, "the last repeats of single events are not stored");
+        }
         Ok(())
     }
 }
@@ -267,8 +262,12 @@ fn fates(group: &Group<'_>, rows: &[Row], commit: i64) -> Result<Vec<Fate>, Trou
     for row in rows {
         let (n, seq): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         let seq = seq.cast_unsigned();
-        let fate = match (row.try_get(2)?, row.try_get::<_, Option<i64>>(3)?) {
-            (Some(digest), Some(stored_by)) if stored_by != commit => Fate::Known { seq, digest },
+        let fate = match (row.try_get(2)?, row.try_get::<_, Option<i64>>(3)?, row.try_get(4)?) {
+            (Some(digest), Some(stored_by), Some(micros)) if stored_by != commit => {
+                // A time that is none does not keep a repeat from being one.
+                let stored_at = Second::of(Timestamp::from_microsecond(micros).unwrap_or_default());
+                Fate::Known { seq, digest, stored_at }
+            }
             _ => Fate::New { seq },
         };
         if let Some(place) = usize::try_from(n - 1).ok().and_then(|at| fates.get_mut(at)) {

@@ -136,12 +136,12 @@ fn copy_pages(
         if stop.load(Ordering::Relaxed) {
             return Err(BackupError::Interrupted);
         }
-        let step = backup.step(STEP_PAGES).map_err(failed)?;
+        let copied = backup.step(STEP_PAGES).map_err(failed)?;
         let at = backup.progress();
         let bytes = |pages: i32| u64::from(pages.unsigned_abs()) * page;
         let (done, total) = (bytes(at.pagecount - at.remaining), bytes(at.pagecount));
         tell(Progress { stage: "copying", done, total });
-        match step {
+        match copied {
             StepResult::Done => return Ok(()),
             StepResult::More => {}
             _ => return Err(StoreError::Unavailable("something else has locked it".to_owned()).into()),

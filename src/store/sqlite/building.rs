@@ -13,8 +13,10 @@ use rusqlite::Connection;
 use super::connection::Database;
 use super::runs::{self, PART_BYTES};
 use super::topics::{self, Place, TopicId};
+use super::{Sealing, sources};
 use crate::store::StoreError;
-use crate::store::index::{Built, Entry, Pace, Recent, Run, RunBuilder, Segment, Span};
+use crate::store::index::{Built, Entry, Names, Pace, Recent, Run, RunBuilder, Segment, Span};
+use crate::store::sources::SourceCounts;
 
 /// Slices that a thread hands over at once, so that it is woken seldom.
 const CHUNK: usize = 32;
@@ -45,7 +47,11 @@ pub(super) enum Amount {
 
 /// What a thread hands to the writer.
 pub(super) enum Output {
-    Segments(Vec<Segment>),
+    /// Segments of recent events, each with the numbers of its sources.
+    Segments {
+        some: Vec<(Segment, Vec<u32>)>,
+        of: Arc<Recent>,
+    },
     Block(Built),
     Part {
         run: u64,
@@ -72,6 +78,8 @@ pub(super) struct Building {
     /// The first blocks of the runs that the new one replaces.
     pub(super) replaces: Vec<u64>,
     pub(super) span: Span,
+    /// Sources of a topic that may have a name.
+    sources: usize,
 }
 
 /// The thread has gone away because the writer has.
@@ -100,6 +108,7 @@ impl Building {
         recent: Arc<Recent>,
         first_pos: u64,
         next_block: &mut u64,
+        sealing: Sealing,
     ) -> Result<Self, StoreError> {
         let span = Span {
             level: 0,
@@ -113,7 +122,9 @@ impl Building {
         let segments = recent.segment_count().div_ceil(SEGMENTS_AT_ONCE) as u64;
         // Long before the next keys have to be sealed: until then memory holds these.
         let pace = Pace::new(segments + span.blocks(), span.entries / 2);
-        Self::start("seal", Vec::new(), span, pace, move |to| seal(&recent, span, to))
+        let mut seal = Self::start("seal", Vec::new(), span, pace, move |to| seal(&recent, span, to))?;
+        seal.sources = sealing.sources;
+        Ok(seal)
     }
 
     /// Begins to merge neighbouring runs.
@@ -138,7 +149,8 @@ impl Building {
             // It ends by itself where nobody takes what it built.
             .spawn(move || drop(build(&mut sink)))
             .map_err(|error| StoreError::Unavailable(format!("no thread for a {name}: {error}")))?;
-        Ok(Self { thread: Some((receiver, thread)), waiting: VecDeque::new(), pace, replaces, span })
+        let thread = Some((receiver, thread));
+        Ok(Self { thread, waiting: VecDeque::new(), pace, replaces, span, sources: 0 })
     }
 
     /// The next slice, if it is there.
@@ -178,7 +190,7 @@ impl Building {
             let last = output.is_last();
             taken.push(output);
             if let Some(slice) = taken.last() {
-                slice.write(connection, &self.replaces)?;
+                slice.write(connection, &self.replaces, self.sources)?;
             }
             if last {
                 break;
@@ -216,9 +228,9 @@ impl Output {
         matches!(self, Self::Done { .. } | Self::Failed(_))
     }
 
-    fn write(&self, connection: &Connection, replaces: &[u64]) -> rusqlite::Result<()> {
+    fn write(&self, connection: &Connection, replaces: &[u64], sources: usize) -> rusqlite::Result<()> {
         match self {
-            Self::Segments(segments) => write_segments(connection, segments),
+            Self::Segments { some, of } => write_segments(connection, some, of.names(), sources),
             Self::Block(built) => runs::write_block(connection, built.id, &built.bytes),
             Self::Part { run, number, data } => runs::write_part(connection, *run, *number, data),
             Self::Done { run, checksum } => {
@@ -230,15 +242,31 @@ impl Output {
     }
 }
 
-/// Writes segments, and up to where the topics in them are sealed.
-fn write_segments(connection: &Connection, segments: &[Segment]) -> rusqlite::Result<()> {
-    for (at, segment) in segments.iter().enumerate() {
-        runs::write_segment(connection, segment)?;
-        let more = segments.get(at + 1).is_some_and(|next| next.topic == segment.topic);
-        if let Some(pos) = segment.positions.last().copied().filter(|_| !more) {
-            let seq = segment.first_seq + segment.positions.len() as u64 - 1;
-            topics::sealed(connection, TopicId(segment.topic), Place { seq, pos })?;
+/// Writes segments, up to where the topics in them are sealed, and what that adds to their sources. Events that were
+/// sealed before, for an index that is built again, are counted already.
+fn write_segments(
+    connection: &Connection,
+    some: &[(Segment, Vec<u32>)],
+    names: &Names,
+    sources: usize,
+) -> rusqlite::Result<()> {
+    for of_topic in some.chunk_by(|(left, _), (right, _)| left.topic == right.topic) {
+        let topic = TopicId(of_topic[0].0.topic);
+        let sealed = topics::sealed_seq(connection, topic)?;
+        let mut new = Vec::new();
+        for (segment, numbers) in of_topic {
+            runs::write_segment(connection, segment)?;
+            let known = (sealed + 1).saturating_sub(segment.first_seq);
+            let known = usize::try_from(known).unwrap_or(usize::MAX);
+            new.extend_from_slice(numbers.get(known..).unwrap_or_default());
         }
+        let Some((Segment { first_seq, positions, .. }, _)) = of_topic.last() else { continue };
+        let Some(pos) = positions.last().copied() else { continue };
+        let seq = first_seq + positions.len() as u64 - 1;
+        topics::sealed(connection, topic, Place { seq, pos })?;
+        let counts = names.count(&new);
+        let counts = counts.iter().map(|(name, accepted)| (&**name, SourceCounts::accepted(*accepted)));
+        sources::add(connection, topic, counts, sources)?;
     }
     Ok(())
 }
@@ -248,11 +276,12 @@ fn died() -> Output {
     Output::Failed(StoreError::Unavailable("the thread that built it died".to_owned()))
 }
 
-fn seal(recent: &Recent, span: Span, to: &mut Sink) -> Result<(), Abandoned> {
+fn seal(recent: &Arc<Recent>, span: Span, to: &mut Sink) -> Result<(), Abandoned> {
     let mut segments: Vec<_> = recent.segments().collect();
-    segments.sort_unstable_by_key(|segment| (segment.topic, segment.first_seq));
+    segments.sort_unstable_by_key(|(segment, _)| (segment.topic, segment.first_seq));
     for some in segments.chunks(SEGMENTS_AT_ONCE) {
-        to.send(Output::Segments(some.to_vec()))?;
+        let some = some.iter().map(|(segment, sources)| (segment.clone(), sources.to_vec())).collect();
+        to.send(Output::Segments { some, of: Arc::clone(recent) })?;
     }
     let mut builder = RunBuilder::new(span);
     for entry in recent.sorted() {

@@ -6,7 +6,7 @@
 
 use std::ffi::c_int;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -35,6 +35,8 @@ struct Shared {
     committed: AtomicUsize,
     /// The log is longer than it may be.
     full: AtomicBool,
+    /// Times that the writer could not make the log begin again because of a reader.
+    blocked: AtomicU64,
     /// Only one connection at a time can checkpoint; the other one would be told that it is busy.
     turn: Mutex<()>,
 }
@@ -87,15 +89,23 @@ impl Checkpointer {
         let _turn = self.shared.turn();
         let _ = writer.busy_timeout(ROOM_TIMEOUT);
         match checkpoint(writer, "RESTART") {
-            Ok(outcome) if outcome.busy => tracing::warn!(
-                wal_bytes = outcome.wal_bytes,
-                "something reads an old state of the store; its write-ahead log grows until that ends"
-            ),
+            Ok(outcome) if outcome.busy => {
+                self.shared.blocked.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    wal_bytes = outcome.wal_bytes,
+                    "something reads an old state of the store; its write-ahead log grows until that ends"
+                );
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the write-ahead log cannot be checkpointed"),
         }
         // Also where it did not succeed: the next try comes with the next checkpoint, not with every commit.
         self.shared.full.store(false, Ordering::Relaxed);
+    }
+
+    /// How often a reader of an old state of the store kept the log from beginning again.
+    pub(super) fn blocked(&self) -> u64 {
+        self.shared.blocked.load(Ordering::Relaxed)
     }
 
     /// Before a clean stop: empties the log.

@@ -9,10 +9,9 @@ use rusqlite::Connection;
 
 use super::building::{Amount, Building, Output};
 use super::connection::Database;
-use super::opening;
-use super::runs;
 use super::searchers::Searchers;
 use super::topics::{Place, TopicId, TopicState};
+use super::{Sealing, opening, runs};
 use crate::domain::Topic;
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, Recent, Run, Span, next_merge};
@@ -32,6 +31,8 @@ pub(super) struct Memory {
     frozen: Option<Arc<Recent>>,
     /// In the order of the log.
     runs: Arc<Vec<Arc<Run>>>,
+    /// How many merges are under way.
+    merges: usize,
 }
 
 /// The shared memory of the index. The writer alone changes it, and only after a commit.
@@ -59,6 +60,12 @@ impl Memory {
         Arc::clone(&self.runs)
     }
 
+    /// Recent keys, runs, and merges under way: how many there are.
+    pub(super) fn amounts(&self) -> [usize; 3] {
+        let frozen = self.frozen.as_ref().map_or(0, |recent| recent.len());
+        [self.active.len() + frozen, self.runs.len(), self.merges]
+    }
+
     pub(super) fn has_runs(&self) -> bool {
         !self.runs.is_empty()
     }
@@ -78,6 +85,14 @@ impl Memory {
         self.positions(topic.0, last, last).next().map(|(seq, pos)| Place { seq, pos })
     }
 
+    /// How many events of a topic behind a seq each source sent, those that are not sealed yet.
+    pub(super) fn sources(&self, topic: TopicId, after: u64) -> Vec<(Arc<str>, u64)> {
+        let mut sources =
+            self.frozen.as_ref().map(|recent| recent.sources(topic.0, after)).unwrap_or_default();
+        sources.extend(self.active.sources(topic.0, after));
+        sources
+    }
+
     /// The seqs and positions of a topic's events between two seqs that are not sealed yet, in the order of seq.
     pub(super) fn positions(
         &self,
@@ -95,8 +110,7 @@ pub(super) struct Index {
     memory: SharedMemory,
     database: Database,
     searchers: Searchers,
-    /// Recent keys that are sealed at once.
-    seal_keys: usize,
+    sealing: Sealing,
     next_block: u64,
     seal: Option<Building>,
     /// One of a level at most, so that memory is bounded.
@@ -126,7 +140,7 @@ impl Index {
         database: &Database,
         memory: SharedMemory,
         hasher: &Hasher,
-        seal_keys: usize,
+        sealing: Sealing,
     ) -> Result<Self, StoreError> {
         // No id is given twice: parts may be left of a run whose blocks are deleted, and readers may hold runs
         // of an index that is cleared here.
@@ -143,15 +157,15 @@ impl Index {
         let left_overs: VecDeque<_> = runs::left_overs(connection, &spans)?.into();
         let orphans = runs::orphaned_parts(connection)?;
         let mut next_block = spans.iter().map(Span::end_block).fold(unused, u64::max);
-        let active = opening::catch_up(connection, hasher, seal_keys, &mut loaded, &mut next_block)?;
+        let active = opening::catch_up(connection, hasher, sealing, &mut loaded, &mut next_block)?;
         // Readers see the old memory until the new one is whole.
-        *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded) };
+        *memory.write() = Memory { active, frozen: None, runs: Arc::new(loaded), merges: 0 };
         let (database, searchers) = (database.clone(), Searchers::open(database)?);
         let mut index = Self {
             memory,
             database,
             searchers,
-            seal_keys,
+            sealing,
             next_block,
             seal: None,
             merges: Vec::new(),
@@ -216,7 +230,7 @@ impl Index {
         let amount = if idle { Amount::Idle } else { Amount::Due { events } };
         if let Some(seal) = &mut self.seal {
             // A seal must end before the next one is due, or memory would grow with the log.
-            let late = self.memory.read().active.len() >= 2 * self.seal_keys;
+            let late = self.memory.read().active.len() >= 2 * self.sealing.keys;
             seal.write_some(connection, if late { Amount::All } else { amount }, &mut slices.of_seal)?;
         }
         for merge in &mut self.merges {
@@ -267,22 +281,29 @@ impl Index {
         self.orphans.extend(slices.orphans);
     }
 
-    /// Takes over what a transaction committed: its events, and what it wrote of the index.
-    pub(super) fn committed(&mut self, slices: Slices, events: impl ExactSizeIterator<Item = (i64, Entry)>) {
+    /// Takes over what a transaction committed: its events, whose sources come in the same order, and what it wrote of
+    /// the index.
+    pub(super) fn committed<'a>(
+        &mut self,
+        slices: Slices,
+        events: &[(TopicId, Entry)],
+        sources: impl Iterator<Item = &'a str>,
+    ) {
         if let Some(seal) = &mut self.seal {
             seal.committed(events.len(), slices.of_seal.len());
         }
         for (merge, taken) in self.merges.iter_mut().zip(&slices.of_merges) {
             merge.committed(events.len(), taken.len());
         }
-        self.busy = events.len() > 0;
+        self.busy = !events.is_empty();
         self.install(slices);
         let memory = &mut *self.memory.write();
-        for (topic, entry) in events {
-            memory.active.push(topic, entry);
+        memory.merges = self.merges.len();
+        for ((topic, entry), source) in events.iter().zip(sources) {
+            memory.active.push(topic.0, *entry, source);
         }
-        if self.seal.is_none() && memory.active.len() >= self.seal_keys {
-            self.seal = start_seal(memory, &mut self.next_block);
+        if self.seal.is_none() && memory.active.len() >= self.sealing.keys {
+            self.seal = start_seal(memory, &mut self.next_block, self.sealing);
         }
     }
 
@@ -379,7 +400,7 @@ impl Index {
 }
 
 /// Freezes the recent keys and begins to seal them.
-fn start_seal(memory: &mut Memory, next_block: &mut u64) -> Option<Building> {
+fn start_seal(memory: &mut Memory, next_block: &mut u64, sealing: Sealing) -> Option<Building> {
     // What could not be sealed before comes first.
     let recent = memory.frozen.take().unwrap_or_else(|| {
         let next = Recent::with_capacity(memory.active.len());
@@ -387,7 +408,7 @@ fn start_seal(memory: &mut Memory, next_block: &mut u64) -> Option<Building> {
     });
     memory.frozen = Some(Arc::clone(&recent));
     let first_pos = memory.runs.last().map_or(0, |run| run.span.last_pos) + 1;
-    Building::seal(recent, first_pos, next_block)
+    Building::seal(recent, first_pos, next_block, sealing)
         .inspect_err(|error| tracing::error!(%error, "recent keys cannot be sealed"))
         .ok()
 }

@@ -12,6 +12,7 @@
 //! | `runs` | the tables of the dedup index |
 //! | `building` | the threads that seal and merge runs |
 //! | `topics` | the rows of topics and what the writer remembers of them |
+//! | `sources`, `times`, `repeats` | what explains duplicates: counts by source, when events were stored, events that were repeated |
 //! | `page` | a page of a topic, by its positions |
 //! | `reader` | reads, on connections of their own |
 //! | `checkpoint` | moving the write-ahead log into the file, off the commit path |
@@ -28,10 +29,13 @@ mod opening;
 mod owner;
 mod page;
 mod reader;
+mod repeats;
 mod rows;
 mod runs;
 mod schema;
 mod searchers;
+mod sources;
+mod times;
 mod topics;
 mod writer;
 
@@ -76,7 +80,22 @@ struct Options {
     readers: usize,
     wal_bytes: u64,
     topic_limit: Option<u64>,
-    seal_keys: usize,
+    sealing: Sealing,
+}
+
+/// How recent events are sealed.
+#[derive(Debug, Clone, Copy)]
+struct Sealing {
+    /// Recent keys that are sealed at once.
+    keys: usize,
+    /// Sources of a topic that may have a name.
+    sources: usize,
+}
+
+impl Sealing {
+    fn of(settings: &Settings) -> Self {
+        Self { keys: settings.store.seal_keys, sources: settings.limits.sources }
+    }
 }
 
 impl SqliteStore {
@@ -95,16 +114,21 @@ impl SqliteStore {
             readers: settings.store.readers,
             wal_bytes: settings.store.wal_bytes,
             topic_limit: settings.limits.topics,
-            seal_keys: settings.store.seal_keys,
+            sealing: Sealing::of(settings),
         });
         schema::prepare(&options.database)?;
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(Tally::new(settings.store.repeated_keys));
         let checkpointer = Arc::new(Checkpointer::start(&options.database, options.wal_bytes)?);
         let memory = SharedMemory::default();
         let writer =
             SqliteWriter::open(&options, Arc::clone(&tally), Arc::clone(&checkpointer), memory.clone())?;
-        let reader =
-            SqliteReader::new(Arc::clone(&options), Arc::clone(&tally), memory.clone(), writer.hasher());
+        let reader = SqliteReader::new(
+            Arc::clone(&options),
+            Arc::clone(&tally),
+            memory.clone(),
+            writer.hasher(),
+            Arc::clone(&checkpointer),
+        );
         Ok(Self {
             options,
             reader: Arc::new(reader),

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::building::{Amount, Building, Output};
 use super::rows::{self, Unreadable};
-use super::runs;
+use super::{Sealing, runs};
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, MAX_NUMBER, Recent, Run, Span};
 
@@ -99,15 +99,15 @@ pub(super) fn misfit(span: Span, first_pos: u64, last_pos: u64) -> Option<String
 pub(super) fn catch_up(
     connection: &mut Connection,
     hasher: &Hasher,
-    seal_keys: usize,
+    sealing: Sealing,
     runs: &mut Vec<Arc<Run>>,
     next_block: &mut u64,
 ) -> Result<Recent, StoreError> {
-    let most = UNSEALED_AT_START * seal_keys as u64;
+    let most = UNSEALED_AT_START * sealing.keys as u64;
     let (mut sealed, last_pos) = (end(runs), rows::last_pos(connection)?);
     while last_pos - sealed >= most {
-        let recent = rows::recent(connection, hasher, sealed, seal_keys, Unreadable::Refuse)?;
-        runs.push(seal(connection, recent, sealed + 1, next_block)?);
+        let recent = rows::recent(connection, hasher, sealed, sealing.keys, Unreadable::Refuse)?;
+        runs.push(seal(connection, recent, sealed + 1, next_block, sealing)?);
         sealed = end(runs);
     }
     rows::recent(connection, hasher, sealed, usize::MAX, Unreadable::Refuse)
@@ -119,7 +119,7 @@ pub(super) fn catch_up(
 pub(super) fn rebuild(
     connection: &mut Connection,
     hasher: &Hasher,
-    seal_keys: usize,
+    sealing: Sealing,
     kept: &HashMap<u64, Entry>,
     done: &dyn Fn(u64),
 ) -> Result<(), StoreError> {
@@ -127,8 +127,8 @@ pub(super) fn rebuild(
     runs::forget(connection)?;
     let (mut sealed, last_pos) = (0, rows::last_pos(connection)?);
     while sealed < last_pos {
-        let recent = rows::recent(connection, hasher, sealed, seal_keys, Unreadable::Keep(kept))?;
-        sealed = seal(connection, recent, sealed + 1, &mut next_block)?.span.last_pos;
+        let recent = rows::recent(connection, hasher, sealed, sealing.keys, Unreadable::Keep(kept))?;
+        sealed = seal(connection, recent, sealed + 1, &mut next_block, sealing)?.span.last_pos;
         done(sealed);
     }
     Ok(())
@@ -145,8 +145,9 @@ fn seal(
     recent: Recent,
     first_pos: u64,
     next_block: &mut u64,
+    sealing: Sealing,
 ) -> Result<Arc<Run>, StoreError> {
-    let mut building = Building::seal(Arc::new(recent), first_pos, next_block)?;
+    let mut building = Building::seal(Arc::new(recent), first_pos, next_block, sealing)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut slices = Vec::new();
     building.write_some(&transaction, Amount::All, &mut slices)?;

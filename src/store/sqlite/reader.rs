@@ -1,20 +1,26 @@
 //! Reads, on connections of their own, so that they neither wait for the writer nor hold it back.
 
+use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use super::checkpoint::Checkpointer;
 use super::index::SharedMemory;
 use super::rows::Rows;
 use super::runs::{self, Search};
 use super::topics::{TopicId, TopicState};
-use super::{Options, page, rows, topics};
+use super::{Options, connection, page, rows, sources, topics};
 use crate::domain::{Counts, StoredEvent, Topic};
+use crate::metrics::{OwnSample, StoreSample};
 use crate::store::index::{Entry, Hasher};
+use crate::store::sources::SourceCounts;
 use crate::store::tally::Snapshot;
-use crate::store::{Found, Key, PageQuery, Reader, StoreError, Tally, TopicCounts, Totals};
+use crate::store::{
+    Found, Key, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources, Totals,
+};
 
 /// A few connections that only read, each used by one read at a time on a thread that may block.
 pub(super) struct SqliteReader {
@@ -24,6 +30,7 @@ pub(super) struct SqliteReader {
     /// file after that: what is sealed in between is then seen in one of the two, and never in neither.
     memory: SharedMemory,
     hasher: Hasher,
+    checkpointer: Arc<Checkpointer>,
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
 }
@@ -34,9 +41,10 @@ impl SqliteReader {
         tally: Arc<Tally>,
         memory: SharedMemory,
         hasher: Hasher,
+        checkpointer: Arc<Checkpointer>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(options.readers));
-        Self { options, tally, memory, hasher, idle: Arc::default(), places }
+        Self { options, tally, memory, hasher, checkpointer, idle: Arc::default(), places }
     }
 
     /// Where a key is looked for.
@@ -102,6 +110,20 @@ impl Reader for SqliteReader {
         .await
     }
 
+    async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
+        let (tally, memory) = (Arc::clone(&self.tally), self.memory.clone());
+        let limit = self.options.sealing.sources;
+        self.read(move |connection| {
+            let Some(TopicState { id, .. }) = topics::load(connection, &topic)? else { return Ok(None) };
+            explained(connection, &memory, &tally, (id, &topic), limit)
+        })
+        .await
+    }
+
+    async fn repeats(&self, topic: Topic, seq: u64) -> Result<Option<Repeats>, StoreError> {
+        Ok(self.tally.repeated().of(&(topic, seq)))
+    }
+
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
         let (tally, memory) = (Arc::clone(&self.tally), self.memory.clone());
         self.read(move |connection| {
@@ -130,6 +152,21 @@ impl Reader for SqliteReader {
         })
         .await
     }
+
+    async fn sample(&self) -> Result<StoreSample, StoreError> {
+        let (memory, options) = (self.memory.clone(), Arc::clone(&self.options));
+        let checkpoints_blocked = self.checkpointer.blocked();
+        // Not on a thread that must not block: it asks the file system.
+        self.read(move |_| {
+            let [recent_keys, runs, merges] = memory.read().amounts().map(|amount| amount as u64);
+            let path = &options.database.path;
+            let database_bytes = fs::metadata(path).map_or(0, |file| file.len());
+            let wal_bytes = connection::left_wal(path);
+            let own = OwnSample { recent_keys, runs, merges, wal_bytes, checkpoints_blocked };
+            Ok(StoreSample { database_bytes, own: Some(own) })
+        })
+        .await
+    }
 }
 
 /// What is counted of topics, without those of which no event is known yet: the commit that makes them is being
@@ -154,6 +191,44 @@ fn counted(
         found.counts += missing.of(&found.topic);
     }
     Ok(page)
+}
+
+/// What is counted of a topic, and by source: what is stored up to its last sealed seq, the recent events behind that,
+/// and what waits.
+fn explained(
+    connection: &Connection,
+    memory: &SharedMemory,
+    tally: &Tally,
+    (id, name): (TopicId, &Topic),
+    limit: usize,
+) -> Result<Option<TopicSources>, StoreError> {
+    loop {
+        let tally = tally.snapshot();
+        let sealed = topics::sealed_seq(connection, id)?;
+        let (last, recent) = {
+            let memory = memory.read();
+            (memory.last_place(id), memory.sources(id, sealed))
+        };
+        let snapshot = connection.unchecked_transaction()?;
+        if topics::sealed_seq(&snapshot, id)? != sealed {
+            // Some of the recent events were sealed meanwhile, and are counted in the file now.
+            continue;
+        }
+        let missing = tally.missing_from(epoch(&snapshot)?);
+        let Some(mut counts) = topics::one(&snapshot, id, last)? else { return Ok(None) };
+        let mut by_source = sources::load(&snapshot, id)?;
+        for (source, accepted) in recent {
+            by_source.add(&source, SourceCounts::accepted(accepted), limit);
+        }
+        if by_source.sum() != counts.counts {
+            return Err(StoreError::Damaged(format!(
+                "the counts by source of topic {name} are not those of the topic; `sekali doctor` says more"
+            )));
+        }
+        missing.add_to(name, &mut by_source, limit);
+        counts.counts += missing.of(name);
+        return Ok(Some(by_source.explain(counts)));
+    }
 }
 
 /// Where a key is looked for: recent keys, then runs.

@@ -10,6 +10,7 @@ use super::topics::TopicId;
 use crate::domain::{Event, Parts, StoredEvent, check_name};
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, MAX_NUMBER, Recent};
+use crate::store::sources::OTHER;
 
 /// Stores events of one transaction.
 pub(super) struct Appender<'c> {
@@ -193,9 +194,12 @@ pub(super) fn recent(
             Unreadable::Refuse => return Err(changed(pos)),
             Unreadable::Keep(known) => known.get(&pos).copied().or(said),
         };
+        // What is no source was none that anybody sent, and is counted with the others.
+        let source = bytes(row, 6).ok().and_then(|source| str::from_utf8(source).ok());
+        let source = source.filter(|source| check_name(source).is_ok()).unwrap_or(OTHER);
         match (row.get(1), row.get::<_, i64>(2).map(i64::cast_unsigned), known) {
-            (Ok(topic), _, Some(entry)) => recent.restore(topic, entry),
-            (Ok(topic), Ok(seq), None) if is_number(seq) => recent.restore_place(topic, seq, pos),
+            (Ok(topic), _, Some(entry)) => recent.restore(topic, entry, source),
+            (Ok(topic), Ok(seq), None) if is_number(seq) => recent.restore_place(topic, seq, pos, source),
             _ => recent.pass(pos),
         }
     }

@@ -9,7 +9,7 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x7365_6b61;
 
 /// One migration a version, from an empty file on. What stands here was released: never change it, append.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "CREATE TABLE totals (
          one         INTEGER PRIMARY KEY CHECK (one = 1),
          topics      INTEGER NOT NULL,
@@ -92,6 +92,53 @@ const MIGRATIONS: [&str; 3] = [
     // The checksum of all other columns; the rows of older versions have none. From here on, `last_seq` and
     // `last_received_at` of a topic are those of its last sealed event.
     "ALTER TABLE events ADD COLUMN checksum INTEGER",
+    // What was counted before has no source, and its duplicates no lateness; when it was stored is known from a thousand
+    // of its rows.
+    "CREATE TABLE sources (
+         topic        INTEGER NOT NULL,
+         source       TEXT NOT NULL,    -- '': all that are not named
+         accepted     INTEGER NOT NULL, -- of the events up to the topic's last_seq
+         duplicates   INTEGER NOT NULL,
+         conflicts    INTEGER NOT NULL,
+         late_seconds INTEGER NOT NULL, -- between the events and their duplicates, all of them together
+         late_1s      INTEGER NOT NULL, -- duplicates that came up to so long after the event, each counted once
+         late_10s     INTEGER NOT NULL,
+         late_1min    INTEGER NOT NULL,
+         late_5min    INTEGER NOT NULL,
+         late_1h      INTEGER NOT NULL,
+         late_6h      INTEGER NOT NULL,
+         late_1d      INTEGER NOT NULL,
+         late_7d      INTEGER NOT NULL,
+         late_30d     INTEGER NOT NULL,
+         late_more    INTEGER NOT NULL,
+         PRIMARY KEY (topic, source)
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO sources
+     SELECT id, '', last_seq, duplicates, conflicts, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM topics;
+
+     -- In which second the events from a position on were stored.
+     CREATE TABLE times (
+         pos    INTEGER PRIMARY KEY,
+         second INTEGER NOT NULL -- since 1970, UTC
+     ) STRICT;
+     WITH RECURSIVE
+         steps (step) AS (SELECT 0 UNION ALL SELECT step + 1 FROM steps WHERE step < 1023),
+         log (last_pos) AS (SELECT max(pos) FROM events)
+     INSERT OR IGNORE INTO times
+     SELECT e.pos, max(0, min(e.received_at / 1000000, 4294967295))
+     FROM steps JOIN log JOIN events AS e ON e.pos = 1 + step * (last_pos - 1) / 1023;
+
+     -- The events that were repeated most recently.
+     CREATE TABLE repeats (
+         topic         INTEGER NOT NULL,
+         seq           INTEGER NOT NULL,
+         duplicates    INTEGER NOT NULL,
+         conflicts     INTEGER NOT NULL,
+         last_at       INTEGER NOT NULL, -- microseconds since 1970, UTC
+         last_source   TEXT NOT NULL,
+         last_conflict INTEGER NOT NULL, -- 0 or 1
+         PRIMARY KEY (topic, seq)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The version of the schema that this program writes.

@@ -87,6 +87,14 @@ pub(super) fn count(connection: &Connection, topic: TopicId, repeats: Counts) ->
         .map(drop)
 }
 
+/// The last seq of a topic that is sealed; every seq where there is no such topic.
+pub(super) fn sealed_seq(connection: &Connection, topic: TopicId) -> rusqlite::Result<u64> {
+    let sql = "SELECT last_seq FROM topics WHERE id = ?1";
+    let sealed =
+        connection.prepare_cached(sql)?.query_row([topic.0], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(sealed.map_or(u64::MAX - 1, i64::cast_unsigned))
+}
+
 /// Writes that the events of a topic are sealed up to this seq, which is at this position.
 pub(super) fn sealed(connection: &Connection, topic: TopicId, last: Place) -> rusqlite::Result<()> {
     connection

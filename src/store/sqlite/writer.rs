@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
@@ -11,13 +11,16 @@ use serde::de::IgnoredAny;
 
 use super::checkpoint::Checkpointer;
 use super::index::{Index, SharedMemory, Slices};
+use super::times::{Marked, Times};
 use super::topics::{self, Remembered, TopicId, TopicState};
-use super::{Options, opening, rows, schema};
+use super::{Options, opening, repeats, rows, schema, sources};
 use crate::config::Durability;
-use crate::domain::{Counts, Event, Refusal, Topic, Verdict, same_value};
+use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
+use crate::store::repeated::Change;
+use crate::store::sources as by_source;
 use crate::store::tally::Lot;
-use crate::store::{AppendError, Batch, StoreError, Tally, Writer};
+use crate::store::{AppendError, Batch, Decision, StoreError, Tally, Writer};
 #[cfg(test)]
 use crate::testing::{Moment, pass};
 
@@ -33,6 +36,9 @@ pub(super) struct SqliteWriter {
     remembered: Remembered,
     topics_total: u64,
     next_pos: u64,
+    times: Times,
+    /// How long the last `COMMIT` took: SQLite writes and syncs the write-ahead log within it.
+    sync_time: Option<Duration>,
     /// Whether a commit was not synced yet (durability relaxed).
     unsynced: bool,
     /// Whether something else held the lock for `store.lock_timeout`, and was not seen to let it go since.
@@ -56,11 +62,15 @@ struct Staged {
     /// The new events by key.
     keys: HashMap<u128, Entry, RandomState>,
     slices: Slices,
+    marked: Marked,
+    /// What is written of the events that were repeated most recently.
+    repeated: Vec<Change>,
 }
 
 struct StagedTopic {
     state: TopicState,
-    counts: Counts,
+    /// Whether an event of it was stored before.
+    repeated: bool,
 }
 
 /// Whether a commit with relaxed durability waits for the disk.
@@ -85,9 +95,12 @@ impl SqliteWriter {
         })?;
         tally.resume(epoch);
         let hasher = Hasher::new(&schema::index_key(&connection)?);
-        let index = Index::open(&mut connection, &options.database, memory, &hasher, options.seal_keys)?;
+        let index = Index::open(&mut connection, &options.database, memory, &hasher, options.sealing)?;
+        tally.repeated().load(|| repeats::load(&connection))?;
         Ok(Self {
             next_pos: rows::last_pos(&connection)? + 1,
+            times: Times::load(&connection)?,
+            sync_time: None,
             connection,
             options: Arc::clone(options),
             tally,
@@ -113,26 +126,34 @@ impl SqliteWriter {
         group: &[&Batch],
         now: Timestamp,
         staged: &mut Staged,
-    ) -> Result<Vec<Vec<Verdict>>, StoreError> {
+    ) -> Result<Vec<Vec<Decision>>, StoreError> {
         for batch in group {
             self.stage(&batch.topic, staged)?;
         }
         let known = self.find(group, staged)?;
         let mut known = known.into_iter();
-        let mut rows = rows::Appender::new(&self.connection, now)?;
-        let mut verdicts = Vec::with_capacity(group.len());
+        let (mut rows, second) = (rows::Appender::new(&self.connection, now)?, Second::of(now));
+        let mut decisions = Vec::with_capacity(group.len());
         for batch in group {
-            verdicts.push(self.write_batch(batch, &mut known, &mut rows, staged)?);
+            decisions.push(self.write_batch(batch, &mut known, (&mut rows, second), staged)?);
+        }
+        if !staged.events.is_empty() {
+            staged.marked = self.times.mark(&self.connection, self.next_pos, second)?;
         }
         // Between two maintenances all events are new rows and nothing else, whatever number of topics they have.
-        let lot = if group.is_empty() { self.tally.take() } else { None };
+        let maintained = group.is_empty();
+        let lot = if maintained || self.tally.is_large() { self.tally.take() } else { None };
         let repeats = match &lot {
             Some((_, lot)) => self.write_repeats(lot)?,
             None => Counts::default(),
         };
+        if maintained {
+            staged.repeated = self.tally.repeated().take();
+            repeats::write(&self.connection, &staged.repeated)?;
+        }
         self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
         self.write_totals(staged, repeats, lot.map(|(epoch, _)| epoch))?;
-        Ok(verdicts)
+        Ok(decisions)
     }
 
     /// The key of each event of the group whose topic is part of the transaction, in their order, and what is stored
@@ -157,21 +178,26 @@ impl SqliteWriter {
         &self,
         batch: &Batch,
         known: &mut impl Iterator<Item = (u128, Option<Entry>)>,
-        rows: &mut rows::Appender<'_>,
+        (rows, now): (&mut rows::Appender<'_>, Second),
         staged: &mut Staged,
-    ) -> Result<Vec<Verdict>, StoreError> {
+    ) -> Result<Vec<Decision>, StoreError> {
         let Staged { topics, next_pos, events, keys, rejected, .. } = staged;
         let Some(topic) = topics.get_mut(&batch.topic) else {
             *rejected += batch.events.len() as u64;
-            return Ok(vec![Verdict::Refused(Refusal::TopicLimit); batch.events.len()]);
+            let verdict = Verdict::Refused(Refusal::TopicLimit);
+            return Ok(vec![Decision { verdict, stored_at: now }; batch.events.len()]);
         };
-        let mut verdicts = Vec::with_capacity(batch.events.len());
+        let mut decisions = Vec::with_capacity(batch.events.len());
         for (event, (key, stored)) in batch.events.iter().zip(known) {
             #[cfg(test)]
             pass(Moment::Write);
             let digest = self.hasher.digest(event.payload().as_bytes());
-            let verdict = if let Some(first) = stored.or_else(|| keys.get(&key).copied()) {
-                self.repeat(first, digest, event)?
+            let decision = if let Some(first) = stored {
+                topic.repeated = true;
+                Decision { verdict: self.repeat(first, digest, event)?, stored_at: self.times.at(first.pos) }
+            } else if let Some(first) = keys.get(&key).copied() {
+                topic.repeated = true;
+                Decision { verdict: self.repeat(first, digest, event)?, stored_at: now }
             } else {
                 // invariant 6: a seq is used by an event of the same transaction, or not at all.
                 let entry = Entry { key, pos: *next_pos, seq: topic.state.last_seq + 1, digest };
@@ -179,12 +205,11 @@ impl SqliteWriter {
                 (*next_pos, topic.state.last_seq) = (entry.pos + 1, entry.seq);
                 keys.insert(key, entry);
                 events.push((topic.state.id, entry));
-                Verdict::Accepted { seq: entry.seq }
+                Decision { verdict: Verdict::Accepted { seq: entry.seq }, stored_at: now }
             };
-            topic.counts.count(verdict);
-            verdicts.push(verdict);
+            decisions.push(decision);
         }
-        Ok(verdicts)
+        Ok(decisions)
     }
 
     /// The verdict of an event whose key is stored. Equal digests mean equal payloads; others are compared.
@@ -208,7 +233,7 @@ impl SqliteWriter {
             }
             None => return Ok(()),
         };
-        staged.topics.insert(name.clone(), StagedTopic { state, counts: Counts::default() });
+        staged.topics.insert(name.clone(), StagedTopic { state, repeated: false });
         Ok(())
     }
 
@@ -226,11 +251,13 @@ impl SqliteWriter {
     /// they must not keep every other event from being stored.
     fn write_repeats(&self, lot: &Lot) -> Result<Counts, StoreError> {
         let mut sum = Counts { rejected: lot.rejected, ..Counts::default() };
-        for (name, counts) in &lot.topics {
+        for (name, of_topic) in &lot.topics {
             match self.find_topic(name) {
                 Ok(Some(state)) => {
-                    topics::count(&self.connection, state.id, *counts)?;
-                    sum += *counts;
+                    let counts = of_topic.sum();
+                    topics::count(&self.connection, state.id, counts)?;
+                    sources::add(&self.connection, state.id, of_topic.iter(), self.options.sealing.sources)?;
+                    sum += counts;
                 }
                 Ok(None) => {
                     tracing::error!(topic = %name, "a topic that had events is gone; its repeats are not counted");
@@ -268,7 +295,7 @@ impl SqliteWriter {
         group: &[&Batch],
         now: Timestamp,
         sync: Sync,
-    ) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    ) -> Result<Vec<Vec<Decision>>, AppendError> {
         let failed = |error: rusqlite::Error| AppendError::Failed(error.into());
         self.checkpointer.make_room(&self.connection);
         if self.options.durability == Durability::Relaxed {
@@ -278,13 +305,14 @@ impl SqliteWriter {
         let mut staged =
             Staged { topics_total: self.topics_total, next_pos: self.next_pos, ..Staged::default() };
         let written = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error));
-        match written.and_then(|verdicts| self.commit().map(|()| verdicts)) {
-            Ok(verdicts) => {
-                self.learn(staged, sync);
-                Ok(verdicts)
+        match written.and_then(|decisions| self.commit().map(|()| decisions)) {
+            Ok(decisions) => {
+                self.learn(staged, sync, (group, &decisions, now));
+                Ok(decisions)
             }
             Err(error) => {
                 self.index.put_back(staged.slices);
+                self.tally.repeated().put_back(staged.repeated);
                 Err(error)
             }
         }
@@ -309,9 +337,13 @@ impl SqliteWriter {
         AppendError::Unknown(cause)
     }
 
-    fn commit(&self) -> Result<(), AppendError> {
+    fn commit(&mut self) -> Result<(), AppendError> {
+        let begun = Instant::now();
         match self.connection.execute_batch("COMMIT") {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.sync_time = Some(begun.elapsed());
+                Ok(())
+            }
             // A lock is refused before anything is written. Any other error may have come after the write.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 Err(self.roll_back(error.into()))
@@ -321,15 +353,19 @@ impl SqliteWriter {
     }
 
     /// Takes over into memory what was committed.
-    fn learn(&mut self, staged: Staged, sync: Sync) {
+    fn learn(
+        &mut self,
+        staged: Staged,
+        sync: Sync,
+        (group, decisions, now): (&[&Batch], &[Vec<Decision>], Timestamp),
+    ) {
         #[cfg(test)]
         pass(Moment::Learn);
         self.tally.stored();
         // Counted before the answers, and stored with the counts of the hot caches: nothing else about a repeat is.
-        for (name, topic) in &staged.topics {
-            let repeats = Counts { accepted: 0, rejected: 0, ..topic.counts };
-            if repeats != Counts::default() {
-                self.tally.count(name, repeats);
+        for (batch, of_batch) in group.iter().zip(decisions) {
+            if staged.topics.get(&batch.topic).is_some_and(|topic| topic.repeated) {
+                self.tally.count(&batch.topic, now, by_source::repeats(batch, of_batch, now));
             }
         }
         self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
@@ -337,19 +373,23 @@ impl SqliteWriter {
         self.next_pos = staged.next_pos;
         #[cfg(test)]
         pass(Moment::Learn);
+        self.times.committed(staged.marked);
         self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
-        self.index.committed(staged.slices, staged.events.into_iter().map(|(topic, entry)| (topic.0, entry)));
+        let pairs = group.iter().zip(decisions).flat_map(|(batch, of)| batch.events.iter().zip(of));
+        let accepted = pairs.filter(|(_, decision)| matches!(decision.verdict, Verdict::Accepted { .. }));
+        self.index.committed(staged.slices, &staged.events, accepted.map(|(event, _)| event.source()));
         self.checkpointer.committed();
     }
 }
 
 impl Writer for SqliteWriter {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Verdict>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.transact(group, now, Sync::Later)
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
-        if !self.unsynced && self.tally.is_empty() && !self.index.has_work() {
+        let counted = !self.tally.is_empty() || self.tally.repeated().is_due();
+        if !self.unsynced && !counted && !self.index.has_work() {
             return Ok(());
         }
         self.probe(now)
@@ -359,7 +399,19 @@ impl Writer for SqliteWriter {
         self.transact(&[], now, Sync::Now).map(drop)
     }
 
-    fn close(self: Box<Self>) -> Result<(), StoreError> {
+    fn sync_time(&self) -> Option<Duration> {
+        self.sync_time
+    }
+
+    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        // Nothing waits for its time any more.
+        self.tally.repeated().hurry();
+        if self.tally.repeated().is_due()
+            && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) =
+                self.probe(Timestamp::UNIX_EPOCH)
+        {
+            tracing::warn!(%error, "the last repeats of single events are not stored");
+        }
         self.checkpointer.finish(&self.connection)
     }
 }

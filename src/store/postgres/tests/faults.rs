@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::domain::Counts;
 use crate::store::contract::{append, batch, read_all, topic, wait};
 use crate::store::postgres::PostgresStore;
-use crate::store::{AppendError, Engine, StoreError};
+use crate::store::{AppendError, Engine, Repeat, StoreError};
 
 /// A node whose way to the database can be broken.
 fn behind_a_proxy(database: &Database) -> (Proxy, Settings) {
@@ -47,6 +47,9 @@ fn a_commit_of_unknown_outcome_is_settled_whether_it_was_stored_or_not() {
     assert_eq!(read_all(&*store.reader(), "a").len(), 3);
     let counts = wait(store.reader().topic(topic("a"))).unwrap().counts;
     assert_eq!(counts, Counts { accepted: 3, duplicates: 4, conflicts: 2, rejected: 0 });
+    writer.flush(now()).unwrap();
+    let sources = wait(store.reader().sources(topic("a"))).unwrap().named;
+    assert_eq!(sources[0].1.counts(), counts, "each once, whichever run it was");
 }
 
 #[test]
@@ -58,7 +61,8 @@ fn counts_of_an_unknown_commit_are_counted_once() {
     append(&mut *writer, &batch("a", &[("1", "{}")]));
     for (way, rejected) in [(Way::LoseConfirmation, 1), (Way::LoseCommit, 2)] {
         store.tally().reject(1);
-        store.tally().count(&topic("a"), Counts { duplicates: 1, ..Counts::default() });
+        let repeat = Repeat { source: "test", seq: 1, conflict: false, late: 3 };
+        store.tally().count(&topic("a"), now(), [repeat].into_iter());
         proxy.set(way);
         assert!(matches!(writer.flush(now()), Err(AppendError::Unknown(_))), "{way:?}");
         drop(writer);
@@ -156,8 +160,16 @@ fn a_stored_payload_that_is_no_json_is_an_error_and_no_verdict() {
     let store = node(&database);
     let mut writer = store.open_writer().unwrap();
     append(&mut *writer, &batch("a", &[("1", "{}")]));
-    database.run("UPDATE sekali.events SET payload = '{', digest = 0");
-    let refused = writer.append(&[&batch("a", &[("1", "{ }")])], now());
-    assert!(matches!(refused, Err(AppendError::Failed(StoreError::Damaged(_)))), "{refused:?}");
-    assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}")])), [accepted(2)]);
+    database.run("UPDATE sekali.events SET payload = '{'");
+    assert_eq!(append(&mut *writer, &batch("a", &[("1", "{}")])), [duplicate(1)], "the same text");
+    // What stands beside it in a batch or a group is not stored either, and so is accepted when it comes again.
+    let (other, good) = (batch("a", &[("2", "{}"), ("1", "{ }")]), batch("b", &[("3", "{}")]));
+    let both = batch("a", &[("1", "{}"), ("1", "{ }"), ("4", "{}")]);
+    for group in [vec![&other], vec![&good, &other], vec![&both]] {
+        let refused = writer.append(&group, now());
+        let Err(AppendError::Failed(StoreError::Damaged(what))) = refused else { panic!("{refused:?}") };
+        assert!(what.contains("topic a, id 1: the payload"), "{what}");
+    }
+    assert_eq!(append(&mut *writer, &good), [accepted(1)]);
+    assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}"), ("4", "{}")])), [accepted(2), accepted(3)]);
 }

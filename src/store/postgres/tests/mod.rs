@@ -115,6 +115,41 @@ fn counts_of_nodes_that_are_long_gone_are_kept_in_one_row() {
 }
 
 #[test]
+fn repeats_that_gone_nodes_saw_are_kept_in_rows_of_their_own_as_many_as_a_node_has() {
+    let Some(database) = Database::fresh() else { return };
+    // One sees the first event repeated, the other both.
+    for repeated in [&["1"][..], &["1", "2"]] {
+        let mut writer = node(&database).open_writer().unwrap();
+        contract::append(&mut *writer, &contract::batch("a", &[("1", "{}"), ("2", "{}")]));
+        for (id, second) in repeated.iter().zip(5..) {
+            let time = Timestamp::from_second(second).unwrap();
+            writer.append(&[&contract::batch("a", &[(id, "{}")])], time).unwrap();
+        }
+        writer.close().unwrap();
+    }
+    let gone = "UPDATE sekali.nodes SET seen = now() - interval '2 days'";
+    let rows = "SELECT string_agg(seq || ' ' || duplicates || ' ' || last_at, ', ' ORDER BY seq) \
+        FROM sekali.repeats WHERE node = 0";
+    database.run(gone);
+    let store = node(&database);
+    assert_eq!(database.run(rows), "1 3 5000000, 2 2 6000000");
+    let known = contract::wait(store.reader().repeats(contract::topic("a"), 1)).unwrap();
+    assert_eq!(known.duplicates, 3);
+    let mut few = settings(&database.url());
+    few.store.repeated_keys = 1;
+    drop(try_open(&few).unwrap());
+    assert_eq!(database.run(rows), "2 2 6000000", "those that were repeated last");
+}
+
+#[test]
+fn a_sample_has_what_there_is_and_nothing_else() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let sample = contract::wait(store.reader().sample());
+    assert!(sample.database_bytes > 0 && sample.own.is_none(), "{sample:?}");
+}
+
+#[test]
 fn a_password_is_in_no_error() {
     // Nobody listens there.
     let settings =

@@ -6,25 +6,30 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::server::{self, Database};
 use super::{accepted, node, now, until};
 use crate::domain::Verdict;
-use crate::store::contract::{append, batch, read_all, topic, wait};
-use crate::store::postgres::statements;
-use crate::store::{Batch, Engine, Listener};
+use crate::store::contract::{append, batch, event_from, read_all, topic, verdicts, wait};
+use crate::store::postgres::{PostgresStore, statements};
+use crate::store::{Batch, Engine, Listener, Repeats};
 
 /// A batch of a topic whose ids others send too, in an order of its own.
 fn overlapping(random: &mut fastrand::Rng) -> Batch {
     let name = format!("topic {}", random.u8(..5));
-    let ids: Vec<_> = (0..20).map(|_| random.u8(..200).to_string()).collect();
-    batch(&name, &ids.iter().map(|id| (id.as_str(), "{}")).collect::<Vec<_>>())
+    let mut event = || {
+        let source = format!("source {}", random.u8(..80));
+        event_from(&source, &name, &random.u8(..200).to_string(), "{}")
+    };
+    Batch { events: (0..20).map(|_| event()).collect(), topic: topic(&name) }
 }
 
 #[test]
 fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out() {
     // invariant 3: at most one event a key, on any number of nodes; invariant 6: seqs have no gaps.
     let Some(database) = Database::fresh() else { return };
-    let (told, verdicts) = mpsc::channel();
+    let (told, decided) = mpsc::channel();
     thread::scope(|scope| {
         for seed in 0..4 {
             let (database, told) = (&database, told.clone());
@@ -35,7 +40,7 @@ fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out()
                 for _ in 0..30 {
                     let group: Vec<_> = (0..4).map(|_| overlapping(&mut random)).collect();
                     let group_of: Vec<_> = group.iter().collect();
-                    for (batch, verdicts) in group.iter().zip(writer.append(&group_of, now()).unwrap()) {
+                    for (batch, verdicts) in group.iter().zip(verdicts(writer.append(&group_of, now()))) {
                         for (event, verdict) in batch.events.iter().zip(verdicts) {
                             told.send((event.topic().to_owned(), event.event_id().to_owned(), verdict))
                                 .unwrap();
@@ -50,8 +55,8 @@ fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out()
     let store = node(&database);
     let mut accepted_once = HashMap::new();
     let mut repeats = 0;
-    let verdicts: Vec<_> = verdicts.iter().collect();
-    for (topic, id, verdict) in &verdicts {
+    let decided: Vec<_> = decided.iter().collect();
+    for (topic, id, verdict) in &decided {
         match verdict {
             Verdict::Accepted { seq } => {
                 assert!(
@@ -63,7 +68,7 @@ fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out()
             Verdict::Refused(_) => unreachable!("there is no limit"),
         }
     }
-    for (topic, id, verdict) in &verdicts {
+    for (topic, id, verdict) in &decided {
         if let Verdict::Duplicate { seq, .. } = verdict {
             assert_eq!(accepted_once[&(topic.clone(), id.clone())], *seq);
         }
@@ -75,9 +80,42 @@ fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out()
             let key = (name.clone(), stored.event.event_id().to_owned());
             assert_eq!(accepted_once.remove(&key), Some(seq), "{name}: what is read is what was answered");
         }
+        let found = wait(store.reader().sources(topic(&name))).unwrap();
+        assert_eq!(found.named.len(), 50, "limits.sources, whichever node they came to first");
+        let mut sum = found.other.counts();
+        assert!(sum.accepted > 0 && sum.duplicates > 0);
+        found.named.iter().for_each(|(_, counts)| sum += counts.counts());
+        assert_eq!(sum, found.topic.counts, "{name}: nothing is lost, and nothing counted twice");
     }
     assert!(accepted_once.is_empty(), "what was acknowledged is there: {accepted_once:?}");
     assert_eq!(wait(store.reader().totals()).counts.duplicates, repeats);
+}
+
+#[test]
+fn any_node_says_how_an_event_was_repeated_on_all() {
+    let Some(database) = Database::fresh() else { return };
+    let (here, there) = (node(&database), node(&database));
+    let (mut first, mut second) = (here.open_writer().unwrap(), there.open_writer().unwrap());
+    append(&mut *first, &batch("a", &[("1", "{}"), ("1", "{}")]));
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let repeat =
+        |source, payload| Batch { topic: topic("a"), events: vec![event_from(source, "a", "1", payload)] };
+    second.append(&[&repeat("x", "[1]")], at(8)).unwrap();
+    second.append(&[&repeat("y", "{}")], at(9)).unwrap();
+    let known = |store: &PostgresStore| wait(store.reader().repeats(topic("a"), 1));
+    assert_eq!(known(&here).map(|found| found.duplicates), Some(1), "its own at once");
+    first.close().unwrap();
+    second.close().unwrap();
+    let all = Repeats {
+        duplicates: 3,
+        conflicts: 1,
+        last_at: at(9),
+        last_source: "y".to_owned(),
+        last_conflict: false,
+    };
+    assert_eq!((known(&here).as_ref(), known(&there).as_ref()), (Some(&all), Some(&all)));
+    drop((here, there));
+    assert_eq!(known(&node(&database)), Some(all), "and one that starts");
 }
 
 /// What `docs/DESIGN.md` says of sequences: one gives numbers in the order in which they are asked for, and readers see
@@ -127,8 +165,19 @@ fn a_reader_sees_no_event_before_those_with_smaller_seqs() {
                 (texts("slow"), texts("2026-01-01 00:00:00"), texts("s"), texts("{}"));
             let stored = client
                 .query(
-                    statements::STORE,
-                    &[&texts("a"), &id, &time, &source, &payload, &vec![0_i64], &times, &7_i64],
+                    &statements::store(),
+                    &[
+                        &texts("a"),
+                        &id,
+                        &time,
+                        &source,
+                        &payload,
+                        &vec![0_i64],
+                        &vec![false],
+                        &times,
+                        &7_i64,
+                        &50_i64,
+                    ],
                 )
                 .await
                 .unwrap();

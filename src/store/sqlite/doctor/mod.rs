@@ -7,6 +7,7 @@
 //! | `runs` | the directory of runs, their blocks, filters and fences; that no key is stored twice |
 //! | `differences` | which entries and rows they are, where a run and its rows differ |
 //! | `segments` | the places of each topic's events against the rows |
+//! | `sources` | what explains duplicates, against topics |
 //! | `report` | what was found, and what to do |
 //!
 //! The index is compared with the rows by sums of hashes, which need no order: each row adds what the index has to
@@ -24,6 +25,7 @@ mod log;
 mod report;
 mod runs;
 mod segments;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -37,7 +39,7 @@ use self::report::Findings;
 use super::connection::{self, Database};
 use super::opening;
 use super::owner::Ownership;
-use super::{existing, file_of, schema};
+use super::{Sealing, existing, file_of, schema};
 use crate::config::Settings;
 use crate::store::StoreError;
 use crate::store::index::Hasher;
@@ -69,7 +71,7 @@ pub type Tell<'a> = &'a dyn Fn(Progress);
 /// A stopped store, and the lock that keeps it stopped.
 pub struct Doctor {
     database: Database,
-    seal_keys: usize,
+    sealing: Sealing,
     /// The schema version of the file.
     version: i64,
     /// What the last process left in the write-ahead log.
@@ -89,7 +91,7 @@ impl Doctor {
         let wal_bytes = connection::left_wal(&path);
         let database = Database { path, lock_timeout: settings.store.lock_timeout };
         let version = schema::check_store(&database, &database.open_to_read()?)?;
-        Ok(Self { database, seal_keys: settings.store.seal_keys, version, wal_bytes, _ownership: ownership })
+        Ok(Self { database, sealing: Sealing::of(settings), version, wal_bytes, _ownership: ownership })
     }
 
     /// Checks everything, and changes nothing. Of a store of an older schema only the file.
@@ -142,7 +144,7 @@ impl Doctor {
         Ok(findings.report(self.version))
     }
 
-    /// Builds the index again, with what it knew of the rows at these positions.
+    /// Builds the index again, with what it knew of the rows at these positions, and mends what explains duplicates.
     fn rebuild(&self, unreadable: &BTreeSet<u64>, tell: Tell<'_>) -> Result<(), StoreError> {
         let mut connection = self.database.open_to_write()?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -150,7 +152,8 @@ impl Doctor {
         let kept = runs::entries_at(&connection, unreadable)?;
         let total = super::rows::last_pos(&connection)?;
         let done = |done| tell(Progress { stage: "building the index", done, total });
-        opening::rebuild(&mut connection, &hasher, self.seal_keys, &kept, &done)
+        opening::rebuild(&mut connection, &hasher, self.sealing, &kept, &done)?;
+        sources::begin_anew(&connection)
     }
 
     /// Checks everything that a store of its version has; gives what the rows say, too.
@@ -180,11 +183,15 @@ impl Doctor {
         let directory = runs::directory(&connection, findings);
         let directory = findings.read(Part::Runs, Cure::RebuildIndex, directory)?;
         let spans = directory.as_deref().unwrap_or_default();
-        let recent_max = SEALS_BEHIND * self.seal_keys as u64;
+        let recent_max = SEALS_BEHIND * self.sealing.keys as u64;
         let log = log::inspect(&connection, &hasher, spans, recent_max, tell, findings);
         let Some(mut log) = findings.read(Part::Rows, Cure::Restore, log)? else { return Ok(None) };
         let counts = counts::inspect(&connection, &log, findings);
         findings.read(Part::Topics, Cure::Restore, counts)?;
+        if findings.are_right(&[Part::Rows, Part::Topics, Part::Totals]) {
+            let sources = sources::inspect(&connection, findings);
+            findings.read(Part::Sources, Cure::BeginAnew, sources)?;
+        }
         if directory.is_some() {
             let runs = runs::inspect(&connection, &hasher, spans, &mut log, tell, findings);
             findings.read(Part::Runs, Cure::RebuildIndex, runs)?;

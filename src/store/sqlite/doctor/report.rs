@@ -47,6 +47,8 @@ pub enum Part {
     Runs,
     /// Where the events of each topic are, in segments.
     Segments,
+    /// What explains duplicates: counts by source, and what goes with them.
+    Sources,
 }
 
 /// Something that is damaged.
@@ -70,6 +72,8 @@ pub enum Cure {
     Restore,
     /// Only a counter is wrong.
     Recount,
+    /// Only what explains duplicates is wrong, and can begin anew.
+    BeginAnew,
 }
 
 impl Report {
@@ -82,8 +86,8 @@ impl Report {
 
 impl Part {
     /// Every part, in the order of a report.
-    pub const ALL: [Self; 6] =
-        [Self::File, Self::Rows, Self::Topics, Self::Totals, Self::Runs, Self::Segments];
+    pub const ALL: [Self; 7] =
+        [Self::File, Self::Rows, Self::Topics, Self::Totals, Self::Runs, Self::Segments, Self::Sources];
 
     /// The word for it.
     #[must_use]
@@ -95,6 +99,7 @@ impl Part {
             Self::Totals => "totals",
             Self::Runs => "runs",
             Self::Segments => "segments",
+            Self::Sources => "sources",
         }
     }
 
@@ -108,13 +113,14 @@ impl Part {
             Self::Totals => "row",
             Self::Runs => "entries",
             Self::Segments => "segments",
+            Self::Sources => "sources",
         }
     }
 }
 
 impl Cure {
     /// Every cure, the one that this program can do first.
-    pub const ALL: [Self; 3] = [Self::RebuildIndex, Self::Recount, Self::Restore];
+    pub const ALL: [Self; 4] = [Self::RebuildIndex, Self::BeginAnew, Self::Recount, Self::Restore];
 
     /// What to do, for a person.
     #[must_use]
@@ -127,6 +133,10 @@ impl Cure {
                 "no command can know what was there: keep a copy of the file, and put back a backup from before \
                  the damage; without one, sekali answers for all that is whole, and 500 store_damaged for the rest; if it \
                  does not start, `--rebuild-index` lets it"
+            }
+            Self::BeginAnew => {
+                "no event and no verdict depends on it: `sekali doctor --rebuild-index` lets the counts by source of such a \
+                 topic begin anew, with all that was counted before under no name"
             }
             Self::Recount => {
                 "where no event is missing, only this counter is wrong: set it to what the rows say with a SQLite shell; the \
@@ -178,6 +188,11 @@ impl Findings {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether no fault of these parts was found.
+    pub(super) fn are_right(&self, parts: &[Part]) -> bool {
+        parts.iter().all(|part| self.faults[*part as usize] == 0)
     }
 
     /// Whether more faults of a part would not be named.

@@ -52,7 +52,7 @@ pub(super) fn harm(directory: &TempDir, damage: &str) {
 }
 
 /// Checks that this damage is one fault, in this part, with these words, and that this helps.
-fn names(damage: &str, part: Part, cure: Cure, words: &[&str]) {
+pub(super) fn names(damage: &str, part: Part, cure: Cure, words: &[&str]) {
     let faults = faults_of(damage);
     let [(in_part, with_cure, what)] = &faults[..] else { panic!("{damage}: {faults:#?}") };
     assert_eq!((*in_part, *with_cure), (part, cure), "{damage}: {what}");
@@ -207,8 +207,10 @@ fn a_payload_that_was_changed_is_found_even_where_it_is_still_json() {
 
 #[test]
 fn an_event_that_is_stored_twice_is_named_with_both_places() {
-    let recent = "INSERT INTO events SELECT 301, topic, 101, event_id, timestamp, source, payload, received_at, NULL
-        FROM events WHERE pos = 13; UPDATE topics SET last_seq = 101 WHERE id = 1; UPDATE totals SET accepted = 301";
+    let recent =
+        "INSERT INTO events SELECT 301, topic, 101, event_id, timestamp, source, payload, received_at, NULL
+        FROM events WHERE pos = 13; UPDATE topics SET last_seq = 101 WHERE id = 1;
+        UPDATE sources SET accepted = 101 WHERE topic = 1; UPDATE totals SET accepted = 301";
     let twice = ["event \"12\" is stored twice, as seq 5 (position 13)", "seq 101 (position 301)"];
     names(recent, Part::Rows, Cure::Restore, &twice);
     let sealed = faults_of("UPDATE events SET event_id = '12', checksum = NULL WHERE pos = 40");

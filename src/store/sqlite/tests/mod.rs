@@ -3,6 +3,7 @@
 mod damage;
 mod doctor;
 mod index;
+mod sources;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::{Doctor, SqliteStore, schema};
 use crate::config::{Durability, Overrides, Settings, StoreUrl, load};
 use crate::domain::{Counts, Verdict};
 use crate::store::contract::{self, append, batch, read_all, topic, wait};
-use crate::store::{AppendError, Batch, Engine, MemoryStore, Order, PageQuery, StoreError};
+use crate::store::{AppendError, Batch, Engine, MemoryStore, Order, PageQuery, Repeat, StoreError};
 
 fn settings(directory: &Path) -> Settings {
     let mut settings = load(None, &Overrides::default()).unwrap();
@@ -336,13 +337,12 @@ fn step() -> impl Strategy<Value = Step> {
 fn group(batches: &[(u8, Vec<(u8, u8)>)]) -> Vec<Batch> {
     const PAYLOADS: [&str; 3] = [r#"{"n":1}"#, r#"{"n":1.0}"#, r#"{"n":2}"#];
     let make = |(name, events): &(u8, Vec<(u8, u8)>)| {
-        let ids: Vec<_> = events.iter().map(|(id, _)| id.to_string()).collect();
-        let events: Vec<_> = ids
-            .iter()
-            .zip(events)
-            .map(|(id, (_, payload))| (id.as_str(), PAYLOADS[*payload as usize]))
-            .collect();
-        batch(&format!("topic {name}"), &events)
+        let name = format!("topic {name}");
+        let event = |(id, payload): &(u8, u8)| {
+            let source = ["a", "b"][usize::from(id + payload) % 2];
+            contract::event_from(source, &name, &id.to_string(), PAYLOADS[*payload as usize])
+        };
+        Batch { topic: topic(&name), events: events.iter().map(event).collect() }
     };
     batches.iter().map(make).collect()
 }
@@ -360,20 +360,22 @@ proptest! {
         let oracle = MemoryStore::new(Some(3));
         let mut writer = store.open_writer().unwrap();
         let mut oracle_writer = oracle.open_writer().unwrap();
-        for step in &steps {
+        for (step, second) in steps.iter().zip(1..) {
             match step {
                 Step::Append(batches) => {
                     let batches = group(batches);
                     let group: Vec<_> = batches.iter().collect();
-                    let now = Timestamp::UNIX_EPOCH;
+                    let now = Timestamp::from_second(second * second * 10).unwrap();
                     prop_assert_eq!(writer.append(&group, now).unwrap(), oracle_writer.append(&group, now).unwrap());
                 }
                 Step::Count(name) => {
+                    let source = ["test", "a", "b"][usize::from(*name) % 3];
+                    let repeat = |late| Repeat { source, seq: 1, conflict: late == 9, late };
                     let name = topic(&format!("topic {name}"));
                     if wait(oracle.reader().topic(name.clone())).is_some() {
-                        let counts = Counts { duplicates: 3, conflicts: 1, ..Counts::default() };
-                        store.tally().count(&name, counts);
-                        oracle.tally().count(&name, counts);
+                        for tally in [store.tally(), oracle.tally()] {
+                            tally.count(&name, Timestamp::UNIX_EPOCH, [repeat(1), repeat(9), repeat(70)].into_iter());
+                        }
                     }
                 }
                 Step::Reject => { store.tally().reject(1); oracle.tally().reject(1); }
@@ -388,6 +390,10 @@ proptest! {
             }
             prop_assert_eq!(wait(store.reader().totals()), wait(oracle.reader().totals()));
             prop_assert_eq!(wait(store.reader().topics(None, 9)), wait(oracle.reader().topics(None, 9)));
+            for number in 0..4 {
+                let name = topic(&format!("topic {number}"));
+                prop_assert_eq!(wait(store.reader().sources(name.clone())), wait(oracle.reader().sources(name)));
+            }
         }
         for found in wait(oracle.reader().topics(None, 9)) {
             let name = found.topic.as_str();

@@ -1,4 +1,11 @@
-//! What the process counts about itself, registered once for `/metrics`; `/stats` reads its runtime counts here.
+//! What the process counts about itself, registered once for `/metrics`; `/stats` reads its runtime counts here. What is
+//! only read when somebody asks for it is in `sampled`. docs/OPERATIONS.md says what each metric means.
+
+mod queued;
+mod sampled;
+
+pub use queued::Queued;
+pub use sampled::{OwnSample, Sample, StoreSample, TopicSample};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +15,16 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::domain::Counts;
+
+/// Before the name of every metric.
+const PREFIX: &str = "sekali";
+
+/// The kinds of actors, as labels name them.
+pub const ROUTER: &str = "router";
+/// See [`ROUTER`].
+pub const CONSUMER: &str = "consumer";
+/// See [`ROUTER`].
+pub const WRITER: &str = "writer";
 
 /// The metrics of one process. Handles are shared atomics: cloning one shares it.
 #[derive(Debug)]
@@ -27,6 +44,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Events of a group commit.
     pub commit_events: Histogram,
+    /// The part of group commits that waits for the disk, as the store measures it.
+    pub sync_seconds: Histogram,
     /// Group commits that failed, or whose outcome was unknown.
     pub commit_failures: Counter,
     /// Duplicates that a hot cache answered.
@@ -39,10 +58,8 @@ pub struct Metrics {
     pub followers_cut: Counter,
     /// Actors started again after a panic, by kind.
     pub actor_restarts: Family<ActorLabels, Counter>,
-    /// Bytes between their arrival and their commit.
-    pub in_flight_bytes: Gauge,
-    /// Events between their parsing and their commit.
-    pub in_flight_events: Gauge,
+    /// Events that wait for an actor, by its kind.
+    queued_events: Family<ActorLabels, Gauge>,
 }
 
 /// Which answer of the server.
@@ -83,7 +100,7 @@ impl Metrics {
         // From 0.1 ms to 26 s: a commit on a fast disk, and a request that waited for a locked store.
         let seconds = || Histogram::new(exponential_buckets(0.000_1, 2.0, 19));
         let mut metrics = Self {
-            registry: Registry::with_prefix("sekali"),
+            registry: Registry::with_prefix(PREFIX),
             accepted: Counter::default(),
             duplicates: Counter::default(),
             conflicts: Counter::default(),
@@ -93,14 +110,14 @@ impl Metrics {
             publish_seconds: seconds(),
             commit_seconds: seconds(),
             commit_events: Histogram::new(exponential_buckets(1.0, 2.0, 16)),
+            sync_seconds: seconds(),
             commit_failures: Counter::default(),
             cache_hits: Counter::default(),
             consumers: Gauge::default(),
             followers: Gauge::default(),
             followers_cut: Counter::default(),
             actor_restarts: Family::default(),
-            in_flight_bytes: Gauge::default(),
-            in_flight_events: Gauge::default(),
+            queued_events: Family::default(),
         };
         metrics.register();
         metrics
@@ -140,13 +157,28 @@ impl Metrics {
             self.followers_cut.clone(),
         );
         to.register("actor_restarts", "Actors started again after a panic", self.actor_restarts.clone());
-        to.register_with_unit(
-            "in_flight",
-            "Bytes of requests in flight",
-            Unit::Bytes,
-            self.in_flight_bytes.clone(),
+        to.register(
+            "queued_events",
+            "Events that wait for an actor; for the writer, until they are committed",
+            self.queued_events.clone(),
         );
-        to.register("in_flight_events", "Events of requests in flight", self.in_flight_events.clone());
+        to.register_with_unit(
+            "sync",
+            "The statement of a group commit that waits for the disk",
+            Unit::Seconds,
+            self.sync_seconds.clone(),
+        );
+        for actor in [ROUTER, CONSUMER, WRITER] {
+            // There from the start, so that a rate sees the first one.
+            let labels = ActorLabels { actor };
+            drop((self.queued_events.get_or_create(&labels), self.actor_restarts.get_or_create(&labels)));
+        }
+    }
+
+    /// Counts so many events as waiting for an actor of this kind, until what is given here is dropped.
+    #[must_use]
+    pub fn queue(&self, actor: &'static str, events: usize) -> Queued {
+        Queued::new(self.queued_events.get_or_create(&ActorLabels { actor }).clone(), events)
     }
 
     /// Counts decided and rejected events.
@@ -172,9 +204,11 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.
-    pub fn text(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
+    pub fn text(&self, sample: Sample) -> Result<String, std::fmt::Error> {
+        let (mut text, mut sampled) = (String::new(), Registry::with_prefix(PREFIX));
+        sample.register(&mut sampled);
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        prometheus_client::encoding::text::encode(&mut text, &sampled)?;
         Ok(classic(&text))
     }
 }
@@ -211,7 +245,7 @@ mod tests {
         metrics.count(counts);
         metrics.count(Counts::default());
         assert_eq!(metrics.counts(), counts);
-        let text = metrics.text().unwrap();
+        let text = metrics.text(Sample::default()).unwrap();
         for line in ["sekali_events_accepted_total 5", "sekali_events_conflict_total 2"] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
@@ -219,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_head_of_each_metric_has_the_name_of_its_samples() {
-        let text = Metrics::new().text().unwrap();
+        let text = Metrics::new().text(Sample::default()).unwrap();
         for line in [
             "# HELP sekali_cache_hits_total Duplicates that a hot cache answered.",
             "# TYPE sekali_cache_hits_total counter",

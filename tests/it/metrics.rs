@@ -1,0 +1,75 @@
+//! Whoever watches the log by its metrics finds them: the dashboard, the alert rules and the document name only metrics
+//! that the server has, and the document names all of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::support::{Log, array, event};
+
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The names of metrics in a text, without what a histogram adds to its own.
+fn named(text: &str, histograms: &BTreeSet<String>) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names = words.filter(|word| word.starts_with("sekali_")).map(|word| {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end));
+        base.filter(|base| histograms.contains(*base)).unwrap_or(word).to_owned()
+    });
+    names.collect()
+}
+
+/// Every metric of a server, and those of them that are histograms.
+async fn served() -> (BTreeSet<String>, BTreeSet<String>) {
+    let log = Log::start();
+    log.publish(array([event("t", "1"), event("t", "1")])).await.ok();
+    log.publish("[7]").await;
+    let answer = log.get("/metrics").await.ok();
+    let types: Vec<Vec<&str>> = answer
+        .text()
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').collect()))
+        .collect();
+    let of = |kind: Option<&str>| {
+        let wanted = types.iter().filter(|words| kind.is_none_or(|kind| words[1] == kind));
+        wanted.map(|words| words[0].to_owned()).collect()
+    };
+    (of(None), of(Some("histogram")))
+}
+
+#[actix_web::test]
+async fn the_dashboard_and_the_alerts_name_only_metrics_that_there_are() {
+    let (metrics, histograms) = served().await;
+    for path in ["config/grafana-dashboard.json", "config/alerts.yml"] {
+        let named = named(&file(path), &histograms);
+        assert!(named.len() > 9, "{path} names {named:?}");
+        let unknown: Vec<_> = named.difference(&metrics).collect();
+        assert!(unknown.is_empty(), "{path} names {unknown:?}, and there are {metrics:#?}");
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(&file("config/grafana-dashboard.json")).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 9);
+}
+
+#[actix_web::test]
+async fn the_document_describes_every_metric_and_no_other() {
+    let (metrics, histograms) = served().await;
+    let document = file("docs/OPERATIONS.md");
+    let rows = document.lines().filter(|line| line.starts_with("| `sekali_"));
+    let described: BTreeSet<String> =
+        rows.flat_map(|row| named(row.split('|').nth(1).unwrap(), &histograms)).collect();
+    let missing: Vec<_> = metrics.difference(&described).collect();
+    let unknown: Vec<_> = described.difference(&metrics).collect();
+    assert!(missing.is_empty() && unknown.is_empty(), "not described: {missing:#?}, not there: {unknown:#?}");
+}
+
+#[actix_web::test]
+async fn an_alert_has_a_line_of_its_own_in_the_document() {
+    let (alerts, document) = (file("config/alerts.yml"), file("docs/OPERATIONS.md"));
+    let names: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
+    }
+}
