@@ -130,8 +130,11 @@ async fn a_topic_says_what_was_counted_in_it() {
     let last = log.read("/events/a%2Fb/2").await["received_at"].clone();
     let expected = json!({"topic": "a/b", "lanes": 1, "accepted": 2, "duplicates": 2, "conflicts": 1,
         "first_seq": 1, "last_seq": 2, "last_received_at": last});
-    assert_eq!(log.read("/topics/a%2Fb").await, expected);
     assert_eq!(log.read("/topics").await["topics"], json!([expected]));
+    let topic = log.read("/topics/a%2Fb").await;
+    for (member, value) in expected.as_object().unwrap() {
+        assert_eq!(&topic[member], value, "{member}, beside who sent them: {topic}");
+    }
 }
 
 #[actix_web::test]
