@@ -173,3 +173,19 @@ fn a_stored_payload_that_is_no_json_is_an_error_and_no_verdict() {
     assert_eq!(append(&mut *writer, &good), [accepted(1)]);
     assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}"), ("4", "{}")])), [accepted(2), accepted(3)]);
 }
+
+#[test]
+fn whatever_json_may_hold_is_compared_and_no_damage() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let mut writer = store.open_writer().unwrap();
+    let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(120), "]".repeat(120));
+    let odd = [r#"{"\u0000":"\u0000\ud83d\ude00"}"#, r#"{"x":-0,"y":1e400,"x":1e-999}"#, " {\t\r\n} ", &deep];
+    for (number, payload) in odd.iter().enumerate() {
+        let id = number.to_string();
+        let verdicts = append(&mut *writer, &batch("a", &[(&id, payload)]));
+        let conflict = crate::domain::Verdict::Duplicate { seq: number as u64 + 1, conflict: true };
+        assert_eq!(verdicts, [accepted(number as u64 + 1)], "{payload}");
+        assert_eq!(append(&mut *writer, &batch("a", &[(&id, r#"{"n":1}"#)])), [conflict], "{payload}");
+    }
+}

@@ -119,7 +119,8 @@ fn repeats_that_gone_nodes_saw_are_kept_in_rows_of_their_own_as_many_as_a_node_h
     let Some(database) = Database::fresh() else { return };
     // One sees the first event repeated, the other both.
     for repeated in [&["1"][..], &["1", "2"]] {
-        let mut writer = node(&database).open_writer().unwrap();
+        let store = node(&database);
+        let mut writer = store.open_writer().unwrap();
         contract::append(&mut *writer, &contract::batch("a", &[("1", "{}"), ("2", "{}")]));
         for (id, second) in repeated.iter().zip(5..) {
             let time = Timestamp::from_second(second).unwrap();
