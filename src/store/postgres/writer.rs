@@ -39,6 +39,7 @@ struct Mark {
     commit: i64,
 }
 
+/// The values of a statement.
 pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl PostgresWriter {
