@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use actix_web::dev::ServerHandle;
 use actix_web::rt;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use crate::config::{Settings, StoreUrl};
 use crate::http::{self, State};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use crate::store::{self, Engine, SqliteStore, Tell};
+use crate::store::{self, Engine, Tell};
 pub use crate::store::{Copied, Cure, Doctor, Progress, Report};
 
 /// A running log.
@@ -60,9 +60,7 @@ fn raise_file_limit() {
 
 /// Opens the configured store.
 fn open_store(settings: &Settings) -> Result<Arc<dyn Engine>> {
-    let store =
-        SqliteStore::open(settings).with_context(|| format!("{} cannot be opened", store_name(settings)))?;
-    Ok(Arc::new(store))
+    store::open(settings).with_context(|| format!("{} cannot be opened", settings.store.url))
 }
 
 /// Takes over the configured store, to be checked while no server runs on it.
@@ -70,7 +68,13 @@ fn open_store(settings: &Settings) -> Result<Arc<dyn Engine>> {
 /// # Errors
 /// When a server runs on it, when it is not there, or when it is no store that this program knows.
 pub fn doctor(settings: &Settings) -> Result<Doctor> {
-    Doctor::open(settings).with_context(|| format!("{} cannot be examined", store_name(settings)))
+    let url = &settings.store.url;
+    if let StoreUrl::Postgres(_) = url {
+        bail!(
+            "{url} cannot be examined: the doctor is for SQLite files; PostgreSQL has tools of its own, such as pg_amcheck"
+        );
+    }
+    Doctor::open(settings).with_context(|| format!("{url} cannot be examined"))
 }
 
 /// Copies the configured store to a file that is not there yet, also while a server runs on it, and checks the copy.
@@ -79,13 +83,13 @@ pub fn doctor(settings: &Settings) -> Result<Doctor> {
 /// # Errors
 /// When the store cannot be read, the file cannot be written, or the copy is not whole; nothing is left of it then.
 pub fn backup(settings: &Settings, to: &Path, tell: Tell<'_>, stop: &Arc<AtomicBool>) -> Result<Copied> {
-    store::copy(settings, to, tell, stop).with_context(|| format!("{} is not copied", store_name(settings)))
-}
-
-fn store_name(settings: &Settings) -> String {
-    match &settings.store.url {
-        StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+    let url = &settings.store.url;
+    if let StoreUrl::Postgres(_) = url {
+        bail!(
+            "{url} is not copied: backups are of SQLite files; PostgreSQL has tools of its own, such as pg_dump"
+        );
     }
+    store::copy(settings, to, tell, stop).with_context(|| format!("{url} is not copied"))
 }
 
 impl App {
@@ -114,7 +118,7 @@ impl App {
             server: rt::spawn(bound.server),
         };
         tracing::info!(
-            store = store_name(settings),
+            store = %settings.store.url,
             durability = app.pipeline.durability(),
             shards = app.pipeline.shards(),
             "listening on {}",

@@ -10,7 +10,7 @@
 //! | [`domain`] | what an event is, and when two payloads are the same |
 //! | [`config`] | the settings and where they come from |
 //! | [`metrics`] | what the process counts about itself |
-//! | [`store`] | the events, their keys, their counters: SQLite, or memory for tests |
+//! | [`store`] | the events, their keys, their counters: SQLite, PostgreSQL, or memory for tests |
 //! | [`pipeline`] | the actors between a request and the store |
 //! | [`api`] | the words of the HTTP contract |
 //! | [`intake`] | bodies to events |

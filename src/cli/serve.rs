@@ -15,7 +15,7 @@ pub(super) struct Args {
     /// Where to listen, HOST:PORT; port 0 takes a free one
     #[arg(long, value_name = "ADDR", env = "SEKALI_BIND")]
     bind: Option<String>,
-    /// Where the events are, such as sqlite:data/sekali.db
+    /// Where the events are, such as sqlite:data/sekali.db or `postgres://USER@HOST/DATABASE`
     #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
     store: Option<String>,
     /// What to log: error, warn, info, debug, trace, off, or a filter

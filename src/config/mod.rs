@@ -6,6 +6,7 @@ mod error;
 pub mod fuzzing;
 mod layer;
 mod load;
+mod postgres;
 mod raw;
 mod rules;
 mod settings;
@@ -14,6 +15,7 @@ mod validate;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use load::load;
+pub use postgres::{PostgresUrl, Security};
 pub use raw::Overrides;
 pub use settings::{
     Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 
 use super::error::ConfigError;
 use super::layer::{Entry, Value};
+use super::postgres::without_password;
 use super::raw::Raw;
 
 /// Reads keys and collects what is wrong with them. After an error a reading gives some value all the same, so
@@ -104,7 +105,9 @@ impl<'a> Checker<'a> {
     }
 
     fn fail<T>(&mut self, entry: &Entry, rule: &str, instead: T) -> T {
-        self.errors.push(ConfigError::of(entry, format!("{rule}, found {}", entry.written)));
+        let found =
+            if entry.key == "store.url" { without_password(&entry.written) } else { entry.written.clone() };
+        self.errors.push(ConfigError::of(entry, format!("{rule}, found {found}")));
         instead
     }
 }

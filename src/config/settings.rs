@@ -1,8 +1,11 @@
 //! Validated settings. What each key means and its default stand in config/default.toml.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::postgres::PostgresUrl;
 
 /// Everything that can be configured, every value within its bounds.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,10 +103,16 @@ pub struct Store {
     pub commit_events: usize,
     /// Bytes of one group commit.
     pub commit_bytes: usize,
+    /// Topics of one group commit; `None` is no limit.
+    pub commit_topics: Option<usize>,
     /// Reads at once.
     pub readers: usize,
     /// How long a commit waits for a store that something else has locked.
     pub lock_timeout: Duration,
+    /// The longest wait for a connection to a database.
+    pub connect_timeout: Duration,
+    /// The longest that a database may take for a read, or for a commit beside waiting for locks.
+    pub statement_timeout: Duration,
     /// Keys of the dedup index that are sealed as one run.
     pub seal_keys: usize,
     /// Past this size of the write-ahead log, commits wait for a checkpoint.
@@ -124,6 +133,8 @@ pub struct Metrics {
 pub enum StoreUrl {
     /// `sqlite:PATH`: an embedded file.
     Sqlite(PathBuf),
+    /// `postgres://USER@HOST/DATABASE`: a database that several nodes share.
+    Postgres(Box<PostgresUrl>),
 }
 
 /// When an acknowledged event is on disk.
@@ -175,6 +186,16 @@ impl Settings {
     #[must_use]
     pub fn keys_per_topic(&self, topic: &str) -> usize {
         self.topics.get(topic).and_then(|own| own.keys_per_topic).unwrap_or(self.cache.keys_per_topic)
+    }
+}
+
+/// Without the password.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(formatter, "sqlite:{}", path.display()),
+            Self::Postgres(url) => url.fmt(formatter),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::postgres::PostgresUrl;
 use super::settings::{Durability, LogFormat, StoreUrl};
 
 /// `HOST:PORT`, an IPv6 address in brackets.
@@ -19,9 +20,11 @@ pub(super) fn bind(text: &str) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// `sqlite:PATH`; two slashes more, as other programs write it, are taken for the same.
+/// `sqlite:PATH`, where two slashes more, as other programs write it, are taken for the same; or a database's URL.
 pub(super) fn store_url(text: &str) -> Option<StoreUrl> {
-    let rest = text.strip_prefix("sqlite:")?;
+    let Some(rest) = text.strip_prefix("sqlite:") else {
+        return PostgresUrl::parse(text).map(|url| StoreUrl::Postgres(Box::new(url)));
+    };
     let path = rest.strip_prefix("//").unwrap_or(rest);
     let is_file =
         !path.is_empty() && !path.ends_with('/') && !path.contains(['?', '\0']) && path != ":memory:";
@@ -69,8 +72,12 @@ mod tests {
     }
 
     #[test]
-    fn stores_are_sqlite_files() {
-        let path = |text| store_url(text).map(|StoreUrl::Sqlite(path)| path.display().to_string());
+    fn stores_are_sqlite_files_or_databases() {
+        let path = |text| match store_url(text)? {
+            StoreUrl::Sqlite(path) => Some(path.display().to_string()),
+            StoreUrl::Postgres(url) => Some(url.to_string()),
+        };
+        assert_eq!(path("postgres://me@h/d").as_deref(), Some("postgres://me@h:5432/d"));
         assert_eq!(path("sqlite:data/a.db").as_deref(), Some("data/a.db"));
         assert_eq!(path("sqlite:/var/a.db").as_deref(), Some("/var/a.db"));
         assert_eq!(path("sqlite:///var/a.db").as_deref(), Some("/var/a.db"));
@@ -80,7 +87,7 @@ mod tests {
             "sqlite::memory:",
             "sqlite:a.db?mode=ro",
             "a.db",
-            "postgres://h/d",
+            "postgres:d",
             "sqlite:dir/",
         ] {
             assert_eq!(path(bad), None, "{bad}");

@@ -95,7 +95,8 @@ fn cache(checker: &mut Checker<'_>) -> Cache {
 }
 
 fn store(checker: &mut Checker<'_>) -> Store {
-    const URL: &str = "must be sqlite:PATH, such as \"sqlite:data/sekali.db\"";
+    const URL: &str = "must be sqlite:PATH, such as \"sqlite:data/sekali.db\", \
+        or postgres://USER:PASSWORD@HOST:PORT/DATABASE with libpq's keys";
     const DURABILITY: &str = "must be \"full\" or \"relaxed\"";
     Store {
         url: checker.text("store.url", URL, texts::store_url).unwrap_or(StoreUrl::Sqlite(PathBuf::new())),
@@ -104,8 +105,11 @@ fn store(checker: &mut Checker<'_>) -> Store {
             .unwrap_or(Durability::Full),
         commit_events: checker.count("store.commit_events", 1..=COMMIT_MAX),
         commit_bytes: checker.bytes("store.commit_bytes", KIB..=GIB),
+        commit_topics: Some(checker.count("store.commit_topics", 0..=COMMIT_MAX)).filter(|most| *most > 0),
         readers: checker.count("store.readers", 1..=256),
         lock_timeout: checker.duration("store.lock_timeout", Duration::ZERO..=MINUTE * 10),
+        connect_timeout: checker.duration("store.connect_timeout", SHORTEST..=MINUTE * 10),
+        statement_timeout: checker.duration("store.statement_timeout", SHORTEST..=MINUTE * 10),
         seal_keys: checker.count("store.seal_keys", 1_000..=16_000_000),
         wal_bytes: checker.size("store.wal_bytes", MIB..=TIB),
         repeated_keys: checker.count("store.repeated_keys", 0..=100_000),
@@ -193,8 +197,11 @@ mod tests {
             durability: Durability::Full,
             commit_events: 10_000,
             commit_bytes: 16 << 20,
+            commit_topics: None,
             readers: 4,
             lock_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(5),
             seal_keys: 448_000,
             wal_bytes: 64 << 20,
             repeated_keys: 10_000,
@@ -245,7 +252,8 @@ mod tests {
             Err([
                 "f:2: server.bind: must be HOST:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\", found \"8080\"",
                 "f:4: limits.depth: must be from 2 to 100, found 101",
-                "f:6: store.url: must be sqlite:PATH, such as \"sqlite:data/sekali.db\", found \"mysql://x\"",
+                "f:6: store.url: must be sqlite:PATH, such as \"sqlite:data/sekali.db\", or \
+                    postgres://USER:PASSWORD@HOST:PORT/DATABASE with libpq's keys, found \"mysql://x\"",
                 "f:7: store.durability: must be \"full\" or \"relaxed\", found \"yes\"",
                 "f:9: log.level: must be error, warn, info, debug, trace or off, or a filter such as \
                     \"info,sekali=debug\", found \"inof\"",

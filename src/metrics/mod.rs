@@ -5,7 +5,7 @@ mod queued;
 mod sampled;
 
 pub use queued::Queued;
-pub use sampled::{Sample, StoreSample, TopicSample};
+pub use sampled::{OwnSample, Sample, StoreSample, TopicSample};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

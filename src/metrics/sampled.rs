@@ -36,17 +36,25 @@ pub struct Sample {
     pub other_topics: Option<Counts>,
 }
 
-/// What a store is made of; an engine leaves 0 what it has not.
+/// What a store is made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreSample {
+    /// Bytes of the database.
+    pub database_bytes: u64,
+    /// What only an engine has that keeps a dedup index and a write-ahead log of its own. Others have no such metrics: a 0
+    /// would say that all is well where there is nothing.
+    pub own: Option<OwnSample>,
+}
+
+/// A dedup index and a write-ahead log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnSample {
     /// Keys of the dedup index in memory, not sealed yet.
     pub recent_keys: u64,
     /// Sealed runs of the dedup index.
     pub runs: u64,
     /// Merges of runs under way.
     pub merges: u64,
-    /// Bytes of the database.
-    pub database_bytes: u64,
     /// Bytes of the write-ahead log.
     pub wal_bytes: u64,
     /// Checkpoints that did not come to their end because somebody reads an old state of the store.
@@ -95,6 +103,18 @@ impl Sample {
 
 impl StoreSample {
     fn register(self, to: &mut Registry) {
+        let mut values = vec![("database", self.database_bytes)];
+        values.extend(self.own.map(|own| ("wal", own.wal_bytes)));
+        let name = ("store_bytes", "Bytes of the store on disk, by part");
+        to.register_collector(Box::new(Labelled { name, label: "part", values }));
+        if let Some(own) = self.own {
+            own.register(to);
+        }
+    }
+}
+
+impl OwnSample {
+    fn register(self, to: &mut Registry) {
         for (name, help, value) in [
             ("store_recent_keys", "Keys of the dedup index in memory, not sealed yet", self.recent_keys),
             ("store_runs", "Sealed runs of the dedup index", self.runs),
@@ -102,12 +122,6 @@ impl StoreSample {
         ] {
             to.register(name, help, gauge(value));
         }
-        let parts = [("database", self.database_bytes), ("wal", self.wal_bytes)];
-        to.register_collector(Box::new(Labelled {
-            name: ("store_bytes", "Bytes of the store on disk, by part"),
-            label: "part",
-            values: parts.to_vec(),
-        }));
         let blocked = ConstCounter::new(self.checkpoints_blocked);
         let help = "Checkpoints held up by somebody who reads an old state of the store";
         to.register("store_checkpoints_blocked", help, blocked);
@@ -226,7 +240,10 @@ mod tests {
         let sample = Sample {
             topics: vec![topic("a \"b\" \\", "x"), topic("other", "other")],
             other_topics: Some(counts(7, 0)),
-            store: Some(StoreSample { runs: 5, ..StoreSample::default() }),
+            store: Some(StoreSample {
+                database_bytes: 9,
+                own: Some(OwnSample { runs: 5, ..OwnSample::default() }),
+            }),
             actors: vec![("router", 1)],
             ..Sample::default()
         };
@@ -240,9 +257,21 @@ mod tests {
             &format!("{lateness}_bucket{{le=\"+Inf\",topic=\"other\"}} 4"),
             &format!("{lateness}_count{{topic=\"other\"}} 4"),
             "sekali_store_runs 5",
+            r#"sekali_store_bytes{part="database"} 9"#,
+            r#"sekali_store_bytes{part="wal"} 0"#,
             r#"sekali_actors{actor="router"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_a_store_has_not_is_left_out() {
+        let store = Some(StoreSample { database_bytes: 9, own: None });
+        let text = Metrics::new().text(Sample { store, ..Sample::default() }).unwrap();
+        assert!(text.contains("sekali_store_bytes{part=\"database\"} 9"), "{text}");
+        for name in ["sekali_store_runs", "part=\"wal\"", "sekali_store_checkpoints_blocked"] {
+            assert!(!text.contains(name), "{name} in {text}");
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 #[cfg(not(test))]
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 
 #[cfg(not(test))]
@@ -76,6 +76,8 @@ pub(super) struct HotCache {
     states: DashMap<u128, State, FixedState>,
     /// The stored keys, the oldest first.
     stored: Mutex<VecDeque<u128>>,
+    /// When they were stored: see [`HotCache::enter`].
+    era: AtomicU64,
     capacity: usize,
     room: Arc<Room>,
 }
@@ -125,7 +127,26 @@ impl HotCache {
     /// A cache of up to `capacity` stored keys, as far as there is room; 0 switches it off.
     pub(super) fn new(capacity: usize, room: Arc<Room>) -> Self {
         let states = DashMap::with_capacity_and_hasher_and_shard_amount(0, FixedState::default(), LOCKS);
-        Self { states, stored: Mutex::default(), capacity, room }
+        Self { states, stored: Mutex::default(), era: AtomicU64::new(0), capacity, room }
+    }
+
+    /// Forgets what is stored if that was known in another era of the store, which may be another store by now. What is
+    /// being committed stays: whoever passed it on settles it.
+    pub(super) fn enter(&self, era: u64) {
+        if self.era.load(Ordering::Relaxed) != era {
+            self.forget(era);
+        }
+    }
+
+    #[cold]
+    fn forget(&self, era: u64) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = stored.len();
+        let is_stored = |_: &u128, state: &State| matches!(state, State::Stored { .. });
+        // One that is just being settled keeps its place: it is of this era.
+        stored.retain(|id| self.states.remove_if(id, is_stored).is_none());
+        self.room.give_back(before - stored.len());
+        self.era.store(era, Ordering::Relaxed);
     }
 
     /// What is known of an event. An unknown key is marked as being committed; whoever asks for it meanwhile,
@@ -297,6 +318,26 @@ mod tests {
             assert_eq!(cache.ask(key(2, 0), waiter), duplicate(7, false));
             assert_eq!(cache.ask(key(1, 0), waiter), Known::Marked);
         }
+    }
+
+    #[test]
+    fn what_was_stored_in_another_era_is_forgotten_and_what_is_being_committed_is_not() {
+        let room = Arc::new(Room::new(2));
+        let cache = HotCache::new(9, Arc::clone(&room));
+        cache.enter(1);
+        for id in [1, 2] {
+            cache.ask(key(id, 0), waiter);
+            cache.settle(key(id, 0), Some(ACCEPTED));
+        }
+        cache.ask(key(3, 0), waiter);
+        cache.enter(1);
+        assert_eq!(cache.ask(key(1, 0), waiter), duplicate(7, false), "the same era");
+        cache.enter(2);
+        assert_eq!(cache.ask(key(1, 0), waiter), Known::Marked);
+        assert_eq!(cache.ask(key(3, 0), waiter), Known::Waits);
+        assert_eq!(cache.settle(key(3, 0), Some(ACCEPTED)).len(), 1);
+        assert_eq!(cache.ask(key(3, 0), waiter), duplicate(7, false));
+        assert_eq!(room.0.load(Ordering::Relaxed), 1, "room was given back");
     }
 
     #[test]

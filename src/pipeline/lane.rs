@@ -2,6 +2,7 @@
 
 use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -20,6 +21,8 @@ use crate::testing::{Moment, pass};
 pub(super) struct Shared {
     pub(super) hasher: Hasher,
     pub(super) tally: Arc<Tally>,
+    /// See `Engine::era`.
+    pub(super) era: Arc<AtomicU64>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -56,6 +59,7 @@ impl Lane {
     /// Decides what the cache knows; gives the rest, to be passed on.
     pub(super) fn decide(self: &Arc<Self>, share: Share, reply: &Reply) -> Option<(Batch, Part)> {
         let Share { events, indexes } = share;
+        self.cache.enter(self.shared.era.load(Ordering::Acquire));
         // The part is there before the first mark, so that a panic fails who waits for one.
         let passed = Vec::with_capacity(events.len());
         let mut part = Part { passed, lane: Arc::clone(self), reply: reply.clone() };
@@ -199,7 +203,12 @@ mod tests {
     use crate::pipeline::reply::Outcome;
 
     fn lane() -> Arc<Lane> {
-        let shared = Shared { hasher: Hasher::new(), tally: Arc::default(), metrics: Arc::default() };
+        let shared = Shared {
+            hasher: Hasher::new(),
+            tally: Arc::default(),
+            era: Arc::default(),
+            metrics: Arc::default(),
+        };
         let cache = HotCache::new(9, Arc::new(Room::new(9)));
         Arc::new(Lane::new(Topic::parse("a").unwrap(), cache, shared))
     }

@@ -84,7 +84,7 @@ impl Pipeline {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let settings = Arc::new(settings.clone());
-        let (tally, durability) = (engine.tally(), engine.durability());
+        let (tally, era, durability) = (engine.tally(), engine.era(), engine.durability());
         let health = Health::good();
         let shards: Vec<Arbiter> = (0..settings.router.shards).map(|_| Arbiter::new()).collect();
         let writer_thread = Arbiter::new();
@@ -98,6 +98,7 @@ impl Pipeline {
             shared: Shared {
                 hasher: Hasher::new(),
                 tally: Arc::clone(&tally),
+                era,
                 metrics: Arc::clone(&metrics),
             },
             writer: Arc::clone(&writer),
@@ -254,7 +255,7 @@ fn start_writer(
         let opened = first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let committer = opened
             .unwrap_or_else(|| Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(&for_next)));
-        let pending = Pending::new(settings.store.commit_events, settings.store.commit_bytes);
+        let pending = Pending::new(&settings.store);
         let news = engine.news();
         WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending, news))
     };

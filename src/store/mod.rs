@@ -14,12 +14,14 @@ pub mod fuzzing;
 mod index;
 mod memory;
 mod news;
+mod postgres;
 mod repeated;
 mod sources;
 mod sqlite;
 mod tally;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +30,7 @@ use jiff::Timestamp;
 pub use error::{AppendError, StoreError};
 pub use memory::MemoryStore;
 pub use news::{Listener, News};
+pub use postgres::PostgresStore;
 pub use repeated::Repeats;
 pub use sources::{Repeat, SourceCounts};
 pub use sqlite::{
@@ -35,6 +38,7 @@ pub use sqlite::{
 };
 pub use tally::Tally;
 
+use crate::config::{Settings, StoreUrl};
 use crate::domain::{Counts, Event, Second, StoredEvent, Topic, Verdict};
 use crate::metrics::StoreSample;
 
@@ -58,8 +62,26 @@ pub trait Engine: Send + Sync {
     /// write to says it of theirs.
     fn news(&self) -> Arc<News>;
 
+    /// Counts how often the way to the store was made anew. What is known of stored keys may be known of another store
+    /// after that, such as one that took over and lacks the last commits, so hot caches are emptied. Never changes where
+    /// the store cannot be another one.
+    fn era(&self) -> Arc<AtomicU64> {
+        Arc::default()
+    }
+
     /// When an acknowledged event is on disk: `full` or `relaxed`.
     fn durability(&self) -> &'static str;
+}
+
+/// Opens the configured store. Blocks.
+///
+/// # Errors
+/// Why it cannot be opened.
+pub fn open(settings: &Settings) -> Result<Arc<dyn Engine>, StoreError> {
+    match &settings.store.url {
+        StoreUrl::Sqlite(_) => Ok(Arc::new(SqliteStore::open(settings)?)),
+        StoreUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(settings, url)?)),
+    }
 }
 
 /// Events of one topic, in the order in which they get their seqs.

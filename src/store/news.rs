@@ -52,6 +52,11 @@ impl News {
         }
     }
 
+    /// The topics that somebody listens to.
+    pub(super) fn listened(&self) -> Vec<Topic> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// Says that every topic may have more events, since nobody knows: after a commit whose outcome was unknown, or
     /// after news from elsewhere may have been lost.
     pub fn look_again(&self) {

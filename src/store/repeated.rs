@@ -181,6 +181,13 @@ impl Repeats {
         Self { duplicates: 0, conflicts: 0, last_at: now, last_source: String::new(), last_conflict: false }
     }
 
+    /// Both together: the last one is the last of the two.
+    pub(super) fn and(self, other: Self) -> Self {
+        let (duplicates, conflicts) = (self.duplicates + other.duplicates, self.conflicts + other.conflicts);
+        let last = if other.last_at > self.last_at { other } else { self };
+        Self { duplicates, conflicts, ..last }
+    }
+
     fn count(&mut self, now: Timestamp, source: &str, conflict: bool) {
         self.duplicates += 1;
         self.conflicts += u64::from(conflict);

@@ -7,10 +7,28 @@ use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::{Batch, Decision, TopicCounts, TopicSources};
-use crate::domain::{Counts, Event, Lateness, Second, Verdict};
+use crate::domain::{Counts, Event, LATE_BUCKETS, Lateness, Second, Verdict};
 
 /// The name under which sources are counted together that are too many to be named; no source is called so.
 pub(super) const OTHER: &str = "";
+
+/// The columns in which engines store what was counted of a source: the numbers of [`SourceCounts::numbers`], in their order.
+pub(super) const COLUMNS: [&str; 4 + LATE_BUCKETS] = [
+    "accepted",
+    "duplicates",
+    "conflicts",
+    "late_seconds",
+    "late_1s",
+    "late_10s",
+    "late_1min",
+    "late_5min",
+    "late_1h",
+    "late_6h",
+    "late_1d",
+    "late_7d",
+    "late_30d",
+    "late_more",
+];
 
 /// What was counted of one source in one topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +81,25 @@ impl SourceCounts {
     /// So many events that were stored.
     pub(super) fn accepted(accepted: u64) -> Self {
         Self { accepted, ..Self::default() }
+    }
+
+    /// The numbers of [`COLUMNS`].
+    pub(super) fn numbers(&self) -> [i64; COLUMNS.len()] {
+        let Self { accepted, duplicates, conflicts, lateness: Lateness { buckets, seconds } } = *self;
+        let mut numbers = [0; COLUMNS.len()];
+        let all = [accepted, duplicates, conflicts, seconds].into_iter().chain(buckets);
+        numbers.iter_mut().zip(all).for_each(|(number, count)| *number = count.cast_signed());
+        numbers
+    }
+
+    /// What these numbers say, each asked for by its place in [`COLUMNS`].
+    pub(super) fn from_numbers<E>(stored: impl Fn(usize) -> Result<i64, E>) -> Result<Self, E> {
+        let number = |at| stored(at).map(i64::cast_unsigned);
+        let mut lateness = Lateness { seconds: number(3)?, ..Lateness::default() };
+        for (at, bucket) in lateness.buckets.iter_mut().enumerate() {
+            *bucket = number(4 + at)?;
+        }
+        Ok(Self { accepted: number(0)?, duplicates: number(1)?, conflicts: number(2)?, lateness })
     }
 
     /// Without how late.

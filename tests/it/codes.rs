@@ -3,7 +3,7 @@
 use actix_web::http::Method;
 use sekali::api::Code;
 
-use crate::support::{Answer, Locked, Log, Raw, array, event, ids};
+use crate::support::{Answer, Log, Raw, array, event, ids};
 
 /// Limits that are easily passed.
 const TIGHT: &str = "
@@ -44,7 +44,7 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
             return Err("a connection is closed before it can be told: stopping.rs, src/http/tests");
         }
         Code::StoreUnavailable => {
-            let _locked = Locked::take(log.store());
+            let _locked = log.locked();
             log.publish(event("orders", "1")).await
         }
     })

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use sekali::api::Code;
 
-use crate::support::{Locked, Log, Raw, array, event, event_with, everything, ids, seqs};
+use crate::support::{Log, Raw, array, event, event_with, everything, ids, seqs};
 
 /// Changes rows behind the back of the log.
 fn damage(store: &Path, sql: &str) {
@@ -17,7 +17,7 @@ fn damage(store: &Path, sql: &str) {
 #[actix_web::test]
 async fn a_missing_event_in_a_topic_is_damage_and_not_a_gap() {
     // invariant 6: seqs have no gaps, so a gap is damage and never given to a reader.
-    let log = Log::start();
+    let log = Log::on_file("");
     log.publish(array(ids("t", 0..5))).await.ok();
     log.publish(event("other", "1")).await.ok();
     damage(log.store(), "DELETE FROM events WHERE seq = 3");
@@ -29,7 +29,7 @@ async fn a_missing_event_in_a_topic_is_damage_and_not_a_gap() {
 
 #[actix_web::test]
 async fn damage_that_shows_only_on_the_way_cuts_the_connection() {
-    let log = Log::start();
+    let log = Log::on_file("");
     log.publish(array(ids("t", 0..5_000))).await.ok();
     damage(log.store(), "DELETE FROM events WHERE seq = 4500");
     for accept in ["application/json", "application/x-ndjson"] {
@@ -43,7 +43,7 @@ async fn damage_that_shows_only_on_the_way_cuts_the_connection() {
 
 #[actix_web::test]
 async fn an_event_whose_text_is_no_text_is_damage() {
-    let log = Log::start();
+    let log = Log::on_file("");
     log.publish(array(ids("t", 0..3))).await.ok();
     damage(log.store(), "UPDATE events SET source = CAST(x'ff' AS TEXT) WHERE seq = 2");
     log.get("/events/t/1").await.problem(Code::StoreDamaged);
@@ -53,7 +53,7 @@ async fn an_event_whose_text_is_no_text_is_damage() {
 
 #[actix_web::test]
 async fn an_event_whose_time_is_no_time_is_damage() {
-    let log = Log::start();
+    let log = Log::on_file("");
     log.publish(array(ids("t", 0..3))).await.ok();
     damage(log.store(), "UPDATE events SET received_at = 9000000000000000000 WHERE seq = 2");
     log.get("/events/t/1").await.problem(Code::StoreDamaged);
@@ -63,10 +63,10 @@ async fn an_event_whose_time_is_no_time_is_damage() {
 #[actix_web::test]
 async fn a_duplicate_whose_first_event_is_damaged_is_500_and_fails_alone() {
     // invariant 5: a fault of one request never fails the others in its group.
-    let log = Log::configured("[cache]\nkeys = 0\n[store]\nlock_timeout = \"30s\"");
+    let log = Log::on_file("[cache]\nkeys = 0\n[store]\nlock_timeout = \"30s\"");
     log.publish(array(ids("t", 0..3))).await.ok();
     damage(log.store(), "UPDATE events SET payload = CAST(x'ff' AS TEXT) WHERE seq = 2");
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let damaged = log.publish(event_with("t", "1", "{\"other\":1}"));
     let sound = async {
         let waiting = async || log.metric("sekali_in_flight_events").await > 0.5;

@@ -97,3 +97,11 @@ async fn a_store_that_a_server_runs_on_is_refused() {
     }
     assert_eq!(process.publish(array(ids("t", 3..4))).await.fates(), ["accepted 4"], "the server goes on");
 }
+
+#[actix_web::test]
+async fn a_database_is_no_matter_of_the_doctor() {
+    let ended = Ended::of(["doctor", "--store", "postgres://me:secret@127.0.0.1:1/log"]).await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("the doctor is for SQLite files"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+}

@@ -10,9 +10,7 @@ use futures_util::future::{join, join_all};
 use sekali::api::Code;
 use serde_json::json;
 
-use crate::support::{
-    Client, Locked, Log, Raw, Sent, array, event, event_with, everything, ids, parse, seqs, until,
-};
+use crate::support::{Client, Log, Raw, Sent, array, event, event_with, everything, ids, parse, seqs, until};
 
 /// Long enough for what comes to have come, where nothing should.
 const NOTHING_COMES: Duration = Duration::from_millis(200);
@@ -112,7 +110,7 @@ async fn an_event_is_pushed_only_when_it_is_durable() {
     log.publish(event("t", "1")).await.ok();
     let mut follower = log.follow("/events?topic=t", None).await;
     assert_eq!(follower.seqs(1).await, [1]);
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let publishing = log.publish(event("t", "2"));
     let watching = async {
         until("the event waits", async || log.metric("sekali_in_flight_events").await > 0.5).await;

@@ -1,6 +1,6 @@
 //! Clients that go away, before their request is whole or before its answer: the log stays consistent.
 
-use crate::support::{Locked, Log, Raw, array, event, everything, ids, until};
+use crate::support::{Log, Raw, array, event, everything, ids, until};
 
 /// Room for one body of this size and little more.
 const NARROW: &str = "[limits]\nbody = \"8KiB\"\nevent = \"1KiB\"\nin_flight_bytes = \"8KiB\"";
@@ -44,7 +44,7 @@ async fn a_client_that_hangs_up_before_the_answer_has_its_events_stored_once() {
     // invariant 3: the retry of a client that never saw its answer is a duplicate.
     // invariant 8: what a request took is given back by its verdicts, not by the handler.
     let log = Log::configured("[store]\nlock_timeout = \"30s\"");
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let body = array(ids("t", 0..10));
     let mut raw = Raw::publishing(log.address(), &format!("Content-Length: {}\r\n", body.len()));
     raw.send(&body);

@@ -48,11 +48,15 @@ mod locked;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
 mod observing;
 #[cfg(all(test, feature = "otlp"))]
 mod otlp;
 #[cfg(test)]
 mod overload;
+#[cfg(test)]
+mod postgres;
 #[cfg(test)]
 mod process_limits;
 #[cfg(test)]

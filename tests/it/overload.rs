@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join;
 use sekali::api::Code;
 
-use crate::support::{Locked, Log, Raw, array, event, everything, ids, until};
+use crate::support::{Log, Raw, array, event, everything, ids, until};
 
 #[actix_web::test]
 async fn past_the_events_in_flight_the_answer_is_503_at_once() {
@@ -13,7 +13,7 @@ async fn past_the_events_in_flight_the_answer_is_503_at_once() {
     let log = Log::configured(
         "[limits]\nin_flight_events = 10\nbatch_events = 10\n[store]\nlock_timeout = \"30s\"",
     );
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let first = log.publish(array(ids("t", 0..8)));
     let second = async {
         until("the first waits", async || log.metric("sekali_in_flight_events").await > 7.5).await;
@@ -60,7 +60,7 @@ async fn reads_and_health_are_answered_while_the_log_is_overloaded() {
     let log =
         Log::configured("[limits]\nin_flight_events = 1\nbatch_events = 1\n[store]\nlock_timeout = \"30s\"");
     log.publish(event("t", "1")).await.ok();
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let waiting = log.publish(event("t", "2"));
     let reads = async {
         until("the log is full", async || log.metric("sekali_in_flight_events").await > 0.5).await;
@@ -77,7 +77,7 @@ async fn who_will_be_refused_is_refused_before_anything_is_parsed() {
     let log = Log::configured(
         "[limits]\nin_flight_events = 100\nbatch_events = 100\n[store]\nlock_timeout = \"30s\"",
     );
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let first = log.publish(array(ids("t", 0..95)));
     let second = async {
         until("the first waits", async || log.metric("sekali_in_flight_events").await > 94.5).await;

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{Locked, Log, Raw, array, event, everything, ids, until};
+use crate::support::{Log, Raw, array, event, everything, ids, until};
 
 /// The file beside a store that a crash would leave behind.
 fn leftover(log: &Log) -> u64 {
@@ -35,7 +35,7 @@ async fn a_request_that_was_begun_is_answered_and_then_its_connection_closed() {
 #[actix_web::test]
 async fn a_request_behind_the_one_in_flight_is_not_taken() {
     let mut log = Log::configured("[store]\nlock_timeout = \"30s\"");
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let request = |id: &str| {
         let body = event("t", id);
         format!("POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
@@ -55,7 +55,7 @@ async fn a_request_behind_the_one_in_flight_is_not_taken() {
 #[actix_web::test]
 async fn events_on_their_way_to_the_disk_are_stored_and_answered() {
     let mut log = Log::configured("[store]\nlock_timeout = \"30s\"");
-    let locked = Locked::take(log.store());
+    let locked = log.locked();
     let body = array(ids("t", 0..10));
     let mut raw = Raw::publishing(log.address(), &format!("Content-Length: {}\r\n", body.len()));
     raw.send(body);
@@ -86,7 +86,7 @@ async fn connections_without_a_request_do_not_hold_the_stop_back() {
 #[actix_web::test]
 async fn after_a_clean_stop_nothing_is_left_to_recover() {
     // invariant 9: after a clean stop nothing needs recovery.
-    let mut log = Log::start();
+    let mut log = Log::on_file("");
     log.publish(array(ids("t", 0..100))).await.ok();
     assert!(leftover(&log) > 0, "while it runs, the write-ahead log is in use");
     log.stop();

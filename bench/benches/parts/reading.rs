@@ -33,7 +33,7 @@ pub(crate) fn pages_and_keys(criterion: &mut Criterion) {
     let store = OwnStore::make(Durability::Relaxed).unwrap();
     let mut writer = store.engine.open_writer().unwrap();
     fill(writer.as_mut(), PLAN, &mut Lane::new(SEED, 0, 1), FILLED, &store.settings).unwrap();
-    let StoreUrl::Sqlite(path) = &store.settings.store.url;
+    let StoreUrl::Sqlite(path) = &store.settings.store.url else { unreachable!("a file was made") };
     assert!(runs(path) > 0, "nothing is sealed");
     let runtime = Builder::new_current_thread().build().unwrap();
     let reader = store.engine.reader();

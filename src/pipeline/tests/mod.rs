@@ -388,3 +388,15 @@ async fn a_caller_that_hangs_up_changes_nothing() {
     log.until(|log| log.pipeline.budget().events_in_flight() == 0).await;
     log.pipeline.stop().await;
 }
+
+#[actix_web::test]
+async fn what_caches_know_is_not_believed_of_a_store_that_may_be_another_one() {
+    // invariant 7: a hot cache may forget; it never invents.
+    let log = start(&settings());
+    log.publish_one("a", "1").await.unwrap();
+    assert_eq!(log.publish_one("a", "1").await, Ok(duplicate(1)));
+    assert_eq!(log.store.groups().len(), 1, "the cache knows it");
+    log.store.begin_era();
+    assert_eq!(log.publish_one("a", "1").await, Ok(duplicate(1)));
+    assert_eq!(log.store.groups().len(), 2, "the store was asked");
+}

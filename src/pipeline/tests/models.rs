@@ -73,7 +73,12 @@ impl World {
     fn new(metrics: &Arc<Metrics>, faults: bool) -> Arc<Self> {
         let (room_keys, hasher) = (thread_rng().gen_range(0..4), Hasher::of(&thread_rng().r#gen()));
         let room = Arc::new(Room::new(room_keys));
-        let shared = Shared { hasher: hasher.clone(), tally: Arc::default(), metrics: Arc::clone(metrics) };
+        let shared = Shared {
+            hasher: hasher.clone(),
+            tally: Arc::default(),
+            era: Arc::default(),
+            metrics: Arc::clone(metrics),
+        };
         let lane = |name| {
             let cache = HotCache::new(thread_rng().gen_range(0..4), Arc::clone(&room));
             Arc::new(Lane::new(Topic::parse(name).unwrap(), cache, shared.clone()))

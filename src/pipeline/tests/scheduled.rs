@@ -103,6 +103,15 @@ impl<K: Copy + Eq + Hash, V, S: BuildHasher + Clone> DashMap<K, V, S> {
         self.0.remove(key)
     }
 
+    pub(in crate::pipeline) fn remove_if(
+        &self,
+        key: &K,
+        condition: impl FnOnce(&K, &V) -> bool,
+    ) -> Option<(K, V)> {
+        self.wait_for(*key);
+        self.0.remove_if(key, condition)
+    }
+
     pub(in crate::pipeline) fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,7 +1,7 @@
 //! A store that fails as a test tells it to, on top of another one.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ struct Script {
     flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
     topics: Mutex<Vec<String>>,
+    era: Arc<AtomicU64>,
     closed: Mutex<bool>,
     moved: Condvar,
 }
@@ -76,6 +77,11 @@ impl ScriptedStore {
     /// How often a writer was opened.
     pub(super) fn opened(&self) -> usize {
         self.script.opened.load(Ordering::SeqCst)
+    }
+
+    /// What is reached may be another store from now on.
+    pub(super) fn begin_era(&self) {
+        self.script.era.fetch_add(1, Ordering::SeqCst);
     }
 
     /// How often waiting counts were stored and commits synced.
@@ -140,6 +146,10 @@ impl Engine for ScriptedStore {
 
     fn news(&self) -> Arc<News> {
         self.inner.news()
+    }
+
+    fn era(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.script.era)
     }
 
     fn durability(&self) -> &'static str {

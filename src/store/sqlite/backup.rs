@@ -25,8 +25,8 @@ use thiserror::Error;
 
 use super::connection::Database;
 use super::doctor::{Progress, Tell, check_file};
-use super::{existing, opening, schema};
-use crate::config::{Settings, StoreUrl};
+use super::{existing, file_of, opening, schema};
+use crate::config::Settings;
 use crate::store::StoreError;
 
 /// Pages that are copied between two looks at whether to go on: 4 MiB.
@@ -96,8 +96,8 @@ pub fn copy(
     tell: Tell<'_>,
     stop: &Arc<AtomicBool>,
 ) -> Result<Copied, BackupError> {
-    let StoreUrl::Sqlite(given) = &settings.store.url;
-    let database = Database { path: existing(given)?, lock_timeout: settings.store.lock_timeout };
+    let database =
+        Database { path: existing(file_of(settings)?)?, lock_timeout: settings.store.lock_timeout };
     let source = database.open_to_read().map_err(StoreError::from)?;
     let version = schema::check_store(&database, &source)?;
     let partial = Partial::begin(to, &database.path)?;

@@ -105,8 +105,7 @@ impl SqliteStore {
     /// [`StoreError::Owned`], [`StoreError::Newer`] and [`StoreError::Foreign`] are final;
     /// [`StoreError::Unavailable`] says what the disk said.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
-        let StoreUrl::Sqlite(given) = &settings.store.url;
-        let path = make_directory(given)?;
+        let path = make_directory(file_of(settings)?)?;
         let ownership = Ownership::take(&path)?;
         connection::report_recovery(&path);
         let options = Arc::new(Options {
@@ -167,6 +166,16 @@ impl Engine for SqliteStore {
 
     fn durability(&self) -> &'static str {
         self.options.durability.as_str()
+    }
+}
+
+/// The file that is configured.
+fn file_of(settings: &Settings) -> Result<&Path, StoreError> {
+    match &settings.store.url {
+        StoreUrl::Sqlite(path) => Ok(path),
+        StoreUrl::Postgres(url) => {
+            Err(StoreError::Foreign { path: url.to_string(), reason: "it is not a SQLite file".to_owned() })
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::runs::{self, Search};
 use super::topics::{TopicId, TopicState};
 use super::{Options, connection, page, rows, sources, topics};
 use crate::domain::{Counts, StoredEvent, Topic};
-use crate::metrics::StoreSample;
+use crate::metrics::{OwnSample, StoreSample};
 use crate::store::index::{Entry, Hasher};
 use crate::store::sources::SourceCounts;
 use crate::store::tally::Snapshot;
@@ -162,7 +162,8 @@ impl Reader for SqliteReader {
             let path = &options.database.path;
             let database_bytes = fs::metadata(path).map_or(0, |file| file.len());
             let wal_bytes = connection::left_wal(path);
-            Ok(StoreSample { recent_keys, runs, merges, database_bytes, wal_bytes, checkpoints_blocked })
+            let own = OwnSample { recent_keys, runs, merges, wal_bytes, checkpoints_blocked };
+            Ok(StoreSample { database_bytes, own: Some(own) })
         })
         .await
     }

@@ -10,44 +10,13 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 
 use super::topics::TopicId;
-use crate::domain::{LATE_BUCKETS, Lateness};
+use crate::domain::Lateness;
 use crate::store::StoreError;
-use crate::store::sources::{OTHER, SourceCounts, Sources};
-
-/// The columns that are counted: those of [`numbers`], in their order.
-const COLUMNS: [&str; 4 + LATE_BUCKETS] = [
-    "accepted",
-    "duplicates",
-    "conflicts",
-    "late_seconds",
-    "late_1s",
-    "late_10s",
-    "late_1min",
-    "late_5min",
-    "late_1h",
-    "late_6h",
-    "late_1d",
-    "late_7d",
-    "late_30d",
-    "late_more",
-];
-
-fn numbers(counts: &SourceCounts) -> [i64; COLUMNS.len()] {
-    let SourceCounts { accepted, duplicates, conflicts, lateness: Lateness { buckets, seconds } } = *counts;
-    let mut numbers = [0; COLUMNS.len()];
-    let all = [accepted, duplicates, conflicts, seconds].into_iter().chain(buckets);
-    numbers.iter_mut().zip(all).for_each(|(number, count)| *number = count.cast_signed());
-    numbers
-}
+use crate::store::sources::{COLUMNS, OTHER, SourceCounts, Sources};
 
 /// The columns of a row from this one on.
 fn counts(row: &Row<'_>, first: usize) -> rusqlite::Result<SourceCounts> {
-    let number = |at: usize| row.get::<_, i64>(first + at).map(i64::cast_unsigned);
-    let mut lateness = Lateness { seconds: number(3)?, ..Lateness::default() };
-    for (at, bucket) in lateness.buckets.iter_mut().enumerate() {
-        *bucket = number(4 + at)?;
-    }
-    Ok(SourceCounts { accepted: number(0)?, duplicates: number(1)?, conflicts: number(2)?, lateness })
+    SourceCounts::from_numbers(|at| row.get(first + at))
 }
 
 /// Adds to the rows of a topic, of which this many may have a name.
@@ -127,7 +96,7 @@ fn execute(
     counts: &SourceCounts,
 ) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(sql)?;
-    let numbers = numbers(counts);
+    let numbers = counts.numbers();
     let values: [&dyn ToSql; 2] = [&topic.0, &source];
     let all = values.into_iter().chain(numbers.iter().map(|number| number as &dyn ToSql));
     statement.execute(params_from_iter(all))

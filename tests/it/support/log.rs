@@ -1,5 +1,6 @@
 //! A log on a thread of its own, behind a real socket, with a fresh store.
 
+use std::env;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -8,11 +9,12 @@ use std::thread::{self, JoinHandle};
 
 use sekali::app::App;
 use sekali::config::{self, Overrides, Settings};
-use sekali::store::{Engine, SqliteStore, StoreError};
+use sekali::store::{self, Engine, StoreError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::{Client, until};
+use super::postgres::Database;
+use super::{Client, Locked, until};
 
 /// A running log and a client of it. It is stopped cleanly when it is dropped.
 pub(crate) struct Log {
@@ -21,12 +23,21 @@ pub(crate) struct Log {
     home: Home,
 }
 
+/// Says on which engine the logs of tests run that do not ask for one: `postgres`, or else SQLite.
+pub(crate) const ENGINE: &str = "SEKALI_TEST_STORE";
+
 /// Where a log lives.
 struct Home {
     /// Removed together with the log, where it was made for it.
     made: Option<TempDir>,
-    store: PathBuf,
+    store: Place,
     config: PathBuf,
+}
+
+/// Where its events are.
+enum Place {
+    File(PathBuf),
+    Shared(Arc<Database>),
 }
 
 struct Running {
@@ -43,14 +54,30 @@ impl Log {
 
     /// A log with this configuration file.
     pub(crate) fn configured(config: &str) -> Self {
+        let is_shared = env::var(ENGINE).is_ok_and(|engine| engine == "postgres");
+        if is_shared { Self::on(&Database::required(), config) } else { Self::on_file(config) }
+    }
+
+    /// A log with its events in a file.
+    pub(crate) fn on_file(config: &str) -> Self {
         let made = tempfile::tempdir().unwrap();
         let at = made.path().to_owned();
-        Self::at(Home::new(&at, Some(made)), config)
+        let store = Place::File(at.join("log.db"));
+        Self::at(Home::new(&at, store, Some(made)), config)
     }
 
     /// A log with its store in this directory.
     pub(crate) fn inside(directory: &Path, config: &str) -> Self {
-        Self::at(Home::new(directory, None), config)
+        let store = Place::File(directory.join("log.db"));
+        Self::at(Home::new(directory, store, None), config)
+    }
+
+    /// One node of those on this database.
+    pub(crate) fn on(database: &Arc<Database>, config: &str) -> Self {
+        let made = tempfile::tempdir().unwrap();
+        let at = made.path().to_owned();
+        let store = Place::Shared(Arc::clone(database));
+        Self::at(Home::new(&at, store, Some(made)), config)
     }
 
     /// The same store in a new process, as far as the log can tell.
@@ -61,14 +88,27 @@ impl Log {
     /// The same store with another configuration file.
     pub(crate) fn restarted_with(mut self, config: &str) -> Self {
         self.stop();
-        let made = self.home.made.take();
-        let at = self.home.store.parent().unwrap().to_owned();
-        Self::at(Home::new(&at, made), config)
+        let Home { made, store, config: file } = &mut self.home;
+        let store = match store {
+            Place::File(path) => Place::File(path.clone()),
+            Place::Shared(database) => Place::Shared(Arc::clone(database)),
+        };
+        let home = Home::new(file.parent().unwrap(), store, made.take());
+        Self::at(home, config)
     }
 
     /// The file of the store.
     pub(crate) fn store(&self) -> &Path {
-        &self.home.store
+        let Place::File(path) = &self.home.store else { panic!("a test of files runs on a file") };
+        path
+    }
+
+    /// Keeps the log from writing, as another program would that holds locks, until what is given is dropped.
+    pub(crate) fn locked(&self) -> Locked {
+        match &self.home.store {
+            Place::File(path) => Locked::take(path),
+            Place::Shared(database) => Locked::take_shared(database),
+        }
     }
 
     /// A client with connections of its own.
@@ -115,16 +155,16 @@ impl Log {
 async fn open(settings: &Settings) -> Arc<dyn Engine> {
     let mut opened = None;
     until("nobody owns the store", async || {
-        opened = Some(SqliteStore::open(settings));
+        opened = Some(store::open(settings));
         !matches!(opened, Some(Err(StoreError::Owned { .. })))
     })
     .await;
-    Arc::new(opened.unwrap().unwrap())
+    opened.unwrap().unwrap()
 }
 
 impl Home {
-    fn new(directory: &Path, made: Option<TempDir>) -> Self {
-        Self { store: directory.join("log.db"), config: directory.join("sekali.toml"), made }
+    fn new(directory: &Path, store: Place, made: Option<TempDir>) -> Self {
+        Self { store, config: directory.join("sekali.toml"), made }
     }
 
     /// Settings read from a real file, except for what would let tests meet each other.
@@ -132,7 +172,10 @@ impl Home {
         fs::write(&self.config, config).unwrap();
         let overrides = Overrides {
             bind: Some("127.0.0.1:0".to_owned()),
-            store: Some(format!("sqlite:{}", self.store.display())),
+            store: Some(match &self.store {
+                Place::File(path) => format!("sqlite:{}", path.display()),
+                Place::Shared(database) => database.url(),
+            }),
             log: None,
         };
         config::load(Some(&self.config), &overrides).unwrap()

@@ -7,6 +7,8 @@ pub(crate) mod events;
 mod follow;
 mod lock;
 mod log;
+#[expect(dead_code, reason = "what the unit tests of the engine use of it")]
+pub(crate) mod postgres;
 mod process;
 mod raw;
 mod say;
@@ -18,7 +20,7 @@ pub(crate) use client::Client;
 pub(crate) use events::{array, event, event_with, ids, lines};
 pub(crate) use follow::{everything, seqs};
 pub(crate) use lock::Locked;
-pub(crate) use log::Log;
+pub(crate) use log::{ENGINE, Log};
 pub(crate) use process::{Command, Ended, Process, free_port, serving};
 pub(crate) use raw::Raw;
 pub(crate) use say::{given, say};

@@ -39,8 +39,8 @@ use self::report::Findings;
 use super::connection::{self, Database};
 use super::opening;
 use super::owner::Ownership;
-use super::{Sealing, existing, schema};
-use crate::config::{Settings, StoreUrl};
+use super::{Sealing, existing, file_of, schema};
+use crate::config::Settings;
 use crate::store::StoreError;
 use crate::store::index::Hasher;
 
@@ -86,8 +86,7 @@ impl Doctor {
     /// [`StoreError::Owned`] while a server runs on it; [`StoreError::Newer`] and [`StoreError::Foreign`] as
     /// a server would refuse it; [`StoreError::Unavailable`] where there is no such file.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
-        let StoreUrl::Sqlite(given) = &settings.store.url;
-        let path = existing(given)?;
+        let path = existing(file_of(settings)?)?;
         let ownership = Ownership::take(&path)?;
         let wal_bytes = connection::left_wal(&path);
         let database = Database { path, lock_timeout: settings.store.lock_timeout };

@@ -1,0 +1,201 @@
+//! Making connections, and what the database's errors mean here.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::time::Duration;
+
+use futures_executor::block_on;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::tls;
+use crate::config::{Durability, PostgresUrl, Settings};
+use crate::store::StoreError;
+
+/// A connection as the driver gives it.
+pub(super) type Driven = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+/// A connection with the task that drives it.
+pub(super) type Made = (Client, JoinHandle<()>);
+
+/// Joins what the rows of a statement are looked up by to tables by their indexes alone: a plan that was made while a
+/// table was empty, and reads all of it, must not be used when it has grown.
+const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
+    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET work_mem = '64MB';";
+
+/// Where the database is and how long to wait for it.
+#[derive(Clone)]
+pub(super) struct Database {
+    config: Config,
+    tls: MakeRustlsConnect,
+    handle: Handle,
+    name: String,
+    pub(super) lock_timeout: Duration,
+    pub(super) statement_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    durability: Durability,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Group commits.
+    Write,
+    /// Everything else.
+    Read,
+}
+
+impl Database {
+    pub(super) fn new(settings: &Settings, url: &PostgresUrl, handle: Handle) -> Result<Self, StoreError> {
+        let store = &settings.store;
+        let mut config = url.config().clone();
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(store.connect_timeout);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(store.statement_timeout);
+        }
+        Ok(Self {
+            config,
+            tls: tls::connector(url)?,
+            handle,
+            name: url.to_string(),
+            // PostgreSQL takes 0 for no limit.
+            lock_timeout: store.lock_timeout.max(Duration::from_millis(1)),
+            statement_timeout: store.statement_timeout,
+            connect_timeout: store.connect_timeout,
+            durability: store.durability,
+        })
+    }
+
+    /// The database as it may be shown.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The longest that a whole transaction may take before its connection is given up.
+    pub(super) fn patience(&self) -> Duration {
+        self.lock_timeout + self.statement_timeout
+    }
+
+    /// Starts a task on the thread that drives connections.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.handle.spawn(task)
+    }
+
+    /// Waits for something that needs clocks or sockets, on a thread that may block.
+    pub(super) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        let _clocks = self.handle.enter();
+        block_on(future)
+    }
+
+    /// A connection for one use.
+    pub(super) async fn connect(&self, purpose: Use) -> Result<Client, StoreError> {
+        match timeout(self.connect_timeout, self.begin_to_connect(purpose)).await {
+            Ok(Ok(made)) => Ok(made?.0),
+            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
+            Err(_) => {
+                let limit = self.connect_timeout;
+                Err(StoreError::Unavailable(format!(
+                    "there was no connection to the database within {limit:?}"
+                )))
+            }
+        }
+    }
+
+    /// Begins to make a connection, which is made and driven where it can outlive whoever asks for it.
+    pub(super) fn begin_to_connect(&self, purpose: Use) -> JoinHandle<Result<Made, Error>> {
+        let database = self.clone();
+        self.spawn(async move {
+            let (client, connection) = database.config.connect(database.tls.clone()).await?;
+            // It ends with the client; an error of it is one of the client's next statement too.
+            let driven = tokio::spawn(async move { drop(connection.await) });
+            client.batch_execute(&database.session(purpose)).await?;
+            Ok((client, driven))
+        })
+    }
+
+    /// A connection whose messages the caller takes. Must be called on the thread that drives connections.
+    pub(super) async fn connect_raw(&self) -> Result<(Client, Driven), StoreError> {
+        within(self.connect_timeout, self.config.connect(self.tls.clone())).await
+    }
+
+    /// What every session of a use begins with. What the database or the role sets for other programs must not change
+    /// what is promised here.
+    fn session(&self, purpose: Use) -> String {
+        let synchronous = match self.durability {
+            Durability::Full => "on",
+            Durability::Relaxed => "off",
+        };
+        let statement = match purpose {
+            Use::Write => self.patience(),
+            Use::Read => self.statement_timeout,
+        };
+        let mut sql = String::from(BY_INDEX);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            sql,
+            "SET synchronous_commit = {synchronous}; SET default_transaction_isolation = 'read committed'; \
+             SET default_transaction_read_only = off; \
+             SET lock_timeout = {}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {};",
+            self.lock_timeout.as_millis(),
+            statement.as_millis(),
+            self.statement_timeout.as_millis()
+        );
+        sql
+    }
+}
+
+/// Waits for the database, but not for ever.
+pub(super) async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
+    match timeout(limit, answer).await {
+        Ok(result) => result.map_err(StoreError::from),
+        Err(_) => Err(StoreError::Unavailable(format!("the database did not answer within {limit:?}"))),
+    }
+}
+
+/// Drives a connection and gives each notification to `hear`, until it ends.
+pub(super) async fn drive(mut connection: Driven, mut hear: impl FnMut(&str)) {
+    while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notification(said) = message {
+            hear(said.payload());
+        }
+    }
+}
+
+/// What the database itself says is damaged, or will never take, is no matter of trying again; all else may pass.
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        let Some(code) = error.code() else { return Self::Unavailable(explain(&error)) };
+        let class = code.code().get(..2).unwrap_or_default();
+        let is_final = matches!(class, "22" | "54")
+            || [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED].contains(code);
+        if is_final { Self::Damaged(explain(&error)) } else { Self::Unavailable(explain(&error)) }
+    }
+}
+
+/// An error with its causes: the driver's own words are few. Never its detail, which may hold what producers sent.
+fn explain(error: &Error) -> String {
+    if let Some(told) = error.as_db_error() {
+        return format!("PostgreSQL says {}: {}", told.code().code(), told.message());
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let _ = write!(text, ": {next}");
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,313 @@
+//! Reads, on connections of a pool. Each is one statement, and so sees one moment.
+//!
+//! They ask the server that writes, so that they see every event that any node acknowledged before they were called.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use jiff::Timestamp;
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, Error, Row};
+
+use super::Node;
+use super::connection::{Database, Made, Use};
+use super::{repeats, sources};
+use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, check_name};
+use crate::metrics::StoreSample;
+use crate::store::sources::COLUMNS;
+use crate::store::{
+    Found, Key, Order, PAGE_BYTES, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources,
+    Totals,
+};
+
+/// A page, without the events past the first that make it too large: topic, first and last seq, limit, bytes.
+const PAGE_UP: &str = "
+    SELECT seq, received_at, event_id, timestamp, source, payload FROM (
+        SELECT *, row_number() OVER by_seq AS place, sum(octet_length(topic) + octet_length(event_id)
+            + octet_length(timestamp) + octet_length(source) + octet_length(payload)) OVER by_seq AS bytes
+        FROM (SELECT * FROM sekali.events WHERE topic = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4) AS page
+        WINDOW by_seq AS (ORDER BY seq)
+    ) AS page WHERE place = 1 OR bytes <= $5 ORDER BY seq";
+
+/// The same from the other end.
+const PAGE_DOWN: &str = "
+    SELECT seq, received_at, event_id, timestamp, source, payload FROM (
+        SELECT *, row_number() OVER by_seq AS place, sum(octet_length(topic) + octet_length(event_id)
+            + octet_length(timestamp) + octet_length(source) + octet_length(payload)) OVER by_seq AS bytes
+        FROM (SELECT * FROM sekali.events WHERE topic = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4) AS page
+        WINDOW by_seq AS (ORDER BY seq DESC)
+    ) AS page WHERE place = 1 OR bytes <= $5 ORDER BY seq DESC";
+
+const EVENT: &str = "SELECT seq, received_at, event_id, timestamp, source, payload FROM sekali.events
+    WHERE topic = $1 AND event_id = $2";
+
+const LOOK_UP: &str = "SELECT asked.n, e.seq, e.received_at
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (topic, event_id, n)
+    JOIN sekali.events AS e ON e.topic = asked.topic AND e.event_id = asked.event_id";
+
+/// With the epoch of this node's counts ($1), as in the two that follow.
+const TOPIC: &str = "SELECT topic, last_seq, duplicates, conflicts, last_received_at,
+    coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0)
+    FROM sekali.topics WHERE topic = $2 AND last_seq > 0";
+
+const TOPICS: &str = "SELECT topic, last_seq, duplicates, conflicts, last_received_at,
+    coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0)
+    FROM sekali.topics WHERE topic > $2 AND last_seq > 0 ORDER BY topic LIMIT $3";
+
+const TOTALS: &str = "SELECT t.topics, t.accepted, t.duplicates, t.conflicts,
+    (SELECT sum(rejected)::bigint FROM sekali.nodes),
+    coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0)
+    FROM (SELECT count(*) AS topics, coalesce(sum(last_seq), 0)::bigint AS accepted,
+        coalesce(sum(duplicates), 0)::bigint AS duplicates, coalesce(sum(conflicts), 0)::bigint AS conflicts
+        FROM sekali.topics) AS t";
+
+/// As [`TOPIC`], once for each of its sources, with the counts of that.
+static SOURCES: LazyLock<String> = LazyLock::new(|| {
+    let counts: Vec<_> = COLUMNS.iter().map(|column| format!("s.{column}")).collect();
+    format!(
+        "SELECT t.topic, t.last_seq, t.duplicates, t.conflicts, t.last_received_at,
+            coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0), s.source, {}
+        FROM sekali.topics AS t LEFT JOIN sekali.sources AS s ON s.topic = t.topic
+        WHERE t.topic = $2 AND t.last_seq > 0",
+        counts.join(", ")
+    )
+});
+
+/// The bytes of all tables with their indexes.
+const BYTES: &str = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+    WHERE relnamespace = to_regnamespace('sekali') AND relkind = 'r'";
+
+/// Connections that only read.
+pub(super) struct PostgresReader {
+    node: i64,
+    database: Database,
+    tally: Arc<Tally>,
+    source_limit: usize,
+    pool: Pool,
+}
+
+/// Makes the pool's connections.
+struct Maker(Database);
+
+type Values<'a> = [&'a (dyn ToSql + Sync)];
+
+impl PostgresReader {
+    pub(super) fn new(node: &Node, connections: usize) -> Result<Self, StoreError> {
+        let source_limit = usize::try_from(node.source_limit).unwrap_or(usize::MAX);
+        let database = node.database.clone();
+        let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_connect(Config::new(), Maker(database.clone()), config);
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(database.patience()))
+            .create_timeout(Some(database.connect_timeout))
+            .build()
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self { node: node.id, database, tally: Arc::clone(&node.tally), source_limit, pool })
+    }
+
+    /// The rows of a statement, asked for once more where the connection turned out to be lost.
+    async fn rows(&self, sql: &str, values: &Values<'_>) -> Result<Vec<Row>, StoreError> {
+        let mut tried = false;
+        loop {
+            let client = self.pool.get().await.map_err(unavailable)?;
+            let asked = async {
+                let statement = client.prepare_cached(sql).await?;
+                client.query(&statement, values).await
+            };
+            match timeout(self.database.statement_timeout, asked).await {
+                Ok(Ok(rows)) => return Ok(rows),
+                Ok(Err(_)) if client.is_closed() && !tried => tried = true,
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    // Whoever came next would wait for an answer that does not come.
+                    drop(Object::take(client));
+                    let limit = self.database.statement_timeout;
+                    return Err(StoreError::Unavailable(format!(
+                        "the database did not answer within {limit:?}"
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn one(&self, sql: &str, values: &Values<'_>) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(sql, values).await?.pop())
+    }
+}
+
+impl Connect for Maker {
+    fn connect(&self, _: &Config) -> Pin<Box<dyn Future<Output = Result<Made, Error>> + Send + '_>> {
+        Box::pin(async {
+            match self.0.begin_to_connect(Use::Read).await {
+                Ok(made) => made,
+                // The store is closing; the pool does not wait for ever.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl Reader for PostgresReader {
+    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
+        let (first, last) = (number(query.first.max(1)), number(query.last));
+        if query.first > query.last || query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let sql = match query.order {
+            Order::Ascending => PAGE_UP,
+            Order::Descending => PAGE_DOWN,
+        };
+        let (limit, bytes) = (number(query.limit as u64), number(PAGE_BYTES as u64));
+        let topic = query.topic.as_str();
+        let rows = self.rows(sql, &[&topic, &first, &last, &limit, &bytes]).await?;
+        rows.iter().map(|row| stored_event(topic, row)).collect()
+    }
+
+    async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {
+        if check_name(&key.event_id).is_err() {
+            return Ok(None);
+        }
+        let topic = key.topic.as_str();
+        let row = self.one(EVENT, &[&topic, &key.event_id]).await?;
+        row.map(|row| stored_event(topic, &row)).transpose()
+    }
+
+    async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {
+        let mut found = vec![None; keys.len()];
+        // What breaks the rules of ids is not stored, and may be what the database does not take for a text.
+        let places: Vec<_> = (0..keys.len()).filter(|at| check_name(&keys[*at].event_id).is_ok()).collect();
+        let topics: Vec<_> = places.iter().map(|at| keys[*at].topic.as_str()).collect();
+        let ids: Vec<_> = places.iter().map(|at| keys[*at].event_id.as_str()).collect();
+        for row in self.rows(LOOK_UP, &[&topics, &ids]).await? {
+            let place = usize::try_from(row.try_get::<_, i64>(0)? - 1).ok().and_then(|n| places.get(n));
+            if let Some(place) = place {
+                let seq = row.try_get::<_, i64>(1)?.cast_unsigned();
+                found[*place] = Some(Found { seq, received_at: time(row.try_get(2)?)? });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
+        let tally = self.tally.snapshot();
+        let Some(row) = self.one(TOPIC, &[&self.node, &topic.as_str()]).await? else { return Ok(None) };
+        let missing = tally.missing_from(row.try_get::<_, i64>(5)?.cast_unsigned());
+        let mut counted = counted(&row)?;
+        counted.counts += missing.of(&topic);
+        Ok(Some(counted))
+    }
+
+    async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
+        let tally = self.tally.snapshot();
+        let rows = self.rows(&SOURCES, &[&self.node, &topic.as_str()]).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let missing = tally.missing_from(first.try_get::<_, i64>(5)?.cast_unsigned());
+        let (mut counted, mut sources) = (counted(first)?, sources::load(&rows, 6)?);
+        if sources.sum() != counted.counts {
+            return Err(StoreError::Damaged(format!(
+                "the counts by source of topic {topic} are not those of the topic"
+            )));
+        }
+        missing.add_to(&topic, &mut sources, self.source_limit);
+        counted.counts += missing.of(&topic);
+        Ok(Some(sources.explain(counted)))
+    }
+
+    async fn repeats(&self, topic: Topic, seq: u64) -> Result<Option<Repeats>, StoreError> {
+        let others = self.rows(repeats::OF_OTHERS, &[&topic.as_str(), &number(seq), &self.node]).await?;
+        let mine = self.tally.repeated().of(&(topic, seq));
+        repeats::sum(mine, &others)
+    }
+
+    async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
+        let tally = self.tally.snapshot();
+        // The database takes no text with a NUL. No name has one, so that the same names are greater without the rest.
+        let after = after.unwrap_or_default();
+        let after = after.split('\0').next().unwrap_or_default();
+        let rows = self.rows(TOPICS, &[&self.node, &after, &number(limit as u64)]).await?;
+        let Some(first) = rows.first() else { return Ok(Vec::new()) };
+        let missing = tally.missing_from(first.try_get::<_, i64>(5)?.cast_unsigned());
+        let mut page = rows.iter().map(counted).collect::<Result<Vec<_>, _>>()?;
+        for found in &mut page {
+            found.counts += missing.of(&found.topic);
+        }
+        Ok(page)
+    }
+
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        let tally = self.tally.snapshot();
+        let Some(row) = self.one(TOTALS, &[&self.node]).await? else { return Ok(Totals::default()) };
+        let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
+        let mut counts = Counts {
+            accepted: number(1)?,
+            duplicates: number(2)?,
+            conflicts: number(3)?,
+            rejected: number(4)?,
+        };
+        counts += tally.missing_from(number(5)?).sum();
+        Ok(Totals { counts, topics: number(0)? })
+    }
+
+    async fn sample(&self) -> Result<StoreSample, StoreError> {
+        let bytes = match self.one(BYTES, &[]).await? {
+            Some(row) => row.try_get::<_, i64>(0)?.cast_unsigned(),
+            None => 0,
+        };
+        Ok(StoreSample { database_bytes: bytes, own: None })
+    }
+}
+
+/// A number as the database has it; none of its own is greater than the greatest of these.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unavailable(error: PoolError) -> StoreError {
+    match error {
+        PoolError::Backend(error) => error.into(),
+        other => StoreError::Unavailable(other.to_string()),
+    }
+}
+
+/// A stored time.
+pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros)
+        .map_err(|error| StoreError::Damaged(format!("a stored time of {micros} microseconds: {error}")))
+}
+
+fn stored_event(topic: &str, row: &Row) -> Result<StoredEvent, StoreError> {
+    let event = Event::pack(Parts {
+        topic,
+        event_id: row.try_get(2)?,
+        timestamp: row.try_get(3)?,
+        source: row.try_get(4)?,
+        payload: row.try_get(5)?,
+    });
+    Ok(StoredEvent {
+        seq: row.try_get::<_, i64>(0)?.cast_unsigned(),
+        received_at: time(row.try_get(1)?)?,
+        event,
+    })
+}
+
+fn counted(row: &Row) -> Result<TopicCounts, StoreError> {
+    let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
+    let name: &str = row.try_get(0)?;
+    let topic = Topic::parse(name)
+        .map_err(|rule| StoreError::Damaged(format!("the name of topic {name:?}: {}", rule.as_str())))?;
+    let last_seq = number(1)?;
+    Ok(TopicCounts {
+        topic,
+        counts: Counts { accepted: last_seq, duplicates: number(2)?, conflicts: number(3)?, rejected: 0 },
+        first_seq: 1,
+        last_seq,
+        last_received_at: time(row.try_get(4)?)?,
+    })
+}

@@ -1,0 +1,84 @@
+//! The events that were repeated most recently. Each node has a list of its own in memory, and stores it in rows of its own;
+//! who asks any node is told the sum of all.
+
+use tokio_postgres::Row;
+
+use super::reader::time;
+use crate::store::repeated::Change;
+use crate::store::{Repeats, StoreError};
+
+/// Writes what a node ($1) knows: arrays of topics, seqs, duplicates, conflicts, times, sources, and whether the last one was
+/// a conflict.
+pub(super) const PUT: &str = "
+    INSERT INTO sekali.repeats (topic, seq, node, duplicates, conflicts, last_at, last_source, last_conflict)
+    SELECT topic, seq, $1, duplicates, conflicts, last_at, last_source, last_conflict
+    FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::boolean[])
+        AS new (topic, seq, duplicates, conflicts, last_at, last_source, last_conflict)
+    ON CONFLICT (topic, seq, node) DO UPDATE SET duplicates = excluded.duplicates, conflicts = excluded.conflicts,
+        last_at = excluded.last_at, last_source = excluded.last_source, last_conflict = excluded.last_conflict";
+
+/// Deletes what has left the list of a node ($1): arrays of topics and seqs.
+pub(super) const DROP: &str = "
+    DELETE FROM sekali.repeats AS r USING unnest($2::text[], $3::bigint[]) AS old (topic, seq)
+    WHERE r.topic = old.topic AND r.seq = old.seq AND r.node = $1";
+
+/// What other nodes than this one ($3) have of an event: topic, seq.
+pub(super) const OF_OTHERS: &str = "
+    SELECT duplicates, conflicts, last_at, last_source, last_conflict
+    FROM sekali.repeats WHERE topic = $1 AND seq = $2 AND node <> $3";
+
+/// Changes as the columns of [`PUT`] and [`DROP`].
+#[derive(Default)]
+pub(super) struct Columns<'a> {
+    pub(super) put: (Vec<&'a str>, Vec<i64>),
+    pub(super) numbers: [Vec<i64>; 3],
+    pub(super) sources: Vec<&'a str>,
+    pub(super) last_conflicts: Vec<bool>,
+    pub(super) dropped: (Vec<&'a str>, Vec<i64>),
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(changes: &'a [Change]) -> Self {
+        let mut columns = Self::default();
+        for ((topic, seq), change) in changes {
+            let Some(repeats) = change else {
+                columns.dropped.0.push(topic.as_str());
+                columns.dropped.1.push(seq.cast_signed());
+                continue;
+            };
+            columns.put.0.push(topic.as_str());
+            columns.put.1.push(seq.cast_signed());
+            let numbers = [
+                repeats.duplicates.cast_signed(),
+                repeats.conflicts.cast_signed(),
+                repeats.last_at.as_microsecond(),
+            ];
+            for (column, number) in columns.numbers.iter_mut().zip(numbers) {
+                column.push(number);
+            }
+            columns.sources.push(&repeats.last_source);
+            columns.last_conflicts.push(repeats.last_conflict);
+        }
+        columns
+    }
+}
+
+/// What this node and others know of an event, together.
+pub(super) fn sum(mine: Option<Repeats>, others: &[Row]) -> Result<Option<Repeats>, StoreError> {
+    let mut sum = mine;
+    for row in others {
+        let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
+        let other = Repeats {
+            duplicates: number(0)?,
+            conflicts: number(1)?,
+            last_at: time(row.try_get(2)?)?,
+            last_source: row.try_get(3)?,
+            last_conflict: row.try_get(4)?,
+        };
+        sum = Some(match sum {
+            Some(known) => known.and(other),
+            None => other,
+        });
+    }
+    Ok(sum)
+}

@@ -1,0 +1,250 @@
+//! The tables, their version, and the way from each version to the next.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::connection::{Database, Use, within};
+use crate::store::StoreError;
+use crate::store::index::Hasher;
+
+/// The lock under which a schema is changed ("sekali" in ASCII, and a 1): of nodes that start together one changes it,
+/// and the others find it changed.
+const SCHEMA_LOCK: i64 = 0x7365_6b61_6c69_0001;
+
+/// The lock under which a topic is made where their number is limited.
+pub(super) const TOPICS_LOCK: i64 = 0x7365_6b61_6c69_0002;
+
+/// The lock under which one node at a time sums up what others left.
+const PAST_LOCK: i64 = 0x7365_6b61_6c69_0003;
+
+/// How long a node waits for another one that changes the schema.
+const MIGRATION: Duration = Duration::from_mins(10);
+
+/// Versions of PostgreSQL before this one (as `server_version_num`) do not have what the statements use.
+const OLDEST_SERVER: i32 = 130_000;
+
+/// One migration a version, from nothing on. What stands here was released: never change it, append.
+///
+/// Every key of what belongs to a topic begins with it, so that these tables can be spread by it. Texts are compared as bytes.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE sekali.store (
+        one     integer PRIMARY KEY CHECK (one = 1),
+        version integer NOT NULL,
+        secret  uuid NOT NULL -- keys the digests of payloads
+    );
+    INSERT INTO sekali.store VALUES (1, 0, gen_random_uuid());
+
+    CREATE TABLE sekali.topics (
+        topic            text COLLATE \"C\" PRIMARY KEY,
+        last_seq         bigint NOT NULL, -- what was accepted
+        duplicates       bigint NOT NULL,
+        conflicts        bigint NOT NULL,
+        last_received_at bigint NOT NULL  -- microseconds since 1970, UTC
+    ) WITH (fillfactor = 50);             -- a row changes with each commit; there is room for the next one beside it
+
+    CREATE TABLE sekali.events (
+        topic       text COLLATE \"C\" NOT NULL,
+        seq         bigint NOT NULL,    -- 1, 2, 3, ... within the topic
+        received_at bigint NOT NULL,    -- microseconds since 1970, UTC
+        digest      bigint NOT NULL,    -- of the payload, so that a repeat need not read it
+        commit_id   bigint NOT NULL,    -- by which a commit of unknown outcome knows its rows
+        event_id    text COLLATE \"C\" NOT NULL,
+        timestamp   text NOT NULL,
+        source      text NOT NULL,
+        payload     text NOT NULL,
+        PRIMARY KEY (topic, seq),
+        UNIQUE (topic, event_id)
+    );
+
+    CREATE TABLE sekali.sources (
+        topic        text COLLATE \"C\" NOT NULL,
+        source       text COLLATE \"C\" NOT NULL,     -- '': all that are not named
+        accepted     bigint NOT NULL DEFAULT 0,
+        duplicates   bigint NOT NULL DEFAULT 0,
+        conflicts    bigint NOT NULL DEFAULT 0,
+        late_seconds bigint NOT NULL DEFAULT 0,     -- between the events and their duplicates, all of them together
+        late_1s      bigint NOT NULL DEFAULT 0,     -- duplicates that came up to so long after the event, each counted once
+        late_10s     bigint NOT NULL DEFAULT 0,
+        late_1min    bigint NOT NULL DEFAULT 0,
+        late_5min    bigint NOT NULL DEFAULT 0,
+        late_1h      bigint NOT NULL DEFAULT 0,
+        late_6h      bigint NOT NULL DEFAULT 0,
+        late_1d      bigint NOT NULL DEFAULT 0,
+        late_7d      bigint NOT NULL DEFAULT 0,
+        late_30d     bigint NOT NULL DEFAULT 0,
+        late_more    bigint NOT NULL DEFAULT 0,
+        PRIMARY KEY (topic, source)
+    ) WITH (fillfactor = 50);                       -- as topics
+
+    CREATE TABLE sekali.repeats (                   -- the events that each node saw repeated most recently
+        topic         text COLLATE \"C\" NOT NULL,
+        seq           bigint NOT NULL,
+        node          bigint NOT NULL,              -- 0 is all that are gone
+        duplicates    bigint NOT NULL,
+        conflicts     bigint NOT NULL,
+        last_at       bigint NOT NULL,              -- microseconds since 1970, UTC
+        last_source   text NOT NULL,
+        last_conflict boolean NOT NULL,
+        PRIMARY KEY (topic, seq, node)
+    );
+
+    CREATE TABLE sekali.nodes (
+        node     bigint PRIMARY KEY,    -- 0 is all that are gone
+        fence    bigint NOT NULL,       -- only the last connection of a node counts for it
+        epoch    bigint NOT NULL,       -- the last counts that it stored
+        rejected bigint NOT NULL,
+        seen     timestamptz NOT NULL
+    );
+    INSERT INTO sekali.nodes VALUES (0, 0, 0, 0, now());
+"];
+
+/// Adds what nodes counted that were not heard of for a day to what all counted that are gone.
+const FORGET_NODES: &str = "
+    WITH gone AS (
+        DELETE FROM sekali.nodes WHERE node <> 0 AND seen < now() - interval '1 day' RETURNING node, rejected
+    ), counted AS (
+        UPDATE sekali.nodes SET rejected = rejected + gone.sum
+        FROM (SELECT sum(rejected) AS sum FROM gone) AS gone WHERE node = 0 AND gone.sum IS NOT NULL
+    ), left_over AS (
+        DELETE FROM sekali.repeats AS r USING gone WHERE r.node = gone.node RETURNING r.*
+    )
+    INSERT INTO sekali.repeats AS r (topic, seq, node, duplicates, conflicts, last_at, last_source, last_conflict)
+    SELECT topic, seq, 0, sum(duplicates), sum(conflicts), max(last_at),
+        (array_agg(last_source ORDER BY last_at DESC))[1], (array_agg(last_conflict ORDER BY last_at DESC))[1]
+    FROM left_over GROUP BY topic, seq
+    ON CONFLICT (topic, seq, node) DO UPDATE SET
+        duplicates = r.duplicates + excluded.duplicates, conflicts = r.conflicts + excluded.conflicts,
+        last_at = excluded.last_at, last_source = excluded.last_source, last_conflict = excluded.last_conflict";
+
+/// Keeps the newest $1 of the repeated events of nodes that are gone.
+const FORGET_REPEATS: &str = "
+    DELETE FROM sekali.repeats AS r
+    USING (SELECT topic, seq FROM sekali.repeats WHERE node = 0 ORDER BY last_at DESC OFFSET $1) AS old
+    WHERE r.topic = old.topic AND r.seq = old.seq AND r.node = 0";
+
+/// What is known of a store once it is ready.
+pub(super) struct Store {
+    /// Makes the digests of payloads.
+    pub(super) hasher: Hasher,
+}
+
+/// Makes the schema ready and says what a person should know of the server.
+///
+/// # Errors
+/// When the schema is newer than this program, when a schema of that name is something else, when the database cannot
+/// keep what is promised.
+pub(super) async fn prepare(database: &Database, repeated_keys: usize) -> Result<Store, StoreError> {
+    let mut client = database.connect(Use::Read).await?;
+    let limit = database.statement_timeout;
+    examine(&client, database).await?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if version(&client, database).await? != Some(known) {
+        migrate(&client, database, known).await?;
+    }
+    forget_nodes(&mut client, database, repeated_keys).await?;
+    let secret = "SELECT replace(secret::text, '-', '') FROM sekali.store";
+    let secret: String = within(limit, client.query_one(secret, &[])).await?.try_get(0)?;
+    let secret = u128::from_str_radix(&secret, 16)
+        .map_err(|error| StoreError::Damaged(format!("the secret of the store: {error}")))?;
+    Ok(Store { hasher: Hasher::new(&secret.to_be_bytes()) })
+}
+
+/// Sums up what nodes left that are gone.
+async fn forget_nodes(
+    client: &mut Client,
+    database: &Database,
+    repeated_keys: usize,
+) -> Result<(), StoreError> {
+    let kept = i64::try_from(repeated_keys).unwrap_or(i64::MAX);
+    let forget = async {
+        let transaction = client.transaction().await?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PAST_LOCK]).await?;
+        transaction.execute(FORGET_NODES, &[]).await?;
+        transaction.execute(FORGET_REPEATS, &[&kept]).await?;
+        transaction.commit().await
+    };
+    within(database.patience(), forget).await
+}
+
+/// Refuses a database that cannot keep what is promised, and warns of a server that does not.
+async fn examine(client: &Client, database: &Database) -> Result<(), StoreError> {
+    let asked = "SELECT current_setting('server_encoding'), current_setting('fsync'), \
+        current_setting('full_page_writes'), current_setting('server_version_num')::integer";
+    let row = within(database.statement_timeout, client.query_one(asked, &[])).await?;
+    let (encoding, fsync, pages): (String, String, String) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let foreign = |reason| StoreError::Foreign { path: database.name().to_owned(), reason };
+    if encoding != "UTF8" {
+        return Err(foreign(format!("its encoding is {encoding}, and must be UTF8")));
+    }
+    let server: i32 = row.try_get(3)?;
+    if server < OLDEST_SERVER {
+        return Err(foreign(format!(
+            "the server's version is {server}, and must be {OLDEST_SERVER} or newer"
+        )));
+    }
+    for (setting, value) in [("fsync", fsync), ("full_page_writes", pages)] {
+        if value == "off" {
+            tracing::warn!(
+                store = database.name(),
+                "the server runs with {setting} = off: a power cut may damage the store or lose what was acknowledged"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The version of the schema; `None` where there is none.
+async fn version(client: &Client, database: &Database) -> Result<Option<i64>, StoreError> {
+    let limit = database.statement_timeout;
+    let asked = "SELECT to_regclass('sekali.store') IS NOT NULL, \
+        EXISTS (SELECT FROM pg_tables WHERE schemaname = 'sekali')";
+    let row = within(limit, client.query_one(asked, &[])).await?;
+    if !row.try_get::<_, bool>(0)? {
+        return if row.try_get(1)? {
+            let reason = "its schema sekali has other tables".to_owned();
+            Err(StoreError::Foreign { path: database.name().to_owned(), reason })
+        } else {
+            Ok(None)
+        };
+    }
+    let found = "SELECT version::bigint FROM sekali.store";
+    Ok(Some(within(limit, client.query_one(found, &[])).await?.try_get(0)?))
+}
+
+/// Brings the schema up to date, in one transaction and under a lock.
+async fn migrate(client: &Client, database: &Database, known: i64) -> Result<(), StoreError> {
+    let lock = format!(
+        "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; SET LOCAL enable_seqscan = on; \
+         SELECT pg_advisory_xact_lock({SCHEMA_LOCK})",
+        MIGRATION.as_millis()
+    );
+    within(MIGRATION, client.batch_execute(&lock)).await?;
+    let found = version(client, database).await?;
+    if let Some(found) = found.filter(|found| *found > known) {
+        return Err(StoreError::Newer { found, known });
+    }
+    // A schema that an administrator made needs no right to make schemas.
+    let has_schema = "SELECT to_regnamespace('sekali') IS NOT NULL";
+    let row = within(database.statement_timeout, client.query_one(has_schema, &[])).await?;
+    let mut sql = String::new();
+    if !row.try_get::<_, bool>(0)? {
+        sql.push_str("CREATE SCHEMA sekali;");
+    }
+    let done = usize::try_from(found.unwrap_or(0)).unwrap_or(usize::MAX);
+    for migration in MIGRATIONS.iter().skip(done) {
+        sql.push_str(migration);
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(sql, "UPDATE sekali.store SET version = {known}; COMMIT");
+    within(MIGRATION, client.batch_execute(&sql)).await?;
+    tracing::info!(
+        store = database.name(),
+        from = found.unwrap_or(0),
+        to = known,
+        "the schema is up to date"
+    );
+    Ok(())
+}

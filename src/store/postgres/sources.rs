@@ -1,0 +1,44 @@
+//! What is counted by source: a row for each source of a topic that has a name, and one for all others. They change under
+//! the lock of their topic.
+
+use tokio_postgres::Row;
+
+use crate::store::StoreError;
+use crate::store::sources::{SourceCounts, Sources};
+
+/// The end of a statement that adds to these columns: parts of its `WITH`, of which an earlier one, `by_source`, has a topic,
+/// a source, what to add, and n; sources with a smaller n get a name before others. `limit` of a topic have one.
+pub(super) fn add(columns: &[&str], limit: &str) -> String {
+    let each = |write: fn(&&str) -> String| columns.iter().map(write).collect::<Vec<_>>().join(", ");
+    let sums = each(|column| format!("sum({column})::bigint"));
+    let sets = each(|column| format!("{column} = s.{column} + excluded.{column}"));
+    let columns = columns.join(", ");
+    format!(
+        "placed AS MATERIALIZED (
+        SELECT b.*, s.source IS NOT NULL AS is_known,
+            row_number() OVER (PARTITION BY b.topic, s.source IS NULL ORDER BY b.source = '', b.n) AS place
+        FROM by_source AS b LEFT JOIN sekali.sources AS s ON s.topic = b.topic AND s.source = b.source
+    ), named AS MATERIALIZED (
+        SELECT p.*, CASE WHEN is_known THEN source WHEN place > {limit} THEN ''
+            WHEN place <= {limit} - (SELECT count(*) FROM sekali.sources AS s
+                WHERE s.topic = p.topic AND s.source > '') THEN source ELSE '' END AS name
+        FROM placed AS p
+    ), added AS (
+        INSERT INTO sekali.sources AS s (topic, source, {columns})
+        SELECT topic, name, {sums} FROM named GROUP BY topic, name
+        ON CONFLICT (topic, source) DO UPDATE SET {sets}
+    )"
+    )
+}
+
+/// What rows say that have a source, if there is one, and the columns from this one on.
+pub(super) fn load(rows: &[Row], source: usize) -> Result<Sources, StoreError> {
+    let mut sources = Sources::default();
+    for row in rows {
+        if let Some(name) = row.try_get::<_, Option<&str>>(source)? {
+            let counts = SourceCounts::from_numbers(|at| row.try_get(source + 1 + at))?;
+            sources.add(name, counts, usize::MAX);
+        }
+    }
+    Ok(sources)
+}

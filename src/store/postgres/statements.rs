@@ -1,0 +1,154 @@
+//! The SQL of a group commit. All of it is sent at once; each statement runs in one transaction at READ COMMITTED, and
+//! so sees what was committed before it began.
+
+use tokio_postgres::{Client, Error, Statement};
+
+use super::{repeats, sources};
+use crate::store::sources::COLUMNS;
+
+/// Makes topics where they are missing: $1 their names, in the order of their bytes.
+const MAKE_TOPICS: &str = "
+    INSERT INTO sekali.topics (topic, last_seq, duplicates, conflicts, last_received_at)
+    SELECT name, 0, 0, 0, 0 FROM unnest($1::text[]) AS new (name)
+    ON CONFLICT (topic) DO NOTHING";
+
+/// The same where the number of topics is limited to $2, for whoever holds the lock of that: the first of $1 first.
+const MAKE_FEW_TOPICS: &str = "
+    INSERT INTO sekali.topics (topic, last_seq, duplicates, conflicts, last_received_at)
+    SELECT name, 0, 0, 0, 0 FROM unnest($1::text[]) WITH ORDINALITY AS new (name, n)
+    WHERE NOT EXISTS (SELECT FROM sekali.topics AS t WHERE t.topic = name)
+    ORDER BY n LIMIT greatest(0, $2::bigint - (SELECT count(*) FROM sekali.topics))";
+
+/// Locks topics until the transaction ends, in the order of their names: two groups never wait for each other.
+pub(super) const LOCK_TOPICS: &str = "
+    SELECT topic FROM sekali.topics WHERE topic = ANY ($1::text[]) ORDER BY topic FOR NO KEY UPDATE";
+
+/// invariant 3: what is not there is stored; what is there is given back with its digest and its commit. invariant 6: a
+/// topic's row says which seq was given last, nobody else can give one while it is locked, and this statement began
+/// after it was. invariant 4: events, keys and counters are one statement.
+///
+/// A stored payload that must be compared is read as JSON here: one that is none fails the statement before anything is
+/// committed. What is compared is read after the commit.
+///
+/// Arrays of topics, ids, timestamps, sources, payloads, digests, and whether the group has several payloads of a key; the
+/// time, the id of the commit, how many sources of a topic may have a name.
+pub(super) fn store() -> String {
+    let by_source = sources::add(&["accepted"], "$10::bigint");
+    format!("{STORE}, {by_source} {STORED}")
+}
+
+const STORE: &str = "
+    WITH looked AS MATERIALIZED (
+        SELECT sent.*, e.seq, e.digest AS stored_digest, e.commit_id, e.received_at,
+            CASE WHEN sent.varies OR sent.digest <> e.digest THEN e.payload::json IS NOT NULL END AS compared
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
+            WITH ORDINALITY AS sent (topic, event_id, timestamp, source, payload, digest, varies, n)
+        LEFT JOIN sekali.events AS e ON e.topic = sent.topic AND e.event_id = sent.event_id
+    ), fresh AS MATERIALIZED (
+        SELECT t.topic, t.last_seq + row_number() OVER (PARTITION BY t.topic ORDER BY l.n) AS seq,
+            l.event_id, l.timestamp, l.source, l.payload, l.digest, l.n
+        FROM looked AS l JOIN sekali.topics AS t ON t.topic = l.topic
+        WHERE l.seq IS NULL
+    ), stored AS (
+        INSERT INTO sekali.events
+            (topic, seq, received_at, digest, commit_id, event_id, timestamp, source, payload)
+        SELECT topic, seq, $8, digest, $9, event_id, timestamp, source, payload FROM fresh
+    ), counted AS (
+        UPDATE sekali.topics AS t SET last_seq = f.last_seq, last_received_at = $8
+        FROM (SELECT topic, max(seq) AS last_seq FROM fresh GROUP BY topic) AS f
+        WHERE t.topic = f.topic
+    ), by_source AS (
+        SELECT topic, source, count(*) AS accepted, min(n) AS n FROM fresh GROUP BY topic, source
+    )";
+
+const STORED: &str = "
+    SELECT n, seq, NULL::bigint, NULL::bigint, NULL::bigint, NULL::boolean FROM fresh
+    UNION ALL
+    SELECT n, seq, stored_digest, commit_id, received_at, compared FROM looked WHERE seq IS NOT NULL";
+
+/// The payloads that are stored under keys: arrays of topics and ids.
+const PAYLOADS: &str = "
+    SELECT asked.n, e.payload
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (topic, event_id, n)
+    JOIN sekali.events AS e ON e.topic = asked.topic AND e.event_id = asked.event_id";
+
+/// Stores counts that waited in memory: node, fence, epoch, rejected, how many sources of a topic may have a name; arrays of
+/// topics, sources and [`REPEAT_COLUMNS`]. Does nothing where a later connection of the same node has said that what this
+/// one left is settled. Gives how many rows of nodes and topics it changed.
+fn count() -> String {
+    let columns = REPEAT_COLUMNS.join(", ");
+    let arrays: Vec<_> = (8..8 + REPEAT_COLUMNS.len()).map(|at| format!("${at}::bigint[]")).collect();
+    let (arrays, by_source) = (arrays.join(", "), sources::add(REPEAT_COLUMNS, "$5::bigint"));
+    format!(
+        "
+    WITH mine AS (
+        INSERT INTO sekali.nodes AS n (node, fence, epoch, rejected, seen) VALUES ($1, $2, $3, $4, now())
+        ON CONFLICT (node) DO UPDATE SET epoch = greatest(n.epoch, excluded.epoch),
+            rejected = n.rejected + excluded.rejected, seen = now()
+        WHERE n.fence = excluded.fence
+        RETURNING 1
+    ), by_source AS MATERIALIZED (
+        SELECT r.* FROM unnest($6::text[], $7::text[], {arrays}) WITH ORDINALITY AS r (topic, source, {columns}, n)
+        JOIN sekali.topics AS t ON t.topic = r.topic
+        WHERE EXISTS (SELECT FROM mine)
+    ), counted AS (
+        UPDATE sekali.topics AS t
+        SET duplicates = t.duplicates + r.duplicates, conflicts = t.conflicts + r.conflicts
+        FROM (SELECT topic, sum(duplicates)::bigint AS duplicates, sum(conflicts)::bigint AS conflicts
+            FROM by_source GROUP BY topic) AS r
+        WHERE t.topic = r.topic
+        RETURNING 1
+    ), {by_source}
+    SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM counted)"
+    )
+}
+
+/// What repeats change of [`COLUMNS`]: all but what was accepted.
+pub(super) const REPEAT_COLUMNS: &[&str] = COLUMNS.split_at(1).1;
+
+/// Says that a new connection counts for this node ($1), and gives its fence and the last epoch that is stored. Waits
+/// for a transaction of the connection before that is not decided, and keeps one from counting that has not come so far.
+pub(super) const FENCE: &str = "
+    INSERT INTO sekali.nodes AS n (node, fence, epoch, rejected, seen) VALUES ($1, 1, 0, 0, now())
+    ON CONFLICT (node) DO UPDATE SET fence = n.fence + 1, seen = now()
+    RETURNING fence, epoch";
+
+/// The statements of a connection.
+pub(super) struct Statements {
+    pub(super) make_topics: Statement,
+    pub(super) make_few_topics: Statement,
+    pub(super) lock_topics: Statement,
+    pub(super) store: Statement,
+    pub(super) payloads: Statement,
+    pub(super) count: Statement,
+    pub(super) put_repeats: Statement,
+    pub(super) drop_repeats: Statement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
+        let (storing, counting) = (store(), count());
+        let prepared = tokio::try_join!(
+            client.prepare(MAKE_TOPICS),
+            client.prepare(MAKE_FEW_TOPICS),
+            client.prepare(LOCK_TOPICS),
+            client.prepare(&storing),
+            client.prepare(PAYLOADS),
+            client.prepare(&counting),
+            client.prepare(repeats::PUT),
+            client.prepare(repeats::DROP),
+        )?;
+        let (make_topics, make_few_topics, lock_topics, store, payloads, count, put_repeats, drop_repeats) =
+            prepared;
+        Ok(Self {
+            make_topics,
+            make_few_topics,
+            lock_topics,
+            store,
+            payloads,
+            count,
+            put_repeats,
+            drop_repeats,
+        })
+    }
+}

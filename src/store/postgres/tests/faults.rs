@@ -1,0 +1,191 @@
+//! Connections that are lost at the worst moment, a database that is gone for a while, events that it does not take.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::proxy::{Proxy, Way};
+use super::server::Database;
+use super::{accepted, duplicate, node, now, settings, try_open, until};
+use crate::config::Settings;
+use crate::domain::Counts;
+use crate::store::contract::{append, batch, read_all, topic, wait};
+use crate::store::postgres::PostgresStore;
+use crate::store::{AppendError, Engine, Repeat, StoreError};
+
+/// A node whose way to the database can be broken.
+fn behind_a_proxy(database: &Database) -> (Proxy, Settings) {
+    let proxy = Proxy::to(&database.url());
+    let mut settings = settings(&proxy.url(&database.url()));
+    settings.store.statement_timeout = Duration::from_millis(300);
+    settings.store.connect_timeout = Duration::from_millis(300);
+    settings.store.lock_timeout = Duration::from_millis(100);
+    (proxy, settings)
+}
+
+#[test]
+fn a_commit_of_unknown_outcome_is_settled_whether_it_was_stored_or_not() {
+    // invariant 5: an unknown commit is never taken for a duplicate; invariant 3: nor stored twice.
+    let Some(database) = Database::fresh() else { return };
+    let (proxy, settings) = behind_a_proxy(&database);
+    let store = try_open(&settings).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("old", "{}")]));
+    let era = store.era().load(Ordering::Relaxed);
+    let mut seq = 1;
+    for way in [Way::LoseConfirmation, Way::LoseCommit] {
+        let id = format!("{way:?}");
+        let group = batch("a", &[("old", "{}"), (&id, "{}"), (&id, "[]")]);
+        proxy.set(way);
+        let verdicts = append(&mut *writer, &group);
+        assert!(proxy.is_open(), "the commit was lost");
+        seq += 1;
+        let conflict = crate::domain::Verdict::Duplicate { seq, conflict: true };
+        assert_eq!(verdicts, [duplicate(1), accepted(seq), conflict], "{way:?}");
+    }
+    assert!(store.era().load(Ordering::Relaxed) > era, "what the caches know may be of another server");
+    assert_eq!(read_all(&*store.reader(), "a").len(), 3);
+    let counts = wait(store.reader().topic(topic("a"))).unwrap().counts;
+    assert_eq!(counts, Counts { accepted: 3, duplicates: 4, conflicts: 2, rejected: 0 });
+    writer.flush(now()).unwrap();
+    let sources = wait(store.reader().sources(topic("a"))).unwrap().named;
+    assert_eq!(sources[0].1.counts(), counts, "each once, whichever run it was");
+}
+
+#[test]
+fn counts_of_an_unknown_commit_are_counted_once() {
+    let Some(database) = Database::fresh() else { return };
+    let (proxy, settings) = behind_a_proxy(&database);
+    let store = try_open(&settings).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    for (way, rejected) in [(Way::LoseConfirmation, 1), (Way::LoseCommit, 2)] {
+        store.tally().reject(1);
+        let repeat = Repeat { source: "test", seq: 1, conflict: false, late: 3 };
+        store.tally().count(&topic("a"), now(), [repeat].into_iter());
+        proxy.set(way);
+        assert!(matches!(writer.flush(now()), Err(AppendError::Unknown(_))), "{way:?}");
+        drop(writer);
+        let totals = || wait(store.reader().totals()).counts;
+        let expected = Counts { accepted: 1, duplicates: rejected, conflicts: 0, rejected };
+        writer = store.open_writer().unwrap();
+        assert_eq!(totals(), expected, "{way:?}");
+        writer.flush(now()).unwrap();
+        assert_eq!(totals(), expected, "{way:?}, stored");
+    }
+}
+
+#[test]
+fn a_connection_that_others_end_is_made_again_before_it_is_missed() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    assert_eq!(read_all(&*store.reader(), "a").len(), 1);
+    let era = store.era().load(Ordering::Relaxed);
+    database.disconnect();
+    until("the connection is made again", || {
+        writer.flush(now()).unwrap();
+        store.era().load(Ordering::Relaxed) > era
+    });
+    assert_eq!(append(&mut *writer, &batch("a", &[("1", "{}"), ("2", "{}")])), [duplicate(1), accepted(2)]);
+    assert_eq!(read_all(&*store.reader(), "a").len(), 2);
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_an_error_in_time_and_heals() {
+    let Some(database) = Database::fresh() else { return };
+    let (proxy, settings) = behind_a_proxy(&database);
+    let store = Arc::new(try_open(&settings).unwrap());
+    let mut writer = Some(store.open_writer().unwrap());
+    proxy.set(Way::Blocked);
+    let begun = Instant::now();
+    let group = batch("a", &[("1", "{}")]);
+    let refused = writer.as_mut().unwrap().append(&[&group], now());
+    assert!(matches!(refused, Err(AppendError::Unknown(_))), "{refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    drop(writer.take());
+    let read = futures_executor::block_on(async {
+        let (reader, store) = (store.reader(), Arc::clone(&store));
+        let read = async move { reader.topic(topic("a")).await };
+        store.node.database.spawn(read).await.unwrap()
+    });
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    // The next ones do not wait as long again, one after the other.
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert!(store.open_writer().is_err());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    proxy.set(Way::Open);
+    until("it heals", || {
+        writer = store.open_writer().ok();
+        writer.is_some()
+    });
+    let verdicts = append(&mut **writer.as_mut().unwrap(), &group);
+    assert!(verdicts == [accepted(1)] || verdicts == [duplicate(1)], "{verdicts:?}");
+    assert_eq!(read_all(&*store.reader(), "a").len(), 1);
+}
+
+/// A database that takes every event but one.
+fn picky(database: &Database) -> PostgresStore {
+    let store = node(database);
+    database.run(
+        "CREATE FUNCTION sekali.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.event_id = 'bad' THEN RAISE EXCEPTION USING ERRCODE = '22000', MESSAGE = 'no'; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON sekali.events FOR EACH ROW EXECUTE FUNCTION sekali.refuse()",
+    );
+    store
+}
+
+#[test]
+fn an_event_that_the_database_does_not_take_fails_alone() {
+    let Some(database) = Database::fresh() else { return };
+    let store = picky(&database);
+    let mut writer = store.open_writer().unwrap();
+    let (good, bad) = (batch("a", &[("good", "{}")]), batch("b", &[("bad", "{}")]));
+    // The pipeline tries batches of such a group one by one: see `Committer::commit`.
+    let refused = writer.append(&[&good, &bad], now());
+    assert!(matches!(refused, Err(AppendError::Failed(StoreError::Damaged(_)))), "{refused:?}");
+    assert_eq!(append(&mut *writer, &good), [accepted(1)]);
+    assert!(writer.append(&[&bad], now()).is_err());
+    assert_eq!(append(&mut *writer, &batch("b", &[("other", "{}")])), [accepted(1)], "no seq is left out");
+}
+
+#[test]
+fn a_stored_payload_that_is_no_json_is_an_error_and_no_verdict() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    database.run("UPDATE sekali.events SET payload = '{'");
+    assert_eq!(append(&mut *writer, &batch("a", &[("1", "{}")])), [duplicate(1)], "the same text");
+    // What stands beside it in a batch or a group is not stored either, and so is accepted when it comes again.
+    let (other, good) = (batch("a", &[("2", "{}"), ("1", "{ }")]), batch("b", &[("3", "{}")]));
+    let both = batch("a", &[("1", "{}"), ("1", "{ }"), ("4", "{}")]);
+    for group in [vec![&other], vec![&good, &other], vec![&both]] {
+        let refused = writer.append(&group, now());
+        let Err(AppendError::Failed(StoreError::Damaged(what))) = refused else { panic!("{refused:?}") };
+        assert!(what.contains("topic a, id 1: the payload"), "{what}");
+    }
+    assert_eq!(append(&mut *writer, &good), [accepted(1)]);
+    assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}"), ("4", "{}")])), [accepted(2), accepted(3)]);
+}
+
+#[test]
+fn whatever_json_may_hold_is_compared_and_no_damage() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let mut writer = store.open_writer().unwrap();
+    let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(120), "]".repeat(120));
+    let odd = [r#"{"\u0000":"\u0000\ud83d\ude00"}"#, r#"{"x":-0,"y":1e400,"x":1e-999}"#, " {\t\r\n} ", &deep];
+    for (number, payload) in odd.iter().enumerate() {
+        let id = number.to_string();
+        let verdicts = append(&mut *writer, &batch("a", &[(&id, payload)]));
+        let conflict = crate::domain::Verdict::Duplicate { seq: number as u64 + 1, conflict: true };
+        assert_eq!(verdicts, [accepted(number as u64 + 1)], "{payload}");
+        assert_eq!(append(&mut *writer, &batch("a", &[(&id, r#"{"n":1}"#)])), [conflict], "{payload}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The engine on a real server.
+
+mod faults;
+mod nodes;
+mod proxy;
+#[path = "../../../../tests/it/support/postgres.rs"]
+#[expect(dead_code, reason = "what the tests through HTTP use of it")]
+mod server;
+mod tls;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::server::Database;
+use super::PostgresStore;
+use crate::config::{Overrides, Settings, StoreUrl, load};
+use crate::domain::Verdict;
+use crate::store::{Engine, StoreError, contract};
+
+fn settings(url: &str) -> Settings {
+    let overrides = Overrides { store: Some(url.to_owned()), ..Overrides::default() };
+    load(None, &overrides).unwrap()
+}
+
+fn try_open(settings: &Settings) -> Result<PostgresStore, StoreError> {
+    let StoreUrl::Postgres(url) = &settings.store.url else { unreachable!() };
+    PostgresStore::open(settings, url)
+}
+
+/// One more node on a database.
+fn node(database: &Database) -> PostgresStore {
+    try_open(&settings(&database.url())).unwrap()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1).unwrap()
+}
+
+fn accepted(seq: u64) -> Verdict {
+    Verdict::Accepted { seq }
+}
+
+fn duplicate(seq: u64) -> Verdict {
+    Verdict::Duplicate { seq, conflict: false }
+}
+
+#[test]
+fn the_postgres_engine_keeps_the_contract() {
+    if server::server().is_none() {
+        return;
+    }
+    let databases = RefCell::new(Vec::new());
+    contract::check(&|topic_limit| {
+        let database = Database::fresh().unwrap();
+        let mut settings = settings(&database.url());
+        settings.limits.topics = topic_limit;
+        databases.borrow_mut().push(database);
+        Arc::new(try_open(&settings).unwrap()) as Arc<dyn Engine>
+    });
+}
+
+#[test]
+fn ten_nodes_that_start_at_once_make_one_schema() {
+    let Some(database) = Database::fresh() else { return };
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| node(&database).open_writer().unwrap());
+        }
+    });
+    assert_eq!(database.run("SELECT version FROM sekali.store"), "1");
+    assert_eq!(
+        database.run("SELECT count(*) FROM sekali.nodes"),
+        "11",
+        "each counts for itself, and one row for the past"
+    );
+}
+
+#[test]
+fn what_is_no_store_of_this_version_is_refused_and_left_alone() {
+    let Some(database) = Database::fresh() else { return };
+    drop(node(&database));
+    database.run("UPDATE sekali.store SET version = 99");
+    let refused = try_open(&settings(&database.url())).map(drop);
+    assert!(matches!(refused, Err(StoreError::Newer { found: 99, known: 1 })), "{refused:?}");
+    database.run("DROP SCHEMA sekali CASCADE; CREATE SCHEMA sekali; CREATE TABLE sekali.others ()");
+    let refused = try_open(&settings(&database.url())).map(drop);
+    assert!(matches!(refused, Err(StoreError::Foreign { .. })), "{refused:?}");
+    assert_eq!(database.run("SELECT count(*) FROM pg_tables WHERE schemaname = 'sekali'"), "1");
+}
+
+#[test]
+fn a_schema_that_an_administrator_made_is_taken() {
+    let Some(database) = Database::fresh() else { return };
+    database.run("CREATE SCHEMA sekali");
+    node(&database).open_writer().unwrap();
+}
+
+#[test]
+fn counts_of_nodes_that_are_long_gone_are_kept_in_one_row() {
+    let Some(database) = Database::fresh() else { return };
+    for rejected in [3, 4] {
+        let gone = node(&database);
+        let mut writer = gone.open_writer().unwrap();
+        gone.tally().reject(rejected);
+        writer.flush(now()).unwrap();
+    }
+    database.run("UPDATE sekali.nodes SET seen = now() - interval '2 days'");
+    let store = node(&database);
+    assert_eq!(contract::wait(store.reader().totals()).counts.rejected, 7);
+    assert_eq!(database.run("SELECT rejected FROM sekali.nodes WHERE node = 0"), "7");
+}
+
+#[test]
+fn repeats_that_gone_nodes_saw_are_kept_in_rows_of_their_own_as_many_as_a_node_has() {
+    let Some(database) = Database::fresh() else { return };
+    // One sees the first event repeated, the other both.
+    for repeated in [&["1"][..], &["1", "2"]] {
+        let store = node(&database);
+        let mut writer = store.open_writer().unwrap();
+        contract::append(&mut *writer, &contract::batch("a", &[("1", "{}"), ("2", "{}")]));
+        for (id, second) in repeated.iter().zip(5..) {
+            let time = Timestamp::from_second(second).unwrap();
+            writer.append(&[&contract::batch("a", &[(id, "{}")])], time).unwrap();
+        }
+        writer.close().unwrap();
+    }
+    let gone = "UPDATE sekali.nodes SET seen = now() - interval '2 days'";
+    let rows = "SELECT string_agg(seq || ' ' || duplicates || ' ' || last_at, ', ' ORDER BY seq) \
+        FROM sekali.repeats WHERE node = 0";
+    database.run(gone);
+    let store = node(&database);
+    assert_eq!(database.run(rows), "1 3 5000000, 2 2 6000000");
+    let known = contract::wait(store.reader().repeats(contract::topic("a"), 1)).unwrap();
+    assert_eq!(known.duplicates, 3);
+    let mut few = settings(&database.url());
+    few.store.repeated_keys = 1;
+    drop(try_open(&few).unwrap());
+    assert_eq!(database.run(rows), "2 2 6000000", "those that were repeated last");
+}
+
+#[test]
+fn a_sample_has_what_there_is_and_nothing_else() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let sample = contract::wait(store.reader().sample());
+    assert!(sample.database_bytes > 0 && sample.own.is_none(), "{sample:?}");
+}
+
+#[test]
+fn a_password_is_in_no_error() {
+    // Nobody listens there.
+    let settings =
+        settings("postgres://me:secret@127.0.0.1:1/log?sslmode=verify-full&sslrootcert=/nothing/secret");
+    let error = try_open(&settings).map(drop).unwrap_err().to_string();
+    assert!(error.contains("/nothing/secret") && !error.contains(":secret"), "{error}");
+    let settings = self::settings("postgres://me:secret@127.0.0.1:1/log");
+    let error = try_open(&settings).map(drop).unwrap_err().to_string();
+    assert!(error.contains("onnect") && !error.contains("secret"), "{error}");
+}
+
+/// Waits until something is so that other threads and processes make so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

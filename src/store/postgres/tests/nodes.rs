@@ -1,0 +1,247 @@
+//! Several nodes on one database.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::server::{self, Database};
+use super::{accepted, node, now, until};
+use crate::domain::Verdict;
+use crate::store::contract::{append, batch, event_from, read_all, topic, verdicts, wait};
+use crate::store::postgres::{PostgresStore, statements};
+use crate::store::{Batch, Engine, Listener, Repeats};
+
+/// A batch of a topic whose ids others send too, in an order of its own.
+fn overlapping(random: &mut fastrand::Rng) -> Batch {
+    let name = format!("topic {}", random.u8(..5));
+    let mut event = || {
+        let source = format!("source {}", random.u8(..80));
+        event_from(&source, &name, &random.u8(..200).to_string(), "{}")
+    };
+    Batch { events: (0..20).map(|_| event()).collect(), topic: topic(&name) }
+}
+
+#[test]
+fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out() {
+    // invariant 3: at most one event a key, on any number of nodes; invariant 6: seqs have no gaps.
+    let Some(database) = Database::fresh() else { return };
+    let (told, decided) = mpsc::channel();
+    thread::scope(|scope| {
+        for seed in 0..4 {
+            let (database, told) = (&database, told.clone());
+            scope.spawn(move || {
+                let store = node(database);
+                let mut writer = store.open_writer().unwrap();
+                let mut random = fastrand::Rng::with_seed(seed);
+                for _ in 0..30 {
+                    let group: Vec<_> = (0..4).map(|_| overlapping(&mut random)).collect();
+                    let group_of: Vec<_> = group.iter().collect();
+                    for (batch, verdicts) in group.iter().zip(verdicts(writer.append(&group_of, now()))) {
+                        for (event, verdict) in batch.events.iter().zip(verdicts) {
+                            told.send((event.topic().to_owned(), event.event_id().to_owned(), verdict))
+                                .unwrap();
+                        }
+                    }
+                }
+                writer.flush(now()).unwrap();
+            });
+        }
+    });
+    drop(told);
+    let store = node(&database);
+    let mut accepted_once = HashMap::new();
+    let mut repeats = 0;
+    let decided: Vec<_> = decided.iter().collect();
+    for (topic, id, verdict) in &decided {
+        match verdict {
+            Verdict::Accepted { seq } => {
+                assert!(
+                    accepted_once.insert((topic.clone(), id.clone()), *seq).is_none(),
+                    "{topic} {id} was accepted twice"
+                );
+            }
+            Verdict::Duplicate { .. } => repeats += 1,
+            Verdict::Refused(_) => unreachable!("there is no limit"),
+        }
+    }
+    for (topic, id, verdict) in &decided {
+        if let Verdict::Duplicate { seq, .. } = verdict {
+            assert_eq!(accepted_once[&(topic.clone(), id.clone())], *seq);
+        }
+    }
+    for number in 0..5 {
+        let name = format!("topic {number}");
+        for (stored, seq) in read_all(&*store.reader(), &name).iter().zip(1..) {
+            assert_eq!(stored.seq, seq, "{name}");
+            let key = (name.clone(), stored.event.event_id().to_owned());
+            assert_eq!(accepted_once.remove(&key), Some(seq), "{name}: what is read is what was answered");
+        }
+        let found = wait(store.reader().sources(topic(&name))).unwrap();
+        assert_eq!(found.named.len(), 50, "limits.sources, whichever node they came to first");
+        let mut sum = found.other.counts();
+        assert!(sum.accepted > 0 && sum.duplicates > 0);
+        found.named.iter().for_each(|(_, counts)| sum += counts.counts());
+        assert_eq!(sum, found.topic.counts, "{name}: nothing is lost, and nothing counted twice");
+    }
+    assert!(accepted_once.is_empty(), "what was acknowledged is there: {accepted_once:?}");
+    assert_eq!(wait(store.reader().totals()).counts.duplicates, repeats);
+}
+
+#[test]
+fn any_node_says_how_an_event_was_repeated_on_all() {
+    let Some(database) = Database::fresh() else { return };
+    let (here, there) = (node(&database), node(&database));
+    let (mut first, mut second) = (here.open_writer().unwrap(), there.open_writer().unwrap());
+    append(&mut *first, &batch("a", &[("1", "{}"), ("1", "{}")]));
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let repeat =
+        |source, payload| Batch { topic: topic("a"), events: vec![event_from(source, "a", "1", payload)] };
+    second.append(&[&repeat("x", "[1]")], at(8)).unwrap();
+    second.append(&[&repeat("y", "{}")], at(9)).unwrap();
+    let known = |store: &PostgresStore| wait(store.reader().repeats(topic("a"), 1));
+    assert_eq!(known(&here).map(|found| found.duplicates), Some(1), "its own at once");
+    first.close().unwrap();
+    second.close().unwrap();
+    let all = Repeats {
+        duplicates: 3,
+        conflicts: 1,
+        last_at: at(9),
+        last_source: "y".to_owned(),
+        last_conflict: false,
+    };
+    assert_eq!((known(&here).as_ref(), known(&there).as_ref()), (Some(&all), Some(&all)));
+    drop((here, there));
+    assert_eq!(known(&node(&database)), Some(all), "and one that starts");
+}
+
+/// What `docs/DESIGN.md` says of sequences: one gives numbers in the order in which they are asked for, and readers see
+/// them in the order of commits.
+#[test]
+fn a_plain_sequence_would_lose_an_event_to_a_reader() {
+    let Some(database) = Database::fresh() else { return };
+    let url = database.url();
+    let (first, second) = server::blocking(async move {
+        let (slow, fast) = (server::connect(&url).await.unwrap(), server::connect(&url).await.unwrap());
+        let read = async |after: i64| -> Vec<i64> {
+            let sql = format!("SELECT seq FROM sekali.plain WHERE seq > {after} ORDER BY seq");
+            fast.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        };
+        let table = "CREATE SCHEMA sekali; CREATE TABLE sekali.plain (seq bigserial PRIMARY KEY, id text)";
+        slow.batch_execute(table).await.unwrap();
+        slow.batch_execute("BEGIN; INSERT INTO sekali.plain (id) VALUES ('slow')").await.unwrap();
+        fast.batch_execute("INSERT INTO sekali.plain (id) VALUES ('fast')").await.unwrap();
+        let first = read(0).await;
+        slow.batch_execute("COMMIT").await.unwrap();
+        let second = read(*first.last().unwrap()).await;
+        assert_eq!(read(0).await, [1, 2], "both are there");
+        (first, second)
+    });
+    assert_eq!(first, [2]);
+    assert_eq!(second, [0; 0], "a reader that goes on behind 2 never sees 1");
+}
+
+#[test]
+fn a_reader_sees_no_event_before_those_with_smaller_seqs() {
+    // invariant 6: a seq is taken under a lock that is held until it can be read.
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    let (go, wait_for) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::channel();
+    let url = database.url();
+    // Another node that has taken seq 2 and does not commit yet.
+    let slow = thread::spawn(move || {
+        server::blocking(async move {
+            let client = server::connect(&url).await.unwrap();
+            client.batch_execute("BEGIN").await.unwrap();
+            client.query(statements::LOCK_TOPICS, &[&vec!["a"]]).await.unwrap();
+            let (texts, times) = (|text: &'static str| vec![text], 1_i64);
+            let (id, time, source, payload) =
+                (texts("slow"), texts("2026-01-01 00:00:00"), texts("s"), texts("{}"));
+            let stored = client
+                .query(
+                    &statements::store(),
+                    &[
+                        &texts("a"),
+                        &id,
+                        &time,
+                        &source,
+                        &payload,
+                        &vec![0_i64],
+                        &vec![false],
+                        &times,
+                        &7_i64,
+                        &50_i64,
+                    ],
+                )
+                .await
+                .unwrap();
+            assert_eq!(stored[0].get::<_, i64>(1), 2);
+            begun.send(()).unwrap();
+            wait_for.recv().unwrap();
+            client.batch_execute("COMMIT").await.unwrap();
+        });
+    });
+    has_begun.recv().unwrap();
+    let fast = thread::spawn(move || append(&mut *writer, &batch("a", &[("fast", "{}")])));
+    until("the fast one waits for the lock", || {
+        database.run("SELECT count(*) FROM pg_locks WHERE NOT granted") != "0"
+    });
+    assert_eq!(read_all(&*store.reader(), "a").len(), 1, "neither can be read");
+    go.send(()).unwrap();
+    assert_eq!(fast.join().unwrap(), [accepted(3)]);
+    slow.join().unwrap();
+    let ids: Vec<_> =
+        read_all(&*store.reader(), "a").iter().map(|stored| stored.event.event_id().to_owned()).collect();
+    assert_eq!(ids, ["1", "slow", "fast"]);
+}
+
+/// Waits, and says how long it took.
+fn told(listener: &mut Listener, seq: u64) -> Duration {
+    let begun = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let heard = async { tokio::time::timeout(Duration::from_secs(20), listener.beyond(seq)).await };
+    runtime.block_on(heard).unwrap();
+    begun.elapsed()
+}
+
+#[test]
+fn who_listens_on_one_node_hears_of_commits_on_another_at_once() {
+    let Some(database) = Database::fresh() else { return };
+    let (here, there) = (node(&database), node(&database));
+    let mut writer = there.open_writer().unwrap();
+    let mut listener = here.news().listen(topic("a"));
+    let mut times = Vec::new();
+    for seq in 0..15 {
+        append(&mut *writer, &batch("a", &[(&seq.to_string(), "{}")]));
+        times.push(told(&mut listener, seq));
+        assert_eq!(read_all(&*here.reader(), "a").len() as u64, seq + 1, "what was told can be read");
+    }
+    times.sort();
+    // Looks alone would take half of their round.
+    assert!(times[7] < Duration::from_millis(100), "{times:?}");
+}
+
+#[test]
+fn a_word_that_was_lost_is_made_up_for_by_looking() {
+    let Some(database) = Database::fresh() else { return };
+    let here = Arc::new(node(&database));
+    let mut listener = here.news().listen(topic("a"));
+    // A node that commits and dies before it says so.
+    let there = node(&database);
+    append(&mut *there.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+    told(&mut listener, 0);
+    database.run(
+        "INSERT INTO sekali.events SELECT topic, 2, received_at, digest, commit_id, '2', timestamp, source, payload
+         FROM sekali.events; UPDATE sekali.topics SET last_seq = 2",
+    );
+    told(&mut listener, 1);
+    database.disconnect();
+    database.run("UPDATE sekali.topics SET last_seq = 3");
+    told(&mut listener, 2);
+}

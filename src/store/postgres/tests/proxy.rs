@@ -1,0 +1,92 @@
+//! What stands between a node and its database, and breaks when a test says so.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+/// The end of a transaction, as a client says it and as a server confirms it.
+const COMMIT: &[u8] = b"COMMIT\0";
+
+/// What happens to what passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It passes.
+    Open,
+    /// The next commit arrives, its confirmation does not, and the connection is lost.
+    LoseConfirmation,
+    /// The connection is lost before the next commit arrives.
+    LoseCommit,
+    /// Nothing passes; connections stay.
+    Blocked,
+}
+
+/// A way to a server.
+pub(super) struct Proxy {
+    port: u16,
+    way: Arc<(Mutex<Way>, Condvar)>,
+}
+
+impl Proxy {
+    /// Stands before the server in this URL.
+    pub(super) fn to(url: &str) -> Self {
+        let server = address_in(url).to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let way = Arc::new((Mutex::new(Way::Open), Condvar::new()));
+        let shared = Arc::clone(&way);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+                pass(&client, &server, Way::LoseCommit, &shared);
+                pass(&server, &client, Way::LoseConfirmation, &shared);
+            }
+        });
+        Self { port, way }
+    }
+
+    /// The URL through here.
+    pub(super) fn url(&self, url: &str) -> String {
+        url.replace(address_in(url), &format!("127.0.0.1:{}", self.port))
+    }
+
+    pub(super) fn set(&self, way: Way) {
+        *self.way.0.lock().unwrap() = way;
+        self.way.1.notify_all();
+    }
+
+    /// Whether what was to be lost was lost.
+    pub(super) fn is_open(&self) -> bool {
+        *self.way.0.lock().unwrap() == Way::Open
+    }
+}
+
+/// `HOST:PORT`.
+fn address_in(url: &str) -> &str {
+    let start = url.find('@').unwrap() + 1;
+    url[start..].split('/').next().unwrap()
+}
+
+/// Passes on what comes, on a thread of its own; `losing` is what loses a commit in this direction.
+fn pass(from: &TcpStream, to: &TcpStream, losing: Way, way: &Arc<(Mutex<Way>, Condvar)>) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    let way = Arc::clone(way);
+    thread::spawn(move || {
+        let mut bytes = vec![0; 1 << 20];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            let mut now = way.0.lock().unwrap();
+            while *now == Way::Blocked {
+                now = way.1.wait(now).unwrap();
+            }
+            if *now == losing && bytes[..length].windows(COMMIT.len()).any(|part| part == COMMIT) {
+                *now = Way::Open;
+                break;
+            }
+            drop(now);
+            if to.write_all(&bytes[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    });
+}

@@ -1,0 +1,279 @@
+//! Group commits, and how one of unknown outcome is settled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::join3;
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::Node;
+use super::connection::within;
+use super::group::{Fate, Group};
+use super::session::Session;
+use super::transaction::{Lock, Trouble};
+use crate::domain::{Second, Verdict};
+use crate::store::sources::repeats;
+use crate::store::{AppendError, Batch, Decision, StoreError, Writer};
+
+/// How often a group is tried where the database says that it should be, or its outcome is unknown.
+const ATTEMPTS: usize = 3;
+
+/// How often a node says that it is there, also where it has nothing to count: a day after it was heard of last it is
+/// taken for one that is gone.
+const SEEN_EVERY: Duration = Duration::from_hours(1);
+
+/// The one writer of this node; other nodes have theirs.
+pub(super) struct PostgresWriter {
+    node: Arc<Node>,
+    session: Session,
+    seen_at: Instant,
+}
+
+/// The time of a group, and the id by which its rows are known.
+#[derive(Clone, Copy)]
+struct Mark {
+    received_at: i64,
+    commit: i64,
+}
+
+/// The values of a statement.
+pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl PostgresWriter {
+    pub(super) fn open(node: &Arc<Node>) -> Result<Self, StoreError> {
+        Ok(Self { session: node.open_session()?, node: Arc::clone(node), seen_at: Instant::now() })
+    }
+
+    /// Makes the connection again if it is gone.
+    fn reopen(&mut self) -> Result<(), AppendError> {
+        if self.session.client.is_closed() {
+            self.session = self.node.open_session().map_err(AppendError::Failed)?;
+        }
+        Ok(())
+    }
+
+    /// invariant 5: a group whose outcome is not known is run again, under the locks that its first run had to have: what
+    /// that has stored carries its id and is accepted, what it has not is stored now.
+    fn settle(&mut self, group: &Group<'_>, now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+        let mark = Mark { received_at: now.as_microsecond(), commit: fastrand::i64(..) };
+        let database = self.node.database.clone();
+        let mut unknown = None;
+        for _ in 0..ATTEMPTS {
+            match database.block_on(self.attempt(group, mark)) {
+                Ok((fates, conflicts)) => return Ok(group.decisions(&fates, &conflicts, Second::of(now))),
+                Err(Trouble::Failed(error)) if unknown.is_none() => return Err(AppendError::Failed(error)),
+                Err(Trouble::Failed(error)) => return Err(AppendError::Unknown(error)),
+                Err(Trouble::Again(error)) => unknown = Some(error),
+                Err(Trouble::Lost(error)) => {
+                    tracing::warn!(%error, "the outcome of a commit is not known; it is run again");
+                    self.session = self.node.open_session().map_err(AppendError::Unknown)?;
+                    unknown = Some(error);
+                }
+            }
+        }
+        let error = unknown.unwrap_or_else(|| StoreError::Unavailable("no attempt was made".to_owned()));
+        Err(AppendError::Unknown(error))
+    }
+
+    /// What became of each key, and which repeats are conflicts.
+    async fn attempt(&mut self, group: &Group<'_>, mark: Mark) -> Result<(Vec<Fate>, Vec<usize>), Trouble> {
+        let topics = group.topics();
+        let mut missing: Vec<_> = topics.iter().copied().filter(|topic| !self.session.knows(topic)).collect();
+        let limit = self.node.topic_limit.filter(|_| !missing.is_empty());
+        if limit.is_none() {
+            // Who makes topics waits for others that make the same: all in one order. Where they are limited, one lock
+            // is for all, and the first that comes is the first that is made.
+            missing.sort_unstable();
+        }
+        let (locked, rows) = match self.store(group, &topics, (&missing, limit), mark).await {
+            Err(Trouble::Failed(StoreError::Damaged(what))) => {
+                return Err(self.name_damage(group, what).await);
+            }
+            stored => stored?,
+        };
+        let fates = fates(group, &rows, mark.commit)?;
+        if rows.len() < group.keys.len() && (limit.is_none() || locked.len() == topics.len()) {
+            self.session.forget();
+            let gone = "a topic that had events is gone".to_owned();
+            return Err(Trouble::Again(StoreError::Unavailable(gone)));
+        }
+        for row in &locked {
+            self.session.learn(row.try_get(0)?);
+        }
+        let conflicts = self.conflicts(group, &group.doubts(&fates)).await?;
+        Ok((fates, conflicts))
+    }
+
+    /// invariant 4: one transaction with everything in it. Gives the topics that exist, and what became of each key.
+    async fn store(
+        &self,
+        group: &Group<'_>,
+        topics: &[&str],
+        (missing, limit): (&[&str], Option<u64>),
+        mark: Mark,
+    ) -> Result<(Vec<Row>, Vec<Row>), Trouble> {
+        let Session { client, statements, locked_out, .. } = &self.session;
+        let most = limit.unwrap_or(0).cast_signed();
+        let make_topics = async {
+            match limit {
+                _ if missing.is_empty() => Ok(0),
+                Some(_) => client.execute(&statements.make_few_topics, &[&missing, &most]).await,
+                None => client.execute(&statements.make_topics, &[&missing]).await,
+            }
+        };
+        let columns = group.columns();
+        let names: Values<'_> = &[&topics];
+        let values: Values<'_> = &[
+            &columns.topics,
+            &columns.ids,
+            &columns.timestamps,
+            &columns.sources,
+            &columns.payloads,
+            &columns.digests,
+            &columns.varies,
+            &mark.received_at,
+            &mark.commit,
+            &self.node.source_limit,
+        ];
+        let statements = async {
+            let lock = client.query(&statements.lock_topics, names);
+            let (made, locked, stored) =
+                join3(make_topics, lock, client.query(&statements.store, values)).await;
+            made.and_then(|_| Ok((locked?, stored?)))
+        };
+        let lock = if limit.is_some() { Lock::Topics } else { Lock::Rows };
+        locked_out.transact(client, (lock, self.node.database.patience()), statements).await
+    }
+
+    /// Says which stored payload it was that failed a group, if one did. Nothing of the group is stored.
+    async fn name_damage(&self, group: &Group<'_>, what: String) -> Trouble {
+        let all: Vec<_> = (0..group.keys.len()).collect();
+        match self.conflicts(group, &all).await {
+            Err(Trouble::Failed(named)) => Trouble::Failed(named),
+            Ok(_) | Err(_) => Trouble::Failed(StoreError::Damaged(what)),
+        }
+    }
+
+    /// Compares what repeats of these keys say with what is stored: the places of those that say something else, in their
+    /// order. What is stored never changes, so that this needs no transaction.
+    async fn conflicts(&self, group: &Group<'_>, doubts: &[usize]) -> Result<Vec<usize>, Trouble> {
+        if doubts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Session { client, statements, .. } = &self.session;
+        let topics: Vec<_> = doubts.iter().map(|key| group.keys[*key].topic()).collect();
+        let ids: Vec<_> = doubts.iter().map(|key| group.keys[*key].event_id()).collect();
+        let values: Values<'_> = &[&topics, &ids];
+        let (mut conflicts, mut damage) = (Vec::new(), None);
+        let read = async {
+            let mut rows = Box::pin(client.query_raw(&statements.payloads, values.iter().copied()).await?);
+            // One at a time: together they may be large.
+            while let Some(row) = rows.next().await.transpose()? {
+                let (n, payload): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
+                let key = usize::try_from(n - 1).ok().and_then(|at| doubts.get(at));
+                match key.map(|key| group.conflicts(*key, payload)) {
+                    Some(Ok(found)) => conflicts.extend(found),
+                    Some(Err(error)) => damage = Some(error),
+                    None => debug_assert!(false, "an answer to nothing that was asked"),
+                }
+            }
+            Ok(())
+        };
+        within(self.node.database.patience(), read).await.map_err(Trouble::Lost)?;
+        conflicts.sort_unstable();
+        // Only where the database takes for JSON what is none here: the group is stored by then, and the pipeline, which
+        // tries each of its batches alone, is told of those others that they are duplicates.
+        damage.map_or(Ok(conflicts), |error| Err(Trouble::Failed(error)))
+    }
+
+    /// Tells the tally and other nodes what was committed.
+    fn report(&self, group: &[&Batch], decisions: &[Vec<Decision>], now: Timestamp) {
+        let mut fresh = Vec::with_capacity(group.len());
+        for (batch, decided) in group.iter().zip(decisions) {
+            let (mut last, mut is_repeated, mut refused) = (None, false, 0);
+            for decision in decided {
+                match decision.verdict {
+                    Verdict::Accepted { seq } => last = Some(seq),
+                    Verdict::Duplicate { .. } => is_repeated = true,
+                    Verdict::Refused(_) => refused += 1,
+                }
+            }
+            if is_repeated {
+                self.node.tally.count(&batch.topic, now, repeats(batch, decided, now));
+            }
+            if refused > 0 {
+                self.node.tally.reject(refused);
+            }
+            fresh.extend(last.map(|last| (&batch.topic, last)));
+        }
+        self.node.herald.tell(&fresh);
+    }
+
+    /// Stores counts that waited in memory, if there are any, and that this node was seen.
+    fn store_counts(&mut self) -> Result<(), AppendError> {
+        self.reopen()?;
+        self.node.store_counts(&self.session)?;
+        self.seen_at = Instant::now();
+        Ok(())
+    }
+}
+
+impl Writer for PostgresWriter {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+        self.reopen()?;
+        if self.node.tally.is_large() {
+            self.store_counts()?;
+        }
+        let keyed = Group::new(group, &self.node.store.hasher);
+        let decisions = self.settle(&keyed, now)?;
+        self.report(group, &decisions, now);
+        Ok(decisions)
+    }
+
+    fn flush(&mut self, _: Timestamp) -> Result<(), AppendError> {
+        // A connection that was lost while nothing was written is seen here.
+        self.reopen()?;
+        let tally = &self.node.tally;
+        let is_due = !tally.is_empty() || tally.repeated().is_due() || self.seen_at.elapsed() >= SEEN_EVERY;
+        if is_due { self.store_counts() } else { Ok(()) }
+    }
+
+    fn probe(&mut self, _: Timestamp) -> Result<(), AppendError> {
+        self.store_counts()
+    }
+
+    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        // Nothing waits for its time any more.
+        self.node.tally.repeated().hurry();
+        if self.node.tally.repeated().is_due()
+            && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) = self.store_counts()
+        {
+            tracing::warn!(%error, "the last repeats of single events are not stored");
+        }
+        Ok(())
+    }
+}
+
+/// What became of each key.
+fn fates(group: &Group<'_>, rows: &[Row], commit: i64) -> Result<Vec<Fate>, Trouble> {
+    let mut fates = vec![Fate::Refused; group.keys.len()];
+    for row in rows {
+        let (n, seq): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let seq = seq.cast_unsigned();
+        let fate = match (row.try_get(2)?, row.try_get::<_, Option<i64>>(3)?, row.try_get(4)?) {
+            (Some(digest), Some(stored_by), Some(micros)) if stored_by != commit => {
+                // A time that is none does not keep a repeat from being one.
+                let stored_at = Second::of(Timestamp::from_microsecond(micros).unwrap_or_default());
+                Fate::Known { seq, digest, stored_at }
+            }
+            _ => Fate::New { seq },
+        };
+        if let Some(place) = usize::try_from(n - 1).ok().and_then(|at| fates.get_mut(at)) {
+            *place = fate;
+        }
+    }
+    Ok(fates)
+}
