@@ -6,11 +6,14 @@ use super::topics::{TopicId, TopicState};
 use super::{rows, topics};
 use crate::domain::Topic;
 use crate::store::StoreError;
-use crate::store::repeated::{Change, Place, Repeats};
+use crate::store::repeated::{Changes, Place, Repeats};
 
 /// Writes what has changed.
-pub(super) fn write(connection: &Connection, changes: &[Change]) -> rusqlite::Result<()> {
-    for ((name, seq), change) in changes {
+pub(super) fn write(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {
+    if changes.anew {
+        connection.execute("DELETE FROM repeats", [])?;
+    }
+    for ((name, seq), change) in &changes.events {
         // One that is gone has no events that anybody could ask for.
         let Some(TopicState { id, .. }) = topics::load(connection, name)? else { continue };
         match change {

@@ -17,7 +17,6 @@ use super::{Options, opening, repeats, rows, schema, sources};
 use crate::config::Durability;
 use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
-use crate::store::repeated::Change;
 use crate::store::sources as by_source;
 use crate::store::tally::Lot;
 use crate::store::{AppendError, Batch, Decision, StoreError, Tally, Writer};
@@ -63,8 +62,8 @@ struct Staged {
     keys: HashMap<u128, Entry, RandomState>,
     slices: Slices,
     marked: Marked,
-    /// What is written of the events that were repeated most recently.
-    repeated: Vec<Change>,
+    /// Whether what was taken of the events that were repeated most recently is written.
+    repeated: bool,
 }
 
 struct StagedTopic {
@@ -147,9 +146,10 @@ impl SqliteWriter {
             Some((_, lot)) => self.write_repeats(lot)?,
             None => Counts::default(),
         };
-        if maintained {
-            staged.repeated = self.tally.repeated().take();
-            repeats::write(&self.connection, &staged.repeated)?;
+        let repeated = if maintained { self.tally.repeated().take() } else { None };
+        if let Some(changes) = repeated {
+            repeats::write(&self.connection, &changes)?;
+            staged.repeated = true;
         }
         self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
         self.write_totals(staged, repeats, lot.map(|(epoch, _)| epoch))?;
@@ -312,7 +312,6 @@ impl SqliteWriter {
             }
             Err(error) => {
                 self.index.put_back(staged.slices);
-                self.tally.repeated().put_back(staged.repeated);
                 Err(error)
             }
         }
@@ -362,6 +361,9 @@ impl SqliteWriter {
         #[cfg(test)]
         pass(Moment::Learn);
         self.tally.stored();
+        if staged.repeated {
+            self.tally.repeated().stored();
+        }
         // Counted before the answers, and stored with the counts of the hot caches: nothing else about a repeat is.
         for (batch, of_batch) in group.iter().zip(decisions) {
             if staged.topics.get(&batch.topic).is_some_and(|topic| topic.repeated) {
