@@ -116,7 +116,8 @@ impl Repeated {
         }
         let anew = mem::replace(&mut self.unsettled, true);
         (self.changed, self.stored_at) = (false, Some(Instant::now()));
-        let mut events: Vec<_> = mem::take(&mut self.dropped).into_iter().map(|place| (place, None)).collect();
+        let mut events: Vec<_> =
+            mem::take(&mut self.dropped).into_iter().map(|place| (place, None)).collect();
         if anew {
             events.clear();
         }

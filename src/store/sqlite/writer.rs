@@ -13,7 +13,7 @@ use super::checkpoint::Checkpointer;
 use super::index::{Index, SharedMemory, Slices};
 use super::times::{Marked, Times};
 use super::topics::{self, Remembered, TopicId, TopicState};
-use super::{Options, opening, repeats, rows, schema, sources};
+use super::{Options, explain, opening, repeats, rows, schema, sources};
 use crate::config::Durability;
 use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
@@ -95,10 +95,10 @@ impl SqliteWriter {
         tally.resume(epoch);
         let hasher = Hasher::new(&schema::index_key(&connection)?);
         let index = Index::open(&mut connection, &options.database, memory, &hasher, options.sealing)?;
-        tally.repeated().load(|| repeats::load(&connection))?;
+        tally.repeated().load(|| explain::read("repeats", repeats::load(&connection)))?;
         Ok(Self {
             next_pos: rows::last_pos(&connection)? + 1,
-            times: Times::load(&connection)?,
+            times: explain::read("times", Times::load(&connection))?,
             sync_time: None,
             connection,
             options: Arc::clone(options),
@@ -137,7 +137,8 @@ impl SqliteWriter {
             decisions.push(self.write_batch(batch, &mut known, (&mut rows, second), staged)?);
         }
         if !staged.events.is_empty() {
-            staged.marked = self.times.mark(&self.connection, self.next_pos, second)?;
+            staged.marked = self.times.mark(self.next_pos, second);
+            staged.marked.write(&self.connection)?;
         }
         // Between two maintenances all events are new rows and nothing else, whatever number of topics they have.
         let maintained = group.is_empty();
@@ -148,7 +149,8 @@ impl SqliteWriter {
         };
         let repeated = if maintained { self.tally.repeated().take() } else { None };
         if let Some(changes) = repeated {
-            repeats::write(&self.connection, &changes)?;
+            let write = || repeats::write(&self.connection, &changes);
+            explain::write(&self.connection, "repeats", write)?;
             staged.repeated = true;
         }
         self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
@@ -256,7 +258,8 @@ impl SqliteWriter {
                 Ok(Some(state)) => {
                     let counts = of_topic.sum();
                     topics::count(&self.connection, state.id, counts)?;
-                    sources::add(&self.connection, state.id, of_topic.iter(), self.options.sealing.sources)?;
+                    let (limit, earlier) = (self.options.sealing.sources, || self.index.sources(state.id));
+                    sources::add(&self.connection, state.id, of_topic.iter(), earlier, limit)?;
                     sum += counts;
                 }
                 Ok(None) => {
