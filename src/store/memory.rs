@@ -192,14 +192,14 @@ impl Reader for MemoryStore {
     }
 
     async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
-        let missing = self.tally.snapshot();
+        let missing = self.tally.snapshot_of(&topic);
         let log = self.lock();
         let missing = missing.missing_from(log.epoch).of(&topic);
         Ok(log.topics.get(&topic).and_then(|found| found.counts(&topic, missing)))
     }
 
     async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
-        let missing = self.tally.snapshot();
+        let missing = self.tally.snapshot_of(&topic);
         let log = self.lock();
         let missing = missing.missing_from(log.epoch);
         let explain = |found: &TopicLog| {

@@ -35,17 +35,25 @@ pub struct Repeats {
 /// An event by its topic and seq.
 pub(super) type Place = (Topic, u64);
 
-/// What has to be written of an event; nothing where it has left the list.
-pub(super) type Change = (Place, Option<Repeats>);
+/// What has to be written.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// Whether the list is written anew, in place of all that is stored of it.
+    pub(super) anew: bool,
+    /// Events, each with what is known of it; with nothing where it has left the list.
+    pub(super) events: Vec<(Place, Option<Repeats>)>,
+}
 
 /// The list.
 #[derive(Debug)]
 pub(super) struct Repeated {
     /// `None` where the list is switched off.
     events: Option<LruCache<Place, Known, RandomState>>,
-    /// Events that have left the list and are stored.
+    /// Events that have left the list and are stored: no more than the list has, as only what was on it is stored.
     dropped: Vec<Place>,
     changed: bool,
+    /// Whether what is stored may be something else than what was taken: no commit has said yet that it is.
+    unsettled: bool,
     stored_at: Option<Instant>,
     /// Whether the list holds what the store holds.
     loaded: bool,
@@ -74,6 +82,7 @@ impl Repeated {
             events: NonZeroUsize::new(events).map(|most| LruCache::with_hasher(most, RandomState::default())),
             dropped: Vec::new(),
             changed: false,
+            unsettled: false,
             stored_at: None,
             loaded: false,
         }
@@ -91,42 +100,38 @@ impl Repeated {
 
     /// Whether there is something to store, and it was not done just before.
     pub(super) fn is_due(&self) -> bool {
-        self.changed && self.stored_at.is_none_or(|at| at.elapsed() >= STORED_EVERY)
+        (self.changed || self.unsettled) && self.stored_at.is_none_or(|at| at.elapsed() >= STORED_EVERY)
     }
 
-    /// What has to be stored, if it is due.
-    pub(super) fn take(&mut self) -> Vec<Change> {
+    /// What has to be stored, if it is due: the whole list where it is not known what became of what was taken before.
+    pub(super) fn take(&mut self) -> Option<Changes> {
         if !self.is_due() {
-            return Vec::new();
+            return None;
         }
+        let anew = mem::replace(&mut self.unsettled, true);
         (self.changed, self.stored_at) = (false, Some(Instant::now()));
-        let mut changes: Vec<Change> =
+        let mut events: Vec<_> =
             mem::take(&mut self.dropped).into_iter().map(|place| (place, None)).collect();
+        if anew {
+            events.clear();
+        }
         for (place, known) in self.events.iter_mut().flatten() {
-            if mem::take(&mut known.changed) {
+            if mem::take(&mut known.changed) || anew {
                 known.stored = true;
-                changes.push((place.clone(), Some(known.repeats.clone())));
+                events.push((place.clone(), Some(known.repeats.clone())));
             }
         }
-        changes
+        Some(Changes { anew, events })
+    }
+
+    /// What was taken is stored. Where this is not said, the next [`Repeated::take`] gives the whole list.
+    pub(super) fn stored(&mut self) {
+        self.unsettled = false;
     }
 
     /// Lets the next [`Repeated::take`] give all that has changed: nothing may come after it.
     pub(super) fn hurry(&mut self) {
         self.stored_at = None;
-    }
-
-    /// What was taken is not stored, or that is not known: it is to be stored again.
-    pub(super) fn put_back(&mut self, changes: Vec<Change>) {
-        let Some(events) = &mut self.events else { return };
-        for (place, change) in changes {
-            match (change, events.peek_mut(&place)) {
-                (Some(_), Some(known)) => known.changed = true,
-                // Its row may be there.
-                _ => self.dropped.push(place),
-            }
-            self.changed = true;
-        }
     }
 
     /// Begins with what the store holds, the event that was repeated last coming last.
@@ -195,5 +200,64 @@ impl Repeats {
         if self.last_source != source {
             source.clone_into(&mut self.last_source);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const LIST: u64 = 10;
+
+    fn repeat(list: &mut Repeated, seqs: std::ops::Range<u64>) {
+        let topic = Topic::parse("a").unwrap();
+        for seq in seqs {
+            let repeat = Repeat { source: "x", seq, conflict: false, late: 1 };
+            list.entry(&topic, Timestamp::UNIX_EPOCH).count(repeat);
+        }
+        list.hurry();
+    }
+
+    fn write(table: &mut BTreeMap<u64, Repeats>, changes: Changes) {
+        if changes.anew {
+            table.clear();
+        }
+        for ((_, seq), change) in changes.events {
+            match change {
+                Some(repeats) => table.insert(seq, repeats),
+                None => table.remove(&seq),
+            };
+        }
+    }
+
+    /// The list is always being repeated anew, so that all that was stored leaves it.
+    #[test]
+    fn what_waits_is_bounded_while_nothing_can_be_stored_and_the_table_is_the_list_afterwards() {
+        let (mut list, mut table) = (Repeated::new(LIST as usize), BTreeMap::new());
+        repeat(&mut list, 0..LIST);
+        write(&mut table, list.take().unwrap());
+        list.stored();
+        assert_eq!(table.len() as u64, LIST);
+        for round in 1..100 {
+            repeat(&mut list, round * LIST..(round + 1) * LIST);
+            // Whether it was stored is not known: in some rounds it was.
+            let changes = list.take().unwrap();
+            assert!(changes.events.len() as u64 <= 2 * LIST, "{} changes", changes.events.len());
+            if round % 3 == 0 {
+                write(&mut table, changes);
+            }
+            assert!(list.dropped.len() as u64 <= LIST, "{} wait to be deleted", list.dropped.len());
+        }
+        list.hurry();
+        write(&mut table, list.take().unwrap());
+        list.stored();
+        list.hurry();
+        assert!(list.take().is_none(), "it is stored");
+        let listed: BTreeMap<_, _> =
+            list.events.iter().flatten().map(|((_, seq), known)| (*seq, known.repeats.clone())).collect();
+        assert_eq!(table, listed);
+        assert_eq!(table.into_keys().collect::<Vec<_>>(), (99 * LIST..100 * LIST).collect::<Vec<_>>());
     }
 }

@@ -141,6 +141,13 @@ impl Tally {
         Snapshot { pending: state.pending.clone(), taken: state.taken.clone(), epoch: state.epoch }
     }
 
+    /// As [`Tally::snapshot`], of one topic alone: many others may wait.
+    pub(super) fn snapshot_of(&self, topic: &Topic) -> Snapshot {
+        let state = self.lock();
+        let taken = state.taken.as_ref().map(|taken| Arc::new(taken.only(topic)));
+        Snapshot { pending: state.pending.only(topic), taken, epoch: state.epoch }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is whole, also where its thread panics afterwards.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -177,6 +184,16 @@ impl Lot {
         let others = self.sources - sources.named();
         change(sources, MOST_SOURCES.saturating_sub(others));
         self.sources = others + sources.named();
+    }
+
+    /// One topic alone.
+    fn only(&self, topic: &Topic) -> Self {
+        let mut lot = Self::default();
+        if let Some(sources) = self.topics.get(topic) {
+            lot.sources = sources.named();
+            lot.topics.insert(topic.clone(), sources.clone());
+        }
+        lot
     }
 
     /// The counts of one topic.
@@ -239,6 +256,28 @@ mod tests {
     struct Stored {
         rejected: u64,
         epoch: u64,
+    }
+
+    #[test]
+    fn a_snapshot_of_a_topic_has_all_of_it_and_nothing_of_others() {
+        let (tally, [one, other]) = (Tally::new(0), ["one", "other"].map(|name| Topic::parse(name).unwrap()));
+        for source in ["x", "y"] {
+            for topic in [&one, &other] {
+                let repeat = Repeat { source, seq: 1, conflict: false, late: 1 };
+                tally.count(topic, Timestamp::UNIX_EPOCH, [repeat].into_iter());
+            }
+            tally.reject(1);
+            // The first is on its way, the second waits.
+            if source == "x" {
+                tally.take();
+            }
+        }
+        for stored in 0..3 {
+            let [all, of_one] =
+                [tally.snapshot(), tally.snapshot_of(&one)].map(|all| all.missing_from(stored));
+            assert_eq!(of_one.topics.get(&one), all.topics.get(&one), "epoch {stored}");
+            assert!(!of_one.topics.contains_key(&other));
+        }
     }
 
     proptest! {

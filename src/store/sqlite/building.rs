@@ -266,7 +266,8 @@ fn write_segments(
         topics::sealed(connection, topic, Place { seq, pos })?;
         let counts = names.count(&new);
         let counts = counts.iter().map(|(name, accepted)| (&**name, SourceCounts::accepted(*accepted)));
-        sources::add(connection, topic, counts, sources)?;
+        // They come in the order of the log, as do all seals.
+        sources::add(connection, topic, counts, Vec::new, sources)?;
     }
     Ok(())
 }

@@ -95,26 +95,28 @@ pub(super) fn left_wal(path: &Path) -> u64 {
 /// Reading a value of a wrong type means damage, and so does a constraint that fails: the one that a repeated
 /// key breaks is dealt with in its statement, all others hold as long as rows fit together. Everything about
 /// the disk may pass.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows, Utf8Error,
+    };
+    matches!(
+        error,
+        FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | QueryReturnedNoRows
+            | Utf8Error(..)
+    ) || matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation)
+    )
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::Error::{
-            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
-            Utf8Error,
-        };
-        match (&error, error.sqlite_error_code()) {
-            (
-                FromSqlConversionFailure(..)
-                | IntegralValueOutOfRange(..)
-                | InvalidColumnType(..)
-                | QueryReturnedNoRows
-                | Utf8Error(..),
-                _,
-            )
-            | (
-                _,
-                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation),
-            ) => Self::Damaged(error.to_string()),
-            (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
+        match error.sqlite_error_code() {
+            _ if is_damage(&error) => Self::Damaged(error.to_string()),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 Self::Unavailable(format!("something else has locked it ({error})"))
             }
             _ => Self::Unavailable(error.to_string()),

@@ -85,12 +85,18 @@ impl Memory {
         self.positions(topic.0, last, last).next().map(|(seq, pos)| Place { seq, pos })
     }
 
-    /// How many events of a topic behind a seq each source sent, those that are not sealed yet.
-    pub(super) fn sources(&self, topic: TopicId, after: u64) -> Vec<(Arc<str>, u64)> {
-        let mut sources =
-            self.frozen.as_ref().map(|recent| recent.sources(topic.0, after)).unwrap_or_default();
-        sources.extend(self.active.sources(topic.0, after));
-        sources
+    /// Counts how many events of a topic behind a seq each source sent, those that are not sealed yet, in the order in
+    /// which they came first. That is a pass over them: to be done where the lock is not held any more.
+    pub(super) fn sources(
+        &self,
+        topic: TopicId,
+        after: u64,
+    ) -> impl FnOnce() -> Vec<(Arc<str>, u64)> + use<> {
+        let (frozen, active) = (self.frozen.clone(), self.active.sent(topic.0, after));
+        move || {
+            let frozen = frozen.map(|recent| recent.sources(topic.0, after));
+            frozen.into_iter().flatten().chain(active.count()).collect()
+        }
     }
 
     /// The seqs and positions of a topic's events between two seqs that are not sealed yet, in the order of seq.
@@ -209,6 +215,12 @@ impl Index {
             "topic {name} counts {counted} sealed events, the index {}",
             sealed.start()
         )))
+    }
+
+    /// The sources of a topic's recent events, in the order in which they came first.
+    pub(super) fn sources(&self, topic: TopicId) -> Vec<Arc<str>> {
+        let count = self.memory.read().sources(topic, 0);
+        count().into_iter().map(|(name, _)| name).collect()
     }
 
     /// Whether there is something to write where no event comes.

@@ -13,6 +13,7 @@
 //! | `building` | the threads that seal and merge runs |
 //! | `topics` | the rows of topics and what the writer remembers of them |
 //! | `sources`, `times`, `repeats` | what explains duplicates: counts by source, when events were stored, events that were repeated |
+//! | `explain` | going on where these are damaged |
 //! | `page` | a page of a topic, by its positions |
 //! | `reader` | reads, on connections of their own |
 //! | `checkpoint` | moving the write-ahead log into the file, off the commit path |
@@ -24,6 +25,7 @@ mod building;
 mod checkpoint;
 mod connection;
 mod doctor;
+mod explain;
 mod index;
 mod opening;
 mod owner;

@@ -102,7 +102,7 @@ impl Reader for SqliteReader {
     }
 
     async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
-        let (tally, memory) = (self.tally.snapshot(), self.memory.clone());
+        let (tally, memory) = (self.tally.snapshot_of(&topic), self.memory.clone());
         self.read(move |connection| {
             let Some(TopicState { id, .. }) = topics::load(connection, &topic)? else { return Ok(None) };
             Ok(counted(connection, &memory, tally, &[id])?.pop())
@@ -203,12 +203,13 @@ fn explained(
     limit: usize,
 ) -> Result<Option<TopicSources>, StoreError> {
     loop {
-        let tally = tally.snapshot();
+        let tally = tally.snapshot_of(name);
         let sealed = topics::sealed_seq(connection, id)?;
-        let (last, recent) = {
+        let (last, count_recent) = {
             let memory = memory.read();
             (memory.last_place(id), memory.sources(id, sealed))
         };
+        let recent = count_recent();
         let snapshot = connection.unchecked_transaction()?;
         if topics::sealed_seq(&snapshot, id)? != sealed {
             // Some of the recent events were sealed meanwhile, and are counted in the file now.

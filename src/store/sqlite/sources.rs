@@ -5,10 +5,11 @@
 //! the tally.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 
+use super::explain;
 use super::topics::TopicId;
 use crate::domain::Lateness;
 use crate::store::StoreError;
@@ -19,11 +20,24 @@ fn counts(row: &Row<'_>, first: usize) -> rusqlite::Result<SourceCounts> {
     SourceCounts::from_numbers(|at| row.get(first + at))
 }
 
-/// Adds to the rows of a topic, of which this many may have a name.
+/// Adds to the rows of a topic, of which this many may have a name. Where one of the sources has no row yet, those that
+/// came `earlier` and are not counted here have theirs first: a name that was shown stays. Where the rows are damaged,
+/// nothing is added.
 pub(super) fn add<'a>(
     connection: &Connection,
     topic: TopicId,
     sources: impl Iterator<Item = (&'a str, SourceCounts)>,
+    earlier: impl Fn() -> Vec<Arc<str>>,
+    limit: usize,
+) -> rusqlite::Result<()> {
+    explain::write(connection, "sources", || add_all(connection, topic, sources, earlier, limit))
+}
+
+fn add_all<'a>(
+    connection: &Connection,
+    topic: TopicId,
+    sources: impl Iterator<Item = (&'a str, SourceCounts)>,
+    earlier: impl Fn() -> Vec<Arc<str>>,
     limit: usize,
 ) -> rusqlite::Result<()> {
     let mut other = SourceCounts::default();
@@ -37,12 +51,19 @@ pub(super) fn add<'a>(
         }
         let named = match &mut known {
             Some(named) => named,
-            None => known.insert(names(connection, topic)?),
+            None => {
+                let mut named = names(connection, topic)?;
+                // Looked for only while there is room: it is a pass over recent events.
+                let earlier = if named.len() < limit { earlier() } else { Vec::new() };
+                for name in earlier {
+                    name_one(connection, topic, (&name, &SourceCounts::default()), &mut named, limit)?;
+                }
+                known.insert(named)
+            }
         };
-        if named.len() < limit && source != OTHER {
-            insert(connection, topic, source, &counts)?;
-            named.insert(source.into());
-        } else {
+        // It may be one of those that came earlier.
+        let is_counted = named.contains(source) && update(connection, topic, source, &counts)?;
+        if !is_counted && !name_one(connection, topic, (source, &counts), named, limit)? {
             other += counts;
         }
     }
@@ -50,6 +71,20 @@ pub(super) fn add<'a>(
         insert(connection, topic, OTHER, &other)?;
     }
     Ok(())
+}
+
+/// Gives a source a row where it has none and there is room for its name; false where it was not given one.
+fn name_one(
+    connection: &Connection,
+    topic: TopicId,
+    (source, counts): (&str, &SourceCounts),
+    named: &mut HashSet<Box<str>>,
+    limit: usize,
+) -> rusqlite::Result<bool> {
+    if source == OTHER || named.len() >= limit || !named.insert(source.into()) {
+        return Ok(false);
+    }
+    insert(connection, topic, source, counts).map(|()| true)
 }
 
 /// The sources of a topic that have a name.

@@ -13,11 +13,10 @@ use super::checkpoint::Checkpointer;
 use super::index::{Index, SharedMemory, Slices};
 use super::times::{Marked, Times};
 use super::topics::{self, Remembered, TopicId, TopicState};
-use super::{Options, opening, repeats, rows, schema, sources};
+use super::{Options, explain, opening, repeats, rows, schema, sources};
 use crate::config::Durability;
 use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
-use crate::store::repeated::Change;
 use crate::store::sources as by_source;
 use crate::store::tally::Lot;
 use crate::store::{AppendError, Batch, Decision, StoreError, Tally, Writer};
@@ -63,8 +62,8 @@ struct Staged {
     keys: HashMap<u128, Entry, RandomState>,
     slices: Slices,
     marked: Marked,
-    /// What is written of the events that were repeated most recently.
-    repeated: Vec<Change>,
+    /// Whether what was taken of the events that were repeated most recently is written.
+    repeated: bool,
 }
 
 struct StagedTopic {
@@ -96,10 +95,10 @@ impl SqliteWriter {
         tally.resume(epoch);
         let hasher = Hasher::new(&schema::index_key(&connection)?);
         let index = Index::open(&mut connection, &options.database, memory, &hasher, options.sealing)?;
-        tally.repeated().load(|| repeats::load(&connection))?;
+        tally.repeated().load(|| explain::read("repeats", repeats::load(&connection)))?;
         Ok(Self {
             next_pos: rows::last_pos(&connection)? + 1,
-            times: Times::load(&connection)?,
+            times: explain::read("times", Times::load(&connection))?,
             sync_time: None,
             connection,
             options: Arc::clone(options),
@@ -138,7 +137,8 @@ impl SqliteWriter {
             decisions.push(self.write_batch(batch, &mut known, (&mut rows, second), staged)?);
         }
         if !staged.events.is_empty() {
-            staged.marked = self.times.mark(&self.connection, self.next_pos, second)?;
+            staged.marked = self.times.mark(self.next_pos, second);
+            staged.marked.write(&self.connection)?;
         }
         // Between two maintenances all events are new rows and nothing else, whatever number of topics they have.
         let maintained = group.is_empty();
@@ -147,9 +147,11 @@ impl SqliteWriter {
             Some((_, lot)) => self.write_repeats(lot)?,
             None => Counts::default(),
         };
-        if maintained {
-            staged.repeated = self.tally.repeated().take();
-            repeats::write(&self.connection, &staged.repeated)?;
+        let repeated = if maintained { self.tally.repeated().take() } else { None };
+        if let Some(changes) = repeated {
+            let write = || repeats::write(&self.connection, &changes);
+            explain::write(&self.connection, "repeats", write)?;
+            staged.repeated = true;
         }
         self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
         self.write_totals(staged, repeats, lot.map(|(epoch, _)| epoch))?;
@@ -256,7 +258,8 @@ impl SqliteWriter {
                 Ok(Some(state)) => {
                     let counts = of_topic.sum();
                     topics::count(&self.connection, state.id, counts)?;
-                    sources::add(&self.connection, state.id, of_topic.iter(), self.options.sealing.sources)?;
+                    let (limit, earlier) = (self.options.sealing.sources, || self.index.sources(state.id));
+                    sources::add(&self.connection, state.id, of_topic.iter(), earlier, limit)?;
                     sum += counts;
                 }
                 Ok(None) => {
@@ -312,7 +315,6 @@ impl SqliteWriter {
             }
             Err(error) => {
                 self.index.put_back(staged.slices);
-                self.tally.repeated().put_back(staged.repeated);
                 Err(error)
             }
         }
@@ -362,6 +364,9 @@ impl SqliteWriter {
         #[cfg(test)]
         pass(Moment::Learn);
         self.tally.stored();
+        if staged.repeated {
+            self.tally.repeated().stored();
+        }
         // Counted before the answers, and stored with the counts of the hot caches: nothing else about a repeat is.
         for (batch, of_batch) in group.iter().zip(decisions) {
             if staged.topics.get(&batch.topic).is_some_and(|topic| topic.repeated) {

@@ -153,7 +153,11 @@ impl Doctor {
         let total = super::rows::last_pos(&connection)?;
         let done = |done| tell(Progress { stage: "building the index", done, total });
         opening::rebuild(&mut connection, &hasher, self.sealing, &kept, &done)?;
-        sources::begin_anew(&connection)
+        match sources::begin_anew(&connection) {
+            // Nothing else depends on it, and the check that follows names it.
+            Err(StoreError::Damaged(_)) => Ok(()),
+            begun => begun,
+        }
     }
 
     /// Checks everything that a store of its version has; gives what the rows say, too.

@@ -6,8 +6,8 @@ use super::name_of;
 use super::report::{Cure, Findings, Part};
 use crate::domain::check_name;
 use crate::store::StoreError;
-use crate::store::sqlite::rows;
 use crate::store::sqlite::topics::TopicId;
+use crate::store::sqlite::{repeats, rows};
 
 /// The topics whose counts are not the sums of those of their sources. Numbers that no log can count are cut, so that
 /// sums stay numbers.
@@ -19,11 +19,14 @@ const WRONG: &str = "SELECT t.id FROM topics AS t LEFT JOIN (
      WHERE t.last_seq <> ifnull(s.accepted, 0) OR t.duplicates <> ifnull(s.duplicates, 0)
         OR t.conflicts <> ifnull(s.conflicts, 0)";
 
-/// Rows of events that are not there.
+/// Rows of events that are not there, or with numbers that there cannot be.
 const STRAY: [(&str, &str); 3] = [
     ("sources", "topic NOT IN (SELECT id FROM topics)"),
     ("repeats", "topic NOT IN (SELECT id FROM topics) OR seq < 1 OR conflicts > duplicates OR conflicts < 0"),
-    ("times", "pos > (SELECT ifnull(max(pos), 0) FROM events)"),
+    (
+        "times",
+        "pos > (SELECT ifnull(max(pos), 0) FROM events) OR pos < 1 OR second NOT BETWEEN 0 AND 4294967295",
+    ),
 ];
 
 /// Checks what explains duplicates. Topics and totals have to be right.
@@ -42,22 +45,32 @@ pub(super) fn inspect(connection: &Connection, findings: &mut Findings) -> Resul
         let sql = format!("SELECT count(*) FROM {table} WHERE {stray}");
         let strays: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
         if strays > 0 {
-            fault(format!("{strays} rows of {table} are about no event that there is"));
+            fault(format!(
+                "{strays} rows of {table} are about no event that there is, or have impossible numbers"
+            ));
         }
+    }
+    let unreadable = repeats::unreadable(connection)?.len();
+    if unreadable > 0 {
+        fault(format!("{unreadable} rows of repeats cannot be read"));
     }
     Ok(())
 }
 
 /// Makes that right: where the counts by source of a topic are wrong, all that was counted has no source any more.
 pub(super) fn begin_anew(connection: &Connection) -> Result<(), StoreError> {
-    let misnamed = misnamed(connection)?.into_iter().map(|(topic, _)| topic);
-    for topic in wrong(connection)?.into_iter().chain(misnamed) {
-        crate::store::sqlite::sources::begin_anew(connection, topic)?;
+    let connection = connection.unchecked_transaction()?;
+    let misnamed = misnamed(&connection)?.into_iter().map(|(topic, _)| topic);
+    for topic in wrong(&connection)?.into_iter().chain(misnamed) {
+        crate::store::sqlite::sources::begin_anew(&connection, topic)?;
     }
     for (table, stray) in STRAY {
         connection.execute(&format!("DELETE FROM {table} WHERE {stray}"), [])?;
     }
-    Ok(())
+    for row in repeats::unreadable(&connection)? {
+        connection.execute("DELETE FROM repeats WHERE topic = ?1 AND seq = ?2", row)?;
+    }
+    Ok(connection.commit()?)
 }
 
 fn wrong(connection: &Connection) -> rusqlite::Result<Vec<TopicId>> {

@@ -140,11 +140,20 @@ fn counts_by_source_that_are_wrong_are_named_and_begin_anew() {
         ("DELETE FROM sources WHERE topic = 1", "are not those of the topic"),
         ("UPDATE sources SET source = char(10) WHERE topic = 1", "the source \"\\n\" is none"),
         ("INSERT INTO times VALUES (1000, 5)", "1 rows of times"),
+        ("INSERT INTO times VALUES (7, -1)", "1 rows of times"),
+        (
+            "INSERT INTO repeats VALUES (1, 1, 1, 0, 5, CAST(x'ff' AS TEXT), 0)",
+            "1 rows of repeats cannot be read",
+        ),
         ("INSERT INTO repeats VALUES (99, 1, 1, 0, 5, 'x', 0)", "1 rows of repeats"),
     ] {
         names(damage, Part::Sources, Cure::BeginAnew, &[words]);
         let directory = stopped(300);
         harm(&directory, damage);
+        // It stops nobody.
+        let mut writer = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap().open_writer().unwrap();
+        writer.flush(Timestamp::UNIX_EPOCH).unwrap();
+        writer.close().unwrap();
         assert_eq!(rebuild(&directory).faults, [], "{damage}");
         let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
         let found = wait(store.reader().sources(topic("topic 0"))).unwrap();
@@ -152,4 +161,38 @@ fn counts_by_source_that_are_wrong_are_named_and_begin_anew() {
         found.named.iter().for_each(|(_, counts)| sum += counts.counts());
         assert_eq!(sum, found.topic.counts, "{damage}");
     }
+}
+
+// The first `limits.sources` sources keep their names.
+#[test]
+fn a_source_that_was_named_stays_named_when_repeats_are_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut one = settings(directory.path());
+    one.limits.sources = 1;
+    let store = SqliteStore::open(&one).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &Batch { topic: topic("a"), events: vec![event_from("x", "a", "1", "{}")] });
+    append(&mut *writer, &Batch { topic: topic("a"), events: vec![event_from("y", "a", "1", "{}")] });
+    let before = found(&store, "a");
+    assert_eq!(before.1, BTreeMap::from([("x".to_owned(), (1, 0))]));
+    writer.flush(Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(found(&store, "a"), before);
+}
+
+#[test]
+fn counts_begin_anew_all_together_or_not_at_all() {
+    let directory = stopped(100);
+    harm(
+        &directory,
+        "UPDATE sources SET accepted = accepted + 1000; INSERT INTO times VALUES (1000, 5);
+         CREATE TRIGGER refuse BEFORE DELETE ON times BEGIN SELECT RAISE(ABORT, 'no'); END",
+    );
+    let rows = || -> i64 {
+        let sql = "SELECT sum(accepted) FROM sources";
+        outsider(&directory).query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let before = rows();
+    let faults = rebuild(&directory).faults;
+    assert!(faults.iter().any(|fault| fault.part == Part::Sources), "{faults:?}");
+    assert!(rows() >= before, "no topic has begun anew");
 }

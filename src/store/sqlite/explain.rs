@@ -1,0 +1,38 @@
+//! Damage in the tables that only explain duplicates: the log goes on without them, as no event and no verdict depends
+//! on them. The doctor names it.
+
+use rusqlite::Connection;
+
+use super::connection::is_damage;
+use crate::store::StoreError;
+
+/// What was read of a table that explains; nothing where that is damaged.
+pub(super) fn read<T: Default>(table: &str, read: Result<T, StoreError>) -> Result<T, StoreError> {
+    match read {
+        Err(StoreError::Damaged(what)) => {
+            tracing::warn!(what, "the table {table} is damaged; going on without it");
+            Ok(T::default())
+        }
+        other => other,
+    }
+}
+
+/// Writes to a table that explains, within the transaction that is open. Where damage is met, nothing of it is written
+/// and the transaction goes on.
+pub(super) fn write(
+    connection: &Connection,
+    table: &str,
+    write: impl FnOnce() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let execute = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
+    execute("SAVEPOINT explain")?;
+    match write() {
+        Err(error) if is_damage(&error) => {
+            tracing::error!(%error, "the table {table} is damaged; what was to be written there is left out");
+            // Fails where SQLite has given up the whole transaction.
+            execute("ROLLBACK TO explain")?;
+        }
+        written => written?,
+    }
+    execute("RELEASE explain")
+}
