@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join4;
+use futures_util::future::join5;
 use tokio_postgres::types::ToSql;
 
 use super::Node;
@@ -12,7 +12,7 @@ use super::statements::REPEAT_COLUMNS;
 use super::transaction::{Lock, Trouble};
 use super::writer::Values;
 use crate::domain::Topic;
-use crate::store::repeated::Change;
+use crate::store::repeated::Changes;
 use crate::store::tally::Lot;
 use crate::store::{AppendError, StoreError};
 
@@ -45,13 +45,12 @@ impl Node {
     pub(super) fn store_counts(&self, session: &Session) -> Result<(), AppendError> {
         let taken = self.tally.take();
         let changes = self.tally.repeated().take();
-        let outcome = self.database.block_on(self.count(session, taken.as_ref(), &changes));
-        if outcome.is_err() {
-            self.tally.repeated().put_back(changes);
-        }
-        match outcome {
+        match self.database.block_on(self.count(session, taken.as_ref(), changes.as_ref())) {
             Ok(()) => {
                 self.tally.stored();
+                if changes.is_some() {
+                    self.tally.repeated().stored();
+                }
                 Ok(())
             }
             Err(Trouble::Failed(error) | Trouble::Again(error)) => {
@@ -67,7 +66,7 @@ impl Node {
         &self,
         session: &Session,
         taken: Option<&(u64, Arc<Lot>)>,
-        changes: &[Change],
+        changes: Option<&Changes>,
     ) -> Result<(), Trouble> {
         let none = Lot::default();
         let (epoch, lot) = taken.map_or((0, &none), |(epoch, lot)| (epoch.cast_signed(), &**lot));
@@ -92,15 +91,20 @@ impl Node {
             &repeats.sources,
             &repeats.last_conflicts,
         ];
+        let clear = async {
+            let anew = changes.is_some_and(|changes| changes.anew);
+            if anew { client.execute(&statements.clear_repeats, &[&self.id]).await } else { Ok(0) }
+        };
         let statements = async {
-            let (locked, counted, dropped, put) = join4(
+            let (locked, counted, cleared, dropped, put) = join5(
                 client.query(&statements.lock_topics, locked),
                 client.query_one(&statements.count, &counts),
+                clear,
                 client.execute(&statements.drop_repeats, dropped),
                 client.execute(&statements.put_repeats, put),
             )
             .await;
-            locked.and(dropped).and(put).and(counted)
+            locked.and(cleared).and(dropped).and(put).and(counted)
         };
         let patience = self.database.patience();
         let rows = locked_out.transact(client, (Lock::Rows, patience), statements).await?;

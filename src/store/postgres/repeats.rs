@@ -4,7 +4,7 @@
 use tokio_postgres::Row;
 
 use super::reader::time;
-use crate::store::repeated::Change;
+use crate::store::repeated::Changes;
 use crate::store::{Repeats, StoreError};
 
 /// Writes what a node ($1) knows: arrays of topics, seqs, duplicates, conflicts, times, sources, and whether the last one was
@@ -22,6 +22,9 @@ pub(super) const DROP: &str = "
     DELETE FROM sekali.repeats AS r USING unnest($2::text[], $3::bigint[]) AS old (topic, seq)
     WHERE r.topic = old.topic AND r.seq = old.seq AND r.node = $1";
 
+/// Deletes all that a node ($1) has stored, where its list is written anew.
+pub(super) const CLEAR: &str = "DELETE FROM sekali.repeats WHERE node = $1";
+
 /// What other nodes than this one ($3) have of an event: topic, seq.
 pub(super) const OF_OTHERS: &str = "
     SELECT duplicates, conflicts, last_at, last_source, last_conflict
@@ -38,9 +41,9 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn of(changes: &'a [Change]) -> Self {
+    pub(super) fn of(changes: Option<&'a Changes>) -> Self {
         let mut columns = Self::default();
-        for ((topic, seq), change) in changes {
+        for ((topic, seq), change) in changes.iter().flat_map(|changes| &changes.events) {
             let Some(repeats) = change else {
                 columns.dropped.0.push(topic.as_str());
                 columns.dropped.1.push(seq.cast_signed());

@@ -123,6 +123,7 @@ pub(super) struct Statements {
     pub(super) count: Statement,
     pub(super) put_repeats: Statement,
     pub(super) drop_repeats: Statement,
+    pub(super) clear_repeats: Statement,
 }
 
 impl Statements {
@@ -137,9 +138,19 @@ impl Statements {
             client.prepare(&counting),
             client.prepare(repeats::PUT),
             client.prepare(repeats::DROP),
+            client.prepare(repeats::CLEAR),
         )?;
-        let (make_topics, make_few_topics, lock_topics, store, payloads, count, put_repeats, drop_repeats) =
-            prepared;
+        let (
+            make_topics,
+            make_few_topics,
+            lock_topics,
+            store,
+            payloads,
+            count,
+            put_repeats,
+            drop_repeats,
+            clear_repeats,
+        ) = prepared;
         Ok(Self {
             make_topics,
             make_few_topics,
@@ -149,6 +160,7 @@ impl Statements {
             count,
             put_repeats,
             drop_repeats,
+            clear_repeats,
         })
     }
 }
