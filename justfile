@@ -41,6 +41,10 @@ e2e *arguments:
 screenshots:
     .ci/screenshots
 
+# The picture of a first session in a terminal in docs.
+recording:
+    .ci/recording
+
 # Everything that a change must pass.
 ci:
     .ci/run
