@@ -35,7 +35,8 @@ pub(super) fn write(
             tracing::error!(%error, "the table {table} is damaged; what was to be written there is left out");
             execute("ROLLBACK TO explain")?;
         }
-        written => written?,
+        Err(error) => return Err(error),
+        Ok(()) => {}
     }
     execute("RELEASE explain")
 }
