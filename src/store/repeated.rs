@@ -210,6 +210,7 @@ mod tests {
     use super::*;
 
     const LIST: u64 = 10;
+    const LIST_EVENTS: usize = 10;
 
     fn repeat(list: &mut Repeated, seqs: std::ops::Range<u64>) {
         let topic = Topic::parse("a").unwrap();
@@ -235,7 +236,7 @@ mod tests {
     /// The list is always being repeated anew, so that all that was stored leaves it.
     #[test]
     fn what_waits_is_bounded_while_nothing_can_be_stored_and_the_table_is_the_list_afterwards() {
-        let (mut list, mut table) = (Repeated::new(LIST as usize), BTreeMap::new());
+        let (mut list, mut table) = (Repeated::new(LIST_EVENTS), BTreeMap::new());
         repeat(&mut list, 0..LIST);
         write(&mut table, list.take().unwrap());
         list.stored();

@@ -1,7 +1,7 @@
 //! Damage in the tables that only explain duplicates: the log goes on without them, as no event and no verdict depends
 //! on them. The doctor names it.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::connection::is_damage;
 use crate::store::StoreError;
@@ -17,8 +17,8 @@ pub(super) fn read<T: Default>(table: &str, read: Result<T, StoreError>) -> Resu
     }
 }
 
-/// Writes to a table that explains, within the transaction that is open. Where damage is met, nothing of it is written
-/// and the transaction goes on.
+/// Writes to a table that explains, within the transaction that is open. Where the rows are damaged, nothing is written
+/// and the transaction goes on. Where a page is, it cannot: SQLite lets it write nothing more.
 pub(super) fn write(
     connection: &Connection,
     table: &str,
@@ -27,12 +27,16 @@ pub(super) fn write(
     let execute = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
     execute("SAVEPOINT explain")?;
     match write() {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            tracing::error!(%error, "a page of the table {table} is damaged");
+            return Err(error);
+        }
         Err(error) if is_damage(&error) => {
             tracing::error!(%error, "the table {table} is damaged; what was to be written there is left out");
-            // Fails where SQLite has given up the whole transaction.
             execute("ROLLBACK TO explain")?;
         }
-        written => written?,
+        Err(error) => return Err(error),
+        Ok(()) => {}
     }
     execute("RELEASE explain")
 }

@@ -61,7 +61,8 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<(Place, Repeats)>, Sto
         let topic = str::from_utf8(rows::bytes(row, 0)?).map(Topic::parse);
         match (topic, known(row)) {
             (Ok(Ok(topic)), Ok(repeats)) => {
-                all.push(((topic, row.get::<_, i64>(1)?.cast_unsigned()), repeats))
+                let seq = row.get::<_, i64>(1)?.cast_unsigned();
+                all.push(((topic, seq), repeats));
             }
             _ => skipped += 1,
         }

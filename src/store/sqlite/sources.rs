@@ -49,17 +49,16 @@ fn add_all<'a>(
         {
             continue;
         }
-        let named = match &mut known {
-            Some(named) => named,
-            None => {
-                let mut named = names(connection, topic)?;
-                // Looked for only while there is room: it is a pass over recent events.
-                let earlier = if named.len() < limit { earlier() } else { Vec::new() };
-                for name in earlier {
-                    name_one(connection, topic, (&name, &SourceCounts::default()), &mut named, limit)?;
-                }
-                known.insert(named)
+        let named = if let Some(named) = &mut known {
+            named
+        } else {
+            let mut named = names(connection, topic)?;
+            // Looked for only while there is room: it is a pass over recent events.
+            let earlier = if named.len() < limit { earlier() } else { Vec::new() };
+            for name in earlier {
+                name_one(connection, topic, (&name, &SourceCounts::default()), &mut named, limit)?;
             }
+            known.insert(named)
         };
         // It may be one of those that came earlier.
         let is_counted = named.contains(source) && update(connection, topic, source, &counts)?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::doctor::{SEAL_KEYS, harm, names, rebuild, stopped};
 use super::{left_by_a_kill, open, open_sealing, outsider, settings};
-use crate::domain::{Counts, Second};
+use crate::domain::{Counts, Second, Verdict};
 use crate::store::contract::{append, batch, event_from, topic, wait};
 use crate::store::sqlite::{Cure, Part, SqliteStore};
 use crate::store::{Batch, Engine, Repeat, TopicSources, Writer};
@@ -177,6 +177,47 @@ fn a_source_that_was_named_stays_named_when_repeats_are_stored() {
     assert_eq!(before.1, BTreeMap::from([("x".to_owned(), (1, 0))]));
     writer.flush(Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!(found(&store, "a"), before);
+}
+
+// invariant 5: pages that only explain are no reason to refuse an event.
+#[test]
+fn a_store_opens_and_knows_its_events_where_a_table_that_explains_is_destroyed() {
+    for table in ["sources", "times", "repeats"] {
+        let directory = stopped(100);
+        let connection = outsider(&directory);
+        let sql =
+            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = ?1";
+        let (page, size): (i64, i64) =
+            connection.query_row(sql, [table], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let [start, end] = [page - 1, page].map(|page| usize::try_from(page * size).unwrap());
+        drop(connection);
+        let path = directory.path().join("made/sekali.db");
+        let mut file = std::fs::read(&path).unwrap();
+        file[start..end].fill(0xaa);
+        std::fs::write(&path, file).unwrap();
+        let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+        let mut writer = store.open_writer().unwrap();
+        let known = append(&mut *writer, &batch("topic 0", &[("0", "{}")]));
+        assert_eq!(known, [Verdict::Duplicate { seq: 1, conflict: false }], "{table}");
+    }
+}
+
+// invariant 5: rows that only explain are no reason to refuse an event, nor a seal.
+#[test]
+fn damaged_rows_that_explain_stop_nobody() {
+    for damage in [
+        "UPDATE sources SET source = CAST(x'ff' AS TEXT)",
+        "UPDATE sources SET accepted = 9223372036854775807, duplicates = 9223372036854775807",
+    ] {
+        let directory = stopped(100);
+        let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
+        let mut writer = store.open_writer().unwrap();
+        harm(&directory, damage);
+        append_mixed(&mut *writer, 1_000..1_060);
+        writer.flush(Timestamp::UNIX_EPOCH).unwrap();
+        let totals = wait(store.reader().totals()).counts;
+        assert_eq!((totals.accepted, totals.duplicates), (160, 60), "{damage}");
+    }
 }
 
 #[test]
