@@ -14,7 +14,8 @@ const BUSY: u64 = 4;
 /// How many times as many there are under overload.
 const TIMES: u64 = 10;
 
-/// What a request in flight, its connection and the caches may take beside what the log has at its peak, in bytes.
+/// What requests in flight, their connections and the filters of what comes meanwhile may take beside what the log has at its
+/// peak, in bytes. The hot caches are small here: they fill with what comes, to what is configured.
 const MORE: u64 = 48 << 20;
 
 // invariant 8: memory is bounded, whatever is offered.
@@ -22,7 +23,7 @@ const MORE: u64 = 48 << 20;
 async fn ten_times_the_load_keeps_the_goodput_and_the_rest_is_refused_at_once() {
     let home = tempdir().unwrap();
     let config = format!(
-        "[limits]\nin_flight_events = {0}\nbatch_events = {0}\n[store]\nseal_keys = 10000\n",
+        "[limits]\nin_flight_events = {0}\nbatch_events = {0}\n[store]\nseal_keys = 10000\n[cache]\nkeys = 10000\n",
         BUSY * BATCH
     );
     let process = Process::configured(home.path(), &config);
