@@ -60,8 +60,10 @@ fn keys_are_found_in_runs_of_every_level_and_after_every_restart() {
         count = round * 400;
         check_all(&store, &mut *writer, count);
     }
+    // Which levels there are in the end is a matter of how far the threads that merge have come.
     let levels = levels(&directory);
-    assert!(levels.len() < 60 && levels.contains(&1), "160 runs of 10 keys were merged: {levels:?}");
+    let is_merged = levels.iter().any(|level| *level > 0);
+    assert!(levels.len() < 60 && is_merged, "160 runs of 10 keys were merged: {levels:?}");
 }
 
 // invariant 9: whatever was being sealed or merged when the process was killed.
