@@ -32,7 +32,7 @@ fn send_slowly(mut raw: Raw, stop: &AtomicBool) {
 #[actix_web::test]
 async fn slow_senders_and_slow_readers_harm_nobody() {
     let home = tempdir().unwrap();
-    let process = Process::configured(home.path(), "[store]\nseal_keys = 10000\n");
+    let process = Process::configured(home.path(), "[store]\nseal_keys = 10000\n[cache]\nkeys = 10000\n");
     // More than all sockets on the way hold, so that readers who do not read stop the stream.
     let (batches, payload) = (or_long(40_u64, 2_000), format!("{{\"text\":\"{}\"}}", "x".repeat(1_000)));
     for batch in 0..batches {
