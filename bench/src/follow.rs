@@ -24,9 +24,8 @@ const TOPIC: &str = "followed";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The `sekali` program
-    #[arg(long, value_name = "FILE", default_value = "target/release/sekali")]
-    sekali: PathBuf,
+    #[command(flatten)]
+    sekali: Sekali,
     /// Followers, each number in turn
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,1,1000")]
     followers: Vec<u16>,
@@ -57,11 +56,10 @@ struct Measured {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let sekali = Sekali::new(args.sekali.clone());
     let mut rows = Vec::new();
     for followers in &args.followers {
         let directory = tempfile::tempdir_in(args.directory.clone().unwrap_or_else(std::env::temp_dir))?;
-        let (server, address) = sekali.serve(directory.path())?;
+        let (server, address) = args.sekali.serve(directory.path())?;
         let measured = args.measure(address, Meter::of(&server), *followers).await?;
         server.stop()?;
         rows.push(measured.row());

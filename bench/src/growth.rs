@@ -37,9 +37,8 @@ const RECHECKED: u64 = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The `sekali` program
-    #[arg(long, value_name = "FILE", default_value = "target/release/sekali")]
-    sekali: PathBuf,
+    #[command(flatten)]
+    sekali: Sekali,
     /// Events to send, a fifth of them repeats; rounded up to whole steps
     #[arg(long, value_name = "N", default_value_t = 50_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     events: u64,
@@ -164,8 +163,7 @@ pub(crate) async fn run(args: Args, command: String) -> anyhow::Result<()> {
     let environment = Environment::read(store.path(), command)?;
     let (steps, end) = grow_and_read(&args, store.path()).await?;
     output::result(&json!({ "end": &end }).to_string())?;
-    let sekali = Sekali::new(args.sekali.clone());
-    let growth = Growth { environment, version: sekali.version()?, steps, end };
+    let growth = Growth { environment, version: args.sekali.version()?, steps, end };
     results::write(&args.out, &growth)?;
     let drawing = args.out.with_extension("svg");
     chart::growth(&drawing, &growth)?;
@@ -174,17 +172,16 @@ pub(crate) async fn run(args: Args, command: String) -> anyhow::Result<()> {
 }
 
 async fn grow_and_read(args: &Args, store: &Path) -> anyhow::Result<(Vec<Grown>, End)> {
-    let sekali = Sekali::new(args.sekali.clone());
     let bytes = EVENT_BYTES * args.batch as usize;
     let syncs_before = Syncs::measure(store, bytes, u64::MAX, SYNCS_FOR)?;
     let load = args.load();
-    let (server, address) = sekali.serve(store)?;
+    let (server, address) = args.sekali.serve(store)?;
     let (steps, total) = grow(args, &load, address, &Meter::of(&server)).await?;
     let disk_bytes = allocated(store, None)?;
     server.kill()?;
     let syncs_after = Syncs::measure(store, bytes, u64::MAX, SYNCS_FOR)?;
 
-    let read_back = read_back(args, &load, &sekali, store, total.new).await?;
+    let read_back = read_back(args, &load, store, total.new).await?;
     let rechecked = read_back.rechecked == read_back.rechecked_duplicates;
     let end = End {
         events: total.events,
@@ -204,15 +201,9 @@ async fn grow_and_read(args: &Args, store: &Path) -> anyhow::Result<(Vec<Grown>,
 }
 
 /// Opens the store again and reads.
-async fn read_back(
-    args: &Args,
-    load: &Load,
-    sekali: &Sekali,
-    store: &Path,
-    ids: u64,
-) -> anyhow::Result<ReadBack> {
+async fn read_back(args: &Args, load: &Load, store: &Path, ids: u64) -> anyhow::Result<ReadBack> {
     let started = Instant::now();
-    let (server, address) = sekali.serve(store)?;
+    let (server, address) = args.sekali.serve(store)?;
     reads::ready(address).await?;
     let ready_seconds = started.elapsed().as_secs_f64();
     let (reads, meter) = (Reads { address, seed: args.seed }, Meter::of(&server));

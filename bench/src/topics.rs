@@ -18,9 +18,8 @@ const FEW: u32 = 4;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The `sekali` program
-    #[arg(long, value_name = "FILE", default_value = "target/release/sekali")]
-    sekali: PathBuf,
+    #[command(flatten)]
+    sekali: Sekali,
     /// Topics
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TOPICS)))]
     count: u32,
@@ -61,15 +60,14 @@ pub(crate) struct Row {
 
 pub(crate) async fn run(args: Args, command: String) -> anyhow::Result<()> {
     let directory = args.directory.clone().unwrap_or_else(std::env::temp_dir);
-    let sekali = Sekali::new(args.sekali.clone());
-    output::talk(&sekali.version()?);
+    output::talk(&args.sekali.version()?);
     let rows = [FEW, args.count].map(|topics| Row { topics, rounds: Vec::new() }).into();
     let mut results = Topics { environment: Environment::read(&directory, command)?, rows };
     for _ in 0..args.rounds {
         for row in &mut results.rows {
             let plan = Plan::new(args.seed, row.topics);
             let load = Load { plan, seed: args.seed, shape: args.shape() };
-            let figures = measure(&sekali, &load, &directory).await?;
+            let figures = measure(&args.sekali, &load, &directory).await?;
             output::talk(&format!(
                 "{} topics: {} events/s",
                 row.topics,

@@ -61,9 +61,8 @@ pub(crate) trait Running {
 /// Where programs of peers are; those not named are looked for.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Programs {
-    /// The `sekali` program
-    #[arg(long, value_name = "FILE", default_value = "target/release/sekali")]
-    pub(crate) sekali: PathBuf,
+    #[command(flatten)]
+    sekali: Sekali,
     /// The `nats-server` program; without it, the one on PATH
     #[arg(long, value_name = "FILE")]
     nats: Option<PathBuf>,
@@ -78,7 +77,7 @@ pub(crate) struct Programs {
 /// All peers, in the order of tables.
 pub(crate) fn all(programs: &Programs) -> Vec<Box<dyn Peer>> {
     vec![
-        Box::new(Sekali::new(programs.sekali.clone())),
+        Box::new(programs.sekali.clone()),
         Box::new(nats::Nats::new(programs.nats.clone(), nats::Sync::Default)),
         Box::new(nats::Nats::new(programs.nats.clone(), nats::Sync::Always)),
         Box::new(redis::Redis::new(programs.redis.clone(), redis::Sync::EverySecond)),

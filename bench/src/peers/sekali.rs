@@ -1,4 +1,4 @@
-//! sekali itself, over HTTP, with its default configuration: durability full.
+//! sekali itself, over HTTP, with its default configuration unless another is given: durability full.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,14 @@ use crate::reads::Reads;
 use crate::wire::Wire;
 
 /// The program to measure.
-#[derive(Debug)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Sekali {
+    /// The `sekali` program
+    #[arg(id = "sekali", long = "sekali", value_name = "FILE", default_value = "target/release/sekali")]
     program: PathBuf,
+    /// The configuration file of sekali; without it, the defaults
+    #[arg(long = "sekali-config", value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// A server that speaks HTTP.
@@ -30,11 +35,6 @@ pub(super) struct Serving {
 }
 
 impl Sekali {
-    /// The program at this path.
-    pub(crate) fn new(program: PathBuf) -> Self {
-        Self { program }
-    }
-
     /// Starts it on the store in this directory, which may be there already.
     pub(crate) fn serve(&self, directory: &Path) -> anyhow::Result<(Server, SocketAddr)> {
         let mut command = Command::new(find(Some(&self.program), "sekali")?);
@@ -43,6 +43,9 @@ impl Sekali {
         }
         command.args(["serve", "--bind", "127.0.0.1:0", "--log", "info", "--store"]);
         command.arg(format!("sqlite:{}", directory.join("log.db").display()));
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         Server::start(&mut command, Signal::TERM, address_of)
     }
 }
