@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::rt::task::spawn_blocking;
 use anyhow::Context;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Outcome;
 use super::output::{self, thousands};
-use crate::app::{self, Copied, Progress};
+use crate::app::{self, Copied};
 use crate::config::{self, Overrides, Settings};
 
 /// What the copy is, and how it is put back.
@@ -65,8 +65,8 @@ async fn copy(settings: Settings, dest: PathBuf) -> anyhow::Result<Copied> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopped = Arc::clone(&stop);
     let mut copying = spawn_blocking(move || {
-        let bar = progress_bar();
-        let copied = app::backup(&settings, &dest, &|progress| show(&bar, progress), &stopped);
+        let bar = output::bar("{bytes}/{total_bytes}");
+        let copied = app::backup(&settings, &dest, &|progress| output::show(&bar, progress), &stopped);
         bar.finish_and_clear();
         copied
     });
@@ -76,18 +76,4 @@ async fn copy(settings: Settings, dest: PathBuf) -> anyhow::Result<Copied> {
         _ = interrupt.recv() => { stop.store(true, Ordering::Relaxed); copying.await }
     };
     copied.context("the copying broke off")?
-}
-
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {wide_bar} {bytes}/{total_bytes} {msg}") {
-        bar.set_style(style);
-    }
-    bar
-}
-
-fn show(bar: &ProgressBar, Progress { stage, done, total }: Progress) {
-    bar.set_length(total);
-    bar.set_position(done);
-    bar.set_message(stage);
 }

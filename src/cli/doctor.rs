@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::Outcome;
@@ -38,8 +37,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let overrides = Overrides { store: args.store.clone(), ..Overrides::default() };
     let settings = config::load(args.config.as_deref(), &overrides)?;
     let doctor = app::doctor(&settings)?;
-    let bar = progress_bar();
-    let tell = |progress: Progress| show(&bar, progress);
+    let bar = output::bar("{human_pos}/{human_len}");
+    let tell = |progress: Progress| output::show(&bar, progress);
     let examined = if args.rebuild_index { doctor.rebuild_index(&tell) } else { doctor.inspect(&tell) };
     bar.finish_and_clear();
     let report = examined?;
@@ -57,20 +56,6 @@ struct Judged<'a> {
     healthy: bool,
     #[serde(flatten)]
     report: &'a Report,
-}
-
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {wide_bar} {human_pos}/{human_len} {msg}") {
-        bar.set_style(style);
-    }
-    bar
-}
-
-fn show(bar: &ProgressBar, Progress { stage, done, total }: Progress) {
-    bar.set_length(total);
-    bar.set_position(done);
-    bar.set_message(stage);
 }
 
 fn text(report: &Report) -> String {

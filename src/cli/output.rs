@@ -4,7 +4,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::app::Progress;
 
 /// How a list is given.
 #[derive(Debug, clap::Args)]
@@ -78,6 +81,23 @@ pub(super) fn table(header: &[&str], numbers: usize, rows: impl IntoIterator<Ite
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+/// A bar for work that tells how far it is, and what is counted, such as `{bytes}/{total_bytes}`. Nothing in a pipe.
+pub(super) fn bar(counted: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template(&format!("[{{elapsed}}] {{wide_bar}} {counted} {{msg}}"))
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Moves a bar to where the work is.
+pub(super) fn show(bar: &ProgressBar, Progress { stage, done, total }: Progress) {
+    bar.set_length(total);
+    bar.set_position(done);
+    bar.set_message(stage);
 }
 
 /// A number with its thousands apart, as people read it.

@@ -101,12 +101,10 @@ async fn choose(state: &State) -> Result<Vec<Topic>, StoreError> {
 }
 
 fn sample_of(found: TopicSources) -> TopicSample {
-    let mut lateness = found.other.lateness;
-    found.named.iter().for_each(|(_, counts)| lateness += counts.lateness);
     TopicSample {
+        lateness: found.lateness(),
         topic: found.topic.topic.to_string(),
         sources: found.named.into_iter().map(|(source, counts)| (source, counts.counts())).collect(),
         other: found.other.counts(),
-        lateness,
     }
 }

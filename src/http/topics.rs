@@ -68,8 +68,7 @@ pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<Http
 }
 
 fn detail(state: &State, found: TopicSources) -> TopicDetail {
-    let mut late = found.other.lateness;
-    found.named.iter().for_each(|(_, counts)| late += counts.lateness);
+    let late = found.lateness();
     let shown = |counts: SourceCounts| SourceStats::new(counts.counts(), &counts.lateness);
     let sources =
         found.named.into_iter().map(|(source, counts)| Source { source, stats: shown(counts) }).collect();

@@ -74,92 +74,56 @@ fn record<B: MessageBody + 'static>(
         state.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
-    let failed = status >= 400;
-    if failed || writes_each() {
-        let line = Line {
-            origin,
-            method,
-            route,
-            path: beginning(request.path()),
-            status,
-            code: code.map(Code::as_str),
-            started,
-        };
-        // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
-        let omitted = if failed && status != 503 {
-            state.failed_lines.admit(state.started.elapsed().as_secs())
-        } else {
-            None
-        };
-        match omitted {
-            Some(omitted) => line.write_failed(omitted),
-            None => line.write(response),
-        }
+    // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
+    let omitted = if status >= 400 && status != 503 {
+        state.failed_lines.admit(state.started.elapsed().as_secs())
+    } else {
+        None
+    };
+    if omitted.is_some() || writes_each() {
+        write(response, origin, (method, route, code), (started.elapsed(), omitted.unwrap_or(0)));
     }
 }
 
-/// The line about a request: never what was in its body, never one of its headers but its id.
-struct Line<'a> {
-    origin: &'a Origin,
-    method: &'static str,
-    route: &'static str,
-    path: &'a str,
-    status: u16,
-    code: Option<&'static str>,
-    started: Instant,
-}
-
-impl Line<'_> {
-    fn write_failed(&self, omitted: u64) {
-        let Self { origin, method, route, path, status, code, .. } = self;
-        let parent = origin.parent.as_ref();
-        tracing::info!(
-            target: TARGET,
-            request_id = %origin.id,
-            parent_id = parent.map(|parent| &*parent.span),
-            sampled = parent.map(|parent| parent.sampled),
-            method,
-            route,
-            path,
-            status,
-            code,
-            micros = micros(self.started.elapsed()),
-            // Lines like this one that were left out before it, since there were too many in one second.
-            omitted = (omitted > 0).then_some(omitted),
-            "not answered as asked"
-        );
-    }
-
-    fn write<B: MessageBody + 'static>(&self, response: &ServiceResponse<B>) {
-        let Self { origin, method, route, path, status, code, .. } = self;
-        let parent = origin.parent.as_ref();
-        let published = response.response().extensions().get::<Published>().copied();
-        let sent = match response.response().body().size() {
-            BodySize::Sized(bytes) => Some(bytes),
-            BodySize::None | BodySize::Stream => None,
-        };
-        tracing::debug!(
-            target: TARGET,
-            request_id = %origin.id,
-            parent_id = parent.map(|parent| &*parent.span),
-            sampled = parent.map(|parent| parent.sampled),
-            method,
-            route,
-            path,
-            status,
-            code,
-            micros = micros(self.started.elapsed()),
-            decide_micros = published.map(|of| micros(of.deciding)),
-            received_bytes = published.map(|of| of.bytes),
-            sent_bytes = sent,
-            topics = published.map(|of| of.topics),
-            accepted = published.map(|of| of.counts.accepted),
-            duplicates = published.map(|of| of.counts.duplicates),
-            conflicts = published.map(|of| of.counts.conflicts),
-            rejected = published.map(|of| of.counts.rejected),
-            "answered"
-        );
-    }
+/// The line about a request: never what was in its body, never one of its headers but its id. It tells what happened, and
+/// so is info; whether one that went well has a line at all is asked before.
+fn write<B: MessageBody + 'static>(
+    response: &ServiceResponse<B>,
+    origin: &Origin,
+    (method, route, code): (&str, &str, Option<Code>),
+    (took, omitted): (Duration, u64),
+) {
+    let status = response.status().as_u16();
+    let parent = origin.parent.as_ref();
+    let published = response.response().extensions().get::<Published>().copied();
+    let sent = match response.response().body().size() {
+        BodySize::Sized(bytes) => Some(bytes),
+        BodySize::None | BodySize::Stream => None,
+    };
+    tracing::info!(
+        target: TARGET,
+        request_id = %origin.id,
+        parent_id = parent.map(|parent| &*parent.span),
+        sampled = parent.map(|parent| parent.sampled),
+        method,
+        route,
+        path = beginning(response.request().path()),
+        status,
+        code = code.map(Code::as_str),
+        micros = micros(took),
+        decide_micros = published.map(|of| micros(of.deciding)),
+        received_bytes = published.map(|of| of.bytes),
+        sent_bytes = sent,
+        topics = published.map(|of| of.topics),
+        accepted = published.map(|of| of.counts.accepted),
+        duplicates = published.map(|of| of.counts.duplicates),
+        conflicts = published.map(|of| of.counts.conflicts),
+        rejected = published.map(|of| of.counts.rejected),
+        // Lines about failed requests that were left out before this one, since there were too many in one second.
+        omitted = (omitted > 0).then_some(omitted),
+        "{}",
+        if status < 400 { "answered" } else { "not answered as asked" }
+    );
 }
 
 /// As much of a path as is written: the longest that names an event has two names of 255 bytes, percent-encoded.

@@ -39,7 +39,7 @@ pub use sqlite::{
 pub use tally::Tally;
 
 use crate::config::{Settings, StoreUrl};
-use crate::domain::{Counts, Event, Second, StoredEvent, Topic, Verdict};
+use crate::domain::{Counts, Event, Lateness, Second, StoredEvent, Topic, Verdict};
 use crate::metrics::StoreSample;
 
 /// A store: where events, their keys and their counters live.
@@ -244,6 +244,16 @@ pub struct TopicSources {
     pub named: Vec<(String, SourceCounts)>,
     /// All others together.
     pub other: SourceCounts,
+}
+
+impl TopicSources {
+    /// How late the duplicates of all sources came.
+    #[must_use]
+    pub fn lateness(&self) -> Lateness {
+        let mut sum = self.other.lateness;
+        self.named.iter().for_each(|(_, counts)| sum += counts.lateness);
+        sum
+    }
 }
 
 /// What was counted since the store was made.
