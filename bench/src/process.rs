@@ -131,9 +131,10 @@ pub(crate) fn address_behind(text: &str, line: &str) -> Option<SocketAddr> {
 }
 
 /// Reads what a measurement costs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Meter {
-    server: Option<u32>,
+    /// The processes of the server; none where it is this one.
+    servers: Vec<u32>,
 }
 
 /// Processor time, in seconds.
@@ -148,31 +149,34 @@ pub(crate) struct Used {
 impl Meter {
     /// Of a server, with this process as its client.
     pub(crate) fn of(server: &Server) -> Self {
-        Self { server: Some(server.id()) }
+        Self { servers: vec![server.id()] }
+    }
+
+    /// Of this server and another one that it uses.
+    pub(crate) fn and(mut self, other: &Server) -> Self {
+        self.servers.push(other.id());
+        self
     }
 
     /// Of a peer within this process, which counts as server.
     pub(crate) fn of_this_process() -> Self {
-        Self { server: None }
+        Self { servers: Vec::new() }
     }
 
     /// Processor time until now.
-    pub(crate) fn read(self) -> anyhow::Result<Used> {
+    pub(crate) fn read(&self) -> anyhow::Result<Used> {
         let own = seconds(&Process::myself()?)?;
-        let Some(id) = self.server else {
+        if self.servers.is_empty() {
             return Ok(Used { server: own, client: 0.0 });
-        };
-        let mut server = 0.0;
-        for process in family(id)? {
-            server += seconds(&process).unwrap_or_default();
         }
+        let server = self.processes()?.iter().map(|process| seconds(process).unwrap_or_default()).sum();
         Ok(Used { server, client: own })
     }
 
     /// Memory in use, in bytes: shared pages count once, by shares (PSS), since some servers are many processes.
-    pub(crate) fn memory(self) -> anyhow::Result<u64> {
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
         let mut bytes = 0;
-        for process in family(self.server.unwrap_or_else(std::process::id))? {
+        for process in self.processes()? {
             // A process may be gone by now.
             if let Ok(maps) = process.smaps_rollup() {
                 let totals = maps.memory_map_rollup.0.first().map(|all| all.extension.map.clone());
@@ -183,9 +187,21 @@ impl Meter {
     }
 
     /// Memory that is not a part of files, in bytes (`RssAnon`).
-    pub(crate) fn anonymous_memory(self) -> anyhow::Result<u64> {
-        let id = i32::try_from(self.server.unwrap_or_else(std::process::id))?;
-        Ok(Process::new(id)?.status()?.rssanon.context("no RssAnon")? * 1024)
+    pub(crate) fn anonymous_memory(&self) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        for id in self.roots() {
+            bytes += Process::new(i32::try_from(id)?)?.status()?.rssanon.context("no RssAnon")? * 1024;
+        }
+        Ok(bytes)
+    }
+
+    fn roots(&self) -> Vec<u32> {
+        if self.servers.is_empty() { vec![std::process::id()] } else { self.servers.clone() }
+    }
+
+    fn processes(&self) -> anyhow::Result<Vec<Process>> {
+        let families: Vec<_> = self.roots().into_iter().map(family).collect::<anyhow::Result<_>>()?;
+        Ok(families.into_iter().flatten().collect())
     }
 }
 

@@ -105,6 +105,8 @@ pub struct Store {
     pub commit_bytes: usize,
     /// Topics of one group commit; `None` is no limit.
     pub commit_topics: Option<usize>,
+    /// Commits at once, each of topics of its own; a SQLite store has one.
+    pub writers: usize,
     /// Reads at once.
     pub readers: usize,
     /// How long a commit waits for a store that something else has locked.

@@ -31,6 +31,9 @@ const CACHE_KEYS_MAX: u64 = 1_000_000_000;
 const TOPICS_MAX: u64 = 1_000_000_000_000;
 const COMMIT_MAX: u64 = 1_000_000;
 
+/// Each is a connection and a thread, and a database has a hundred connections by default.
+const WRITERS_MAX: u64 = 32;
+
 /// Checks every value and every rule between values.
 ///
 /// # Errors
@@ -106,6 +109,7 @@ fn store(checker: &mut Checker<'_>) -> Store {
         commit_events: checker.count("store.commit_events", 1..=COMMIT_MAX),
         commit_bytes: checker.bytes("store.commit_bytes", KIB..=GIB),
         commit_topics: Some(checker.count("store.commit_topics", 0..=COMMIT_MAX)).filter(|most| *most > 0),
+        writers: checker.count("store.writers", 1..=WRITERS_MAX),
         readers: checker.count("store.readers", 1..=256),
         lock_timeout: checker.duration("store.lock_timeout", Duration::ZERO..=MINUTE * 10),
         connect_timeout: checker.duration("store.connect_timeout", SHORTEST..=MINUTE * 10),
@@ -198,6 +202,7 @@ mod tests {
             commit_events: 10_000,
             commit_bytes: 16 << 20,
             commit_topics: None,
+            writers: 4,
             readers: 4,
             lock_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),

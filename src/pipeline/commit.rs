@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -14,31 +14,50 @@ use crate::domain::Topic;
 use crate::metrics::Metrics;
 use crate::store::{AppendError, Batch, Decision, Engine, StoreError, Writer};
 
-/// Whether the store could write when it last tried; shared with whoever asks.
+/// Whether the store could write when it was last tried; shared by all writers and whoever asks.
 #[derive(Debug, Clone)]
-pub(super) struct Health(Arc<AtomicBool>);
+pub(super) struct Health {
+    /// A bit for each writer that could not.
+    failing: Arc<AtomicU64>,
+    /// The bit of the writer that holds this.
+    own: u64,
+}
 
 impl Health {
     pub(super) fn good() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+        Self { failing: Arc::default(), own: 1 }
     }
 
+    /// The same, for the writer with this number, of which there are 64 at most.
+    pub(super) fn of(&self, number: usize) -> Self {
+        Self { failing: Arc::clone(&self.failing), own: 1 << number }
+    }
+
+    /// Whether every writer could write.
     pub(super) fn is_good(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.failing.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether the writer that holds this could.
+    fn can_write(&self) -> bool {
+        self.failing.load(Ordering::Relaxed) & self.own == 0
     }
 
     fn set(&self, good: bool) {
-        if self.0.swap(good, Ordering::Relaxed) != good {
-            if good {
-                tracing::info!("the store can write again");
-            } else {
-                tracing::error!("the store cannot write; reads go on");
-            }
+        let before = if good {
+            self.failing.fetch_and(!self.own, Ordering::Relaxed)
+        } else {
+            self.failing.fetch_or(self.own, Ordering::Relaxed)
+        };
+        if good && before == self.own {
+            tracing::info!("the store can write again");
+        } else if !good && before == 0 {
+            tracing::error!("the store cannot write; reads go on");
         }
     }
 }
 
-/// The writer of a store, opened anew after any outcome that is not known.
+/// A writer of a store, opened anew after any outcome that is not known.
 pub(super) struct Committer {
     engine: Arc<dyn Engine>,
     writer: Option<Box<dyn Writer>>,
@@ -69,7 +88,7 @@ impl Committer {
 
     /// Whether the store could write when it last tried.
     pub(super) fn can_write(&self) -> bool {
-        self.health.is_good()
+        self.health.can_write()
     }
 
     /// Commits a group and gives an outcome for each batch. A batch that cannot be decided because stored data
@@ -94,7 +113,7 @@ impl Committer {
     /// Does what is due without events: stores waiting counts, and finds out whether a store that could not
     /// write can write again.
     pub(super) fn maintain(&mut self) {
-        let healthy = self.health.is_good();
+        let healthy = self.can_write();
         let now = Timestamp::now();
         let outcome = self.run(|writer| if healthy { writer.flush(now) } else { writer.probe(now) });
         if let Err(error) = outcome {
@@ -247,6 +266,21 @@ mod tests {
             groups.push(pending.next_group().0.iter().map(|batch| batch.topic.as_str()).collect());
         }
         groups
+    }
+
+    #[test]
+    fn a_store_can_write_when_each_of_its_writers_can() {
+        let health = Health::good();
+        let writers = [0, 1, 63].map(|number| health.of(number));
+        let [first, second, _] = &writers;
+        first.set(false);
+        second.set(true);
+        assert!(!health.is_good() && !first.can_write() && second.can_write());
+        second.set(false);
+        first.set(true);
+        assert!(!health.is_good() && first.can_write() && !second.can_write());
+        second.set(true);
+        assert!(health.is_good() && writers.iter().all(Health::can_write));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!        |          its hot cache: stored -> duplicate; being committed -> waits;
 //!        | Append   unknown -> marked and passed on                                   undecided
 //!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, commit
+//!        |          (a shared store takes several, each with topics of its own)       writers
 //!        |
 //!     Store
 //! ```
@@ -29,6 +30,7 @@ mod roster;
 mod router;
 mod undecided;
 mod writer;
+mod writers;
 
 #[cfg(test)]
 mod tests;
@@ -41,14 +43,14 @@ use actix::prelude::*;
 pub use budget::{Budget, Permit};
 pub use error::PublishError;
 
-use self::commit::{Committer, Health, Pending};
+use self::commit::Health;
 use self::hot_cache::{Hasher, Room};
 use self::keeper::Keeper;
 use self::lane::Shared;
-use self::messages::{Close, Publish};
+use self::messages::Publish;
 use self::reply::Reply;
 use self::router::{Router, Wiring};
-use self::writer::WriterActor;
+use self::writers::Writers;
 use crate::config::Settings;
 use crate::domain::{Counts, Event, Verdict};
 use crate::metrics::{CONSUMER, Metrics, ROUTER, Sample, WRITER};
@@ -61,7 +63,7 @@ pub struct Pipeline(Arc<Inner>);
 struct Inner {
     settings: Arc<Settings>,
     router: Keeper<Router>,
-    writer: Arc<Keeper<WriterActor>>,
+    writers: Arc<Writers>,
     budget: Budget,
     health: Health,
     tally: Arc<Tally>,
@@ -87,9 +89,9 @@ impl Pipeline {
         let (tally, era, durability) = (engine.tally(), engine.era(), engine.durability());
         let health = Health::good();
         let shards: Vec<Arbiter> = (0..settings.router.shards).map(|_| Arbiter::new()).collect();
-        let writer_thread = Arbiter::new();
+        let writer_threads: Vec<Arbiter> = (0..engine.writers()).map(|_| Arbiter::new()).collect();
 
-        let writer = start_writer(&settings, engine, &health, &metrics, &writer_thread)?;
+        let writers = Writers::start(&settings, engine, &health, &metrics, &writer_threads).map(Arc::new)?;
         let room = Arc::new(Room::new(settings.cache.keys));
         let wiring = Wiring {
             settings: Arc::clone(&settings),
@@ -101,7 +103,7 @@ impl Pipeline {
                 era,
                 metrics: Arc::clone(&metrics),
             },
-            writer: Arc::clone(&writer),
+            writers: Arc::clone(&writers),
         };
         // With the first shard: what the router does with a request is less than waking one more thread.
         let on = wiring.shards[0].clone();
@@ -112,12 +114,12 @@ impl Pipeline {
         let router = Keeper::new(ROUTER, Arc::clone(&metrics), start_router);
         let limits = &settings.limits;
         let budget = Budget::new(limits.in_flight_bytes, limits.in_flight_events);
-        let threads = Mutex::new(shards.into_iter().chain([writer_thread]).collect());
+        let threads = Mutex::new(shards.into_iter().chain(writer_threads).collect());
         let stopping = AtomicBool::new(false);
         Ok(Self(Arc::new(Inner {
             settings,
             router,
-            writer,
+            writers,
             budget,
             health,
             tally,
@@ -164,18 +166,14 @@ impl Pipeline {
     /// How the pipeline is, for the metrics.
     #[must_use]
     pub fn sample(&self) -> Sample {
-        let Inner { settings, budget, room, router, writer, health, metrics, .. } = &*self.0;
+        let Inner { settings, budget, room, router, writers, health, metrics, .. } = &*self.0;
         let (limits, keys) = (&settings.limits, settings.cache.keys);
         let consumers = u64::try_from(metrics.consumers.get()).unwrap_or(0);
         Sample {
             in_flight_bytes: (budget.bytes_in_flight() as u64, limits.in_flight_bytes as u64),
             in_flight_events: (budget.events_in_flight() as u64, limits.in_flight_events as u64),
             cache_keys: (keys.saturating_sub(room.left()) as u64, keys as u64),
-            actors: vec![
-                (ROUTER, router.lives().into()),
-                (CONSUMER, consumers),
-                (WRITER, writer.lives().into()),
-            ],
+            actors: vec![(ROUTER, router.lives().into()), (CONSUMER, consumers), (WRITER, writers.alive())],
             writable: health.is_good(),
             ..Sample::default()
         }
@@ -216,16 +214,9 @@ impl Pipeline {
         {
             tracing::warn!("stopping with events in flight, whose requests get no answer");
         }
-        match self.0.writer.address().send(Close).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the store was not closed cleanly; the next start recovers it");
-            }
-            Err(error) => tracing::error!(%error, "the writer failed while it closed the store"),
-        }
+        self.0.writers.close().await;
         // From here on nothing holds the engine but the threads, which end now.
         self.0.router.close();
-        self.0.writer.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in &threads {
             thread.stop();
@@ -236,28 +227,4 @@ impl Pipeline {
             tracing::error!("a thread of the pipeline ended with a panic");
         }
     }
-}
-
-/// Starts the writer's actor on a store that can be written to.
-fn start_writer(
-    settings: &Arc<Settings>,
-    engine: Arc<dyn Engine>,
-    health: &Health,
-    metrics: &Arc<Metrics>,
-    thread: &Arbiter,
-) -> Result<Arc<Keeper<WriterActor>>, StoreError> {
-    let mut first = Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(metrics));
-    first.open()?;
-    let first = Mutex::new(Some(first));
-    let (settings, health, on, for_next) =
-        (Arc::clone(settings), health.clone(), thread.handle(), Arc::clone(metrics));
-    let start = move || {
-        let opened = first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let committer = opened
-            .unwrap_or_else(|| Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(&for_next)));
-        let pending = Pending::new(&settings.store);
-        let news = engine.news();
-        WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending, news))
-    };
-    Ok(Arc::new(Keeper::new(WRITER, Arc::clone(metrics), start)))
 }

@@ -12,12 +12,12 @@ use foldhash::fast::RandomState;
 
 use super::consumer::{Alive, Consumer};
 use super::hot_cache::{HotCache, Room};
-use super::keeper::{Keeper, report_restart};
+use super::keeper::report_restart;
 use super::lane::{Lane, Shared};
 use super::messages::{Consume, Gone, Publish, Retire, Share};
 use super::roster::{LaneId, Roster};
 use super::undecided::Undecided;
-use super::writer::WriterActor;
+use super::writers::Writers;
 use crate::config::Settings;
 use crate::domain::{Event, Topic};
 use crate::metrics::CONSUMER;
@@ -35,7 +35,7 @@ pub(super) struct Wiring {
     pub(super) shards: Arc<Vec<ArbiterHandle>>,
     pub(super) room: Arc<Room>,
     pub(super) shared: Shared,
-    pub(super) writer: Arc<Keeper<WriterActor>>,
+    pub(super) writers: Arc<Writers>,
 }
 
 /// The actor.
@@ -244,8 +244,7 @@ impl Handler<Publish> for Router {
 
     fn handle(&mut self, Publish { events, reply, queued }: Publish, context: &mut Self::Context) {
         drop(queued);
-        let Wiring { writer, shared, .. } = &self.wiring;
-        let undecided = Undecided::new(reply, Arc::clone(writer), Arc::clone(&shared.metrics));
+        let undecided = Undecided::new(reply, Arc::clone(&self.wiring.writers));
         let shares = self.share_out(events);
         self.dispatch(shares, &undecided, context);
     }

@@ -1,31 +1,27 @@
-//! What the caches of a request's lanes could not decide: gathered, so that the writer gets one message a request,
+//! What the caches of a request's lanes could not decide: gathered, so that a writer gets one message a request,
 //! however many topics it has.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::keeper::Keeper;
 use super::lane::Part;
-use super::messages::Append;
 use super::reply::Reply;
-use super::writer::WriterActor;
-use crate::metrics::{Metrics, WRITER};
+use super::writers::Writers;
 use crate::store::Batch;
 
-/// A handle on what one request passes on. When the last lane drops its handle, everything goes to the writer.
+/// A handle on what one request passes on. When the last lane drops its handle, everything goes to the writers.
 #[derive(Clone)]
 pub(super) struct Undecided(Arc<Gathered>);
 
 struct Gathered {
     parts: Mutex<Vec<(Batch, Part)>>,
     reply: Reply,
-    writer: Arc<Keeper<WriterActor>>,
-    metrics: Arc<Metrics>,
+    writers: Arc<Writers>,
 }
 
 impl Undecided {
     /// Nothing yet, of the request with this reply.
-    pub(super) fn new(reply: Reply, writer: Arc<Keeper<WriterActor>>, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Gathered { parts: Mutex::default(), reply, writer, metrics }))
+    pub(super) fn new(reply: Reply, writers: Arc<Writers>) -> Self {
+        Self(Arc::new(Gathered { parts: Mutex::default(), reply, writers }))
     }
 
     /// The reply of the request.
@@ -43,9 +39,7 @@ impl Drop for Gathered {
     fn drop(&mut self) {
         let parts = std::mem::take(self.parts.get_mut().unwrap_or_else(PoisonError::into_inner));
         if !parts.is_empty() {
-            let events = parts.iter().map(|(batch, _)| batch.events.len()).sum();
-            let queued = self.metrics.queue(WRITER, events);
-            self.writer.address().do_send(Append { parts, queued });
+            self.writers.append(parts);
         }
     }
 }

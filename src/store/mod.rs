@@ -1,6 +1,6 @@
 //! The face of the store: append a group with a verdict for each event, read, look up, count.
 //!
-//! An [`Engine`] gives out any number of [`Reader`]s and one [`Writer`] at a time. What is behind this face,
+//! An [`Engine`] gives out any number of [`Reader`]s and as many [`Writer`]s at a time as it says. What is behind this face,
 //! which index finds a key, how durability is reached, is the engine's own business. The face suits an
 //! engine over a network as well as a file: reads are async, the writer owns a thread and may block, and
 //! an error of the writer says whether the group is known to have failed.
@@ -47,8 +47,13 @@ pub trait Engine: Send + Sync {
     /// A handle for reading; cheap, any number of them.
     fn reader(&self) -> Arc<dyn Reader>;
 
-    /// Opens the writer and rebuilds all that it holds in memory from the store. Blocks. The caller drops
-    /// the writer before it opens another one.
+    /// How many writers may be open at once. Two of them are never given events of one topic at the same time.
+    fn writers(&self) -> usize {
+        1
+    }
+
+    /// Opens a writer and rebuilds all that it holds in memory from the store. Blocks. The caller drops a
+    /// writer before it opens another one in its place.
     ///
     /// # Errors
     /// When the store cannot be opened for writing now; it may be tried again.
@@ -103,7 +108,7 @@ pub struct Decision {
     pub stored_at: Second,
 }
 
-/// The one writer of a store. It owns a thread and may block.
+/// A writer of a store. It owns a thread and may block.
 pub trait Writer: Send {
     /// Appends a group of batches in one transaction, together with their counters and with everything in
     /// the [`Tally`], and returns when it is durable. Gives a decision on each event of each batch, in their

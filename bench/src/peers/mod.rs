@@ -76,13 +76,16 @@ pub(crate) struct Programs {
 
 /// All peers, in the order of tables.
 pub(crate) fn all(programs: &Programs) -> Vec<Box<dyn Peer>> {
+    let database = postgres::Installed::new(programs.postgres.clone());
     vec![
         Box::new(programs.sekali.clone()),
         Box::new(nats::Nats::new(programs.nats.clone(), nats::Sync::Default)),
         Box::new(nats::Nats::new(programs.nats.clone(), nats::Sync::Always)),
         Box::new(redis::Redis::new(programs.redis.clone(), redis::Sync::EverySecond)),
         Box::new(redis::Redis::new(programs.redis.clone(), redis::Sync::Always)),
-        Box::new(postgres::Postgres::new(programs.postgres.clone())),
+        Box::new(postgres::Plain::new(database.clone(), postgres::Work::Keys)),
+        Box::new(postgres::Plain::new(database.clone(), postgres::Work::Seqs)),
+        Box::new(postgres::Shared::new(programs.sekali.clone(), database)),
         Box::new(sqlite::Sqlite),
         Box::new(bare::Bare),
     ]

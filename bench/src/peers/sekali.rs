@@ -37,12 +37,16 @@ pub(super) struct Serving {
 impl Sekali {
     /// Starts it on the store in this directory, which may be there already.
     pub(crate) fn serve(&self, directory: &Path) -> anyhow::Result<(Server, SocketAddr)> {
+        self.serve_store(&format!("sqlite:{}", directory.join("log.db").display()))
+    }
+
+    /// Starts it on a store, by its URL.
+    pub(super) fn serve_store(&self, url: &str) -> anyhow::Result<(Server, SocketAddr)> {
         let mut command = Command::new(find(Some(&self.program), "sekali")?);
         for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG"] {
             command.env_remove(variable);
         }
-        command.args(["serve", "--bind", "127.0.0.1:0", "--log", "info", "--store"]);
-        command.arg(format!("sqlite:{}", directory.join("log.db").display()));
+        command.args(["serve", "--bind", "127.0.0.1:0", "--log", "info", "--store", url]);
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
@@ -71,14 +75,33 @@ impl Peer for Sekali {
 
     async fn start(&self, directory: &Path) -> anyhow::Result<Box<dyn Running>> {
         let (server, address) = self.serve(directory)?;
-        Ok(Box::new(Serving { server, address, verdicts: Verdicts::InBody }))
+        Ok(Box::new(Serving::node(server, address)))
     }
 }
 
 impl Serving {
+    /// A server that says the fate of each event.
+    pub(super) fn node(server: Server, address: SocketAddr) -> Self {
+        Self { server, address, verdicts: Verdicts::InBody }
+    }
+
     /// A server that answers without deciding anything.
     pub(super) fn bare(server: Server, address: SocketAddr) -> Self {
         Self { server, address, verdicts: Verdicts::None }
+    }
+
+    /// Sends a load; `meter` says what it costs.
+    pub(super) async fn publish_measured(&self, load: &Load, meter: &Meter) -> anyhow::Result<Driven> {
+        let mut connections = Vec::new();
+        for lane in load.lanes() {
+            let requests = load.requests(lane, |plan, steps| Ok(publish(plan, steps)))?;
+            let connection = Wire::open(self.address, Http::new(self.verdicts)).await?;
+            connections.push((connection, requests));
+        }
+        let lanes = connections
+            .iter_mut()
+            .map(|(connection, requests)| (connection, std::mem::take(requests).into_iter().map(Ok)));
+        drive(lanes.collect(), load.shape.limit, meter).await
     }
 }
 
@@ -89,16 +112,7 @@ impl Running for Serving {
     }
 
     async fn publish(&mut self, load: &Load) -> anyhow::Result<Driven> {
-        let mut connections = Vec::new();
-        for lane in load.lanes() {
-            let requests = load.requests(lane, |plan, steps| Ok(publish(plan, steps)))?;
-            let connection = Wire::open(self.address, Http::new(self.verdicts)).await?;
-            connections.push((connection, requests));
-        }
-        let lanes = connections
-            .iter_mut()
-            .map(|(connection, requests)| (connection, std::mem::take(requests).into_iter().map(Ok)));
-        drive(lanes.collect(), load.shape.limit, &self.meter()).await
+        self.publish_measured(load, &self.meter()).await
     }
 
     async fn stored(&mut self) -> anyhow::Result<Option<u64>> {

@@ -63,7 +63,7 @@ impl Peer for Sqlite {
 #[async_trait(?Send)]
 impl Running for Open {
     fn meter(&self) -> Meter {
-        self.meter
+        self.meter.clone()
     }
 
     async fn publish(&mut self, load: &Load) -> anyhow::Result<Driven> {

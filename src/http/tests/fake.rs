@@ -48,6 +48,7 @@ pub(crate) fn settings() -> Settings {
             commit_events: 100,
             commit_bytes: 1 << 20,
             commit_topics: None,
+            writers: 1,
             readers: 1,
             lock_timeout: second,
             connect_timeout: second,

@@ -81,7 +81,7 @@ async fn a_stop_does_not_wait_for_a_store_that_cannot_write_once_for_each_group(
     let stop = async {
         log.until(|log| log.store.groups().len() == 2).await;
         log.until_passed_on("a", "0").await;
-        log.pipeline.0.writer.address().do_send(Close);
+        log.pipeline.0.writers.addresses()[0].do_send(Close);
         log.store.open_gate();
     };
     let (answers, ()) = tokio::join!(work, stop);
@@ -131,7 +131,7 @@ async fn an_actor_that_panics_is_started_again_and_nothing_is_lost() {
     let panics: [(&str, Kill); 3] = [
         ("router", |pipeline| pipeline.0.router.address().do_send(Panic)),
         ("consumer", |pipeline| pipeline.0.router.address().do_send(panic_consumers())),
-        ("writer", |pipeline| pipeline.0.writer.address().do_send(Panic)),
+        ("writer", |pipeline| pipeline.0.writers.addresses()[0].do_send(Panic)),
     ];
     for (actor, panic) in panics {
         let log = start(&settings());

@@ -8,6 +8,7 @@ mod on_file;
 mod panics;
 pub(super) mod scheduled;
 mod scripted;
+mod writers;
 
 use std::future::poll_fn;
 use std::pin::Pin;

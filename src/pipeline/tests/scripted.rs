@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -32,6 +33,7 @@ pub(super) enum Fault {
 #[derive(Clone)]
 pub(super) struct ScriptedStore {
     inner: Arc<dyn Engine>,
+    writers: usize,
     script: Arc<Script>,
 }
 
@@ -42,7 +44,7 @@ struct Script {
     opened: AtomicUsize,
     flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
-    topics: Mutex<Vec<String>>,
+    topics: Mutex<Vec<(String, ThreadId)>>,
     era: Arc<AtomicU64>,
     closed: Mutex<bool>,
     moved: Condvar,
@@ -56,7 +58,12 @@ impl ScriptedStore {
 
     /// On this engine.
     pub(super) fn over(inner: Arc<dyn Engine>) -> Self {
-        Self { inner, script: Arc::default() }
+        Self { inner, writers: 1, script: Arc::default() }
+    }
+
+    /// With so many writers at once.
+    pub(super) fn with_writers(self, writers: usize) -> Self {
+        Self { writers, ..self }
     }
 
     /// The next appends fail like this, one after the other.
@@ -96,6 +103,11 @@ impl ScriptedStore {
 
     /// The topics of all batches, in the order in which they were appended.
     pub(super) fn topics(&self) -> Vec<String> {
+        self.appended().into_iter().map(|(topic, _)| topic).collect()
+    }
+
+    /// The same, each with the thread of its writer.
+    pub(super) fn appended(&self) -> Vec<(String, ThreadId)> {
         self.script.topics.lock().unwrap().clone()
     }
 
@@ -134,6 +146,10 @@ impl Engine for ScriptedStore {
         self.inner.reader()
     }
 
+    fn writers(&self) -> usize {
+        self.writers
+    }
+
     fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
         self.script.opened.fetch_add(1, Ordering::SeqCst);
         let inner = self.inner.open_writer()?;
@@ -164,7 +180,8 @@ struct ScriptedWriter {
 
 impl Writer for ScriptedWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
-        self.script.topics.lock().unwrap().extend(group.iter().map(|batch| batch.topic.to_string()));
+        let appended = group.iter().map(|batch| (batch.topic.to_string(), thread::current().id()));
+        self.script.topics.lock().unwrap().extend(appended);
         self.script.pass_gate(group.len());
         let damaged = self.script.damaged_topic.lock().unwrap().clone();
         if group.iter().any(|batch| Some(batch.topic.as_str()) == damaged.as_deref()) {
@@ -186,7 +203,7 @@ impl Writer for ScriptedWriter {
                 panic!("on purpose");
             }
             Some(Fault::Slow) => {
-                std::thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(1));
                 self.inner.append(group, now)
             }
         }

@@ -1,20 +1,42 @@
-//! Storing what waits in memory: repeats by source and by event, rejected events, and that this node was seen.
+//! Storing what waits in memory: repeats by source and by event, rejected events, and that this node was seen. One
+//! connection does that for all writers of the node, since what waits is one lot.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join5;
 use tokio_postgres::types::ToSql;
 
 use super::Node;
+use super::connection::within;
 use super::repeats::Columns;
 use super::session::Session;
-use super::statements::REPEAT_COLUMNS;
+use super::statements::{FENCE, REPEAT_COLUMNS};
 use super::transaction::{Lock, Trouble};
 use super::writer::Values;
 use crate::domain::Topic;
 use crate::store::repeated::Changes;
 use crate::store::tally::Lot;
 use crate::store::{AppendError, StoreError};
+
+/// How often a node says that it is there, also where it has nothing to count: a day after it was heard of last it is
+/// taken for one that is gone.
+const SEEN_EVERY: Duration = Duration::from_hours(1);
+
+/// The connection that stores counts.
+#[derive(Default)]
+pub(super) struct Counting {
+    session: Option<Fenced>,
+    /// When something was stored last.
+    seen_at: Option<Instant>,
+}
+
+/// A connection of which the database knows that it counts for this node, and no earlier one does.
+struct Fenced {
+    session: Session,
+    /// What this node's counts must carry to be stored.
+    fence: i64,
+}
 
 /// A lot as the columns of a statement: a row for each source of each topic.
 struct BySource<'a> {
@@ -41,36 +63,72 @@ impl<'a> BySource<'a> {
 }
 
 impl Node {
-    /// Takes what waits, and settles it with the tally.
-    pub(super) fn store_counts(&self, session: &Session) -> Result<(), AppendError> {
+    /// Stores counts that waited in memory, if it is time.
+    pub(super) fn flush_counts(&self) -> Result<(), AppendError> {
+        let mut counting = match self.counting.try_lock() {
+            Ok(counting) => counting,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Another writer is at it.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        let is_seen = counting.seen_at.is_some_and(|at| at.elapsed() < SEEN_EVERY);
+        if is_seen && self.tally.is_empty() && !self.tally.repeated().is_due() {
+            // A connection that was lost while nothing was counted is seen here.
+            return counting.connect(self).map(drop).map_err(AppendError::Failed);
+        }
+        self.count_on(&mut counting)
+    }
+
+    /// Stores counts that waited in memory, and that this node was seen.
+    pub(super) fn store_counts(&self) -> Result<(), AppendError> {
+        self.count_on(&mut self.counting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes what waits, and settles it with the tally. Whatever goes wrong, a writer can go on.
+    fn count_on(&self, counting: &mut Counting) -> Result<(), AppendError> {
+        let fenced = counting.connect(self).map_err(AppendError::Failed)?;
         let taken = self.tally.take();
         let changes = self.tally.repeated().take();
-        match self.database.block_on(self.count(session, taken.as_ref(), changes.as_ref())) {
+        match self.database.block_on(self.count(fenced, taken.as_ref(), changes.as_ref())) {
             Ok(()) => {
                 self.tally.stored();
                 if changes.is_some() {
                     self.tally.repeated().stored();
                 }
+                counting.seen_at = Some(Instant::now());
                 Ok(())
             }
             Err(Trouble::Failed(error) | Trouble::Again(error)) => {
                 self.tally.put_back();
                 Err(AppendError::Failed(error))
             }
-            // The next connection asks which counts are stored.
-            Err(Trouble::Lost(error)) => Err(AppendError::Unknown(error)),
+            Err(Trouble::Lost(error)) => {
+                // The next connection asks which counts are stored.
+                counting.session = None;
+                Err(AppendError::Failed(error))
+            }
         }
+    }
+
+    /// A connection that counts from now on. What the one before it left is settled.
+    fn open_fenced(&self) -> Result<Fenced, StoreError> {
+        let session = self.open_session()?;
+        let node: Values<'_> = &[&self.id];
+        let asked = session.client.query_one(FENCE, node);
+        let row = self.database.block_on(within(self.database.patience(), asked))?;
+        self.tally.resume(row.try_get::<_, i64>(1)?.cast_unsigned());
+        Ok(Fenced { fence: row.try_get(0)?, session })
     }
 
     async fn count(
         &self,
-        session: &Session,
+        Fenced { session, fence }: &Fenced,
         taken: Option<&(u64, Arc<Lot>)>,
         changes: Option<&Changes>,
     ) -> Result<(), Trouble> {
         let none = Lot::default();
         let (epoch, lot) = taken.map_or((0, &none), |(epoch, lot)| (epoch.cast_signed(), &**lot));
-        let Session { client, statements, fence, locked_out, .. } = session;
+        let Session { client, statements, locked_out, .. } = session;
         let names: Vec<_> = lot.topics.keys().map(Topic::as_str).collect();
         let (by_source, repeats) = (BySource::of(lot), Columns::of(changes));
         let rejected = lot.rejected.cast_signed();
@@ -116,5 +174,16 @@ impl Node {
             tracing::error!("a topic that had events is gone; its repeats are not counted");
         }
         Ok(())
+    }
+}
+
+impl Counting {
+    /// The connection; another one where it is gone.
+    fn connect(&mut self, node: &Node) -> Result<&Fenced, StoreError> {
+        let fenced = match self.session.take() {
+            Some(fenced) if !fenced.session.client.is_closed() => fenced,
+            _ => node.open_fenced()?,
+        };
+        Ok(self.session.insert(fenced))
     }
 }

@@ -7,10 +7,10 @@
 //! | `tls` | whom an encrypted connection trusts |
 //! | `statements` | the SQL of a group commit |
 //! | `group` | a group as the columns of a statement, and its verdicts from the rows that come back |
-//! | `session` | the connection that writes, with what it knows of the store |
+//! | `session` | a connection that writes, with what it knows of the store |
 //! | `transaction` | one transaction, sent as a whole, and what is known of it afterwards |
 //! | `writer` | group commits, and how one of unknown outcome is settled |
-//! | `counting` | storing what waits in memory: repeats by source and by event |
+//! | `counting` | the connection that stores what waits in memory: repeats by source and by event |
 //! | `sources` | what is counted by source: a bounded number of names a topic |
 //! | `repeats` | the events that were repeated most recently, on all nodes |
 //! | `reader` | reads, on connections of a pool |
@@ -44,9 +44,10 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use self::connection::Database;
+use self::counting::Counting;
 use self::herald::Herald;
 use self::reader::PostgresReader;
-use self::session::Next;
+use self::session::Opening;
 use self::writer::PostgresWriter;
 use super::{Engine, News, Reader, StoreError, Tally, Writer};
 use crate::config::{Durability, PostgresUrl, Settings};
@@ -68,17 +69,20 @@ struct Node {
     tally: Arc<Tally>,
     news: Arc<News>,
     herald: Arc<Herald>,
-    /// Counts how often the connection that writes was made.
+    /// Counts how often a connection that writes was made.
     era: Arc<AtomicU64>,
     topic_limit: Option<u64>,
     /// Sources of a topic that may have a name.
     source_limit: i64,
     durability: Durability,
-    next: Mutex<Next>,
+    /// Writers that may be open at once.
+    writers: usize,
+    opening: Opening,
+    counting: Mutex<Counting>,
 }
 
 impl PostgresStore {
-    /// Connects to the database, brings its schema up to date, and opens a writer's connection.
+    /// Connects to the database, brings its schema up to date, and begins to open the connections that write.
     ///
     /// # Errors
     /// [`StoreError::Newer`] and [`StoreError::Foreign`] are final; [`StoreError::Unavailable`] says what the database or
@@ -100,11 +104,14 @@ impl PostgresStore {
             topic_limit: settings.limits.topics,
             source_limit: i64::try_from(settings.limits.sources).unwrap_or(i64::MAX),
             durability: settings.store.durability,
-            next: Mutex::default(),
+            writers: settings.store.writers,
+            opening: Opening::default(),
+            counting: Mutex::default(),
             database,
         });
         let reader = Arc::new(PostgresReader::new(&node, settings.store.readers)?);
-        node.begin_session();
+        // One more stores counts.
+        node.begin_sessions(node.writers + 1);
         Ok(Self { node, reader, _drivers: drivers })
     }
 }
@@ -118,6 +125,10 @@ impl Drop for PostgresStore {
 impl Engine for PostgresStore {
     fn reader(&self) -> Arc<dyn Reader> {
         Arc::<PostgresReader>::clone(&self.reader)
+    }
+
+    fn writers(&self) -> usize {
+        self.node.writers
     }
 
     fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {

@@ -1,8 +1,8 @@
-//! The connection that writes, with what it knows of the store.
+//! A connection that writes, with what it knows of the store.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use super::Node;
 use super::connection::{Database, Use, within};
-use super::statements::{FENCE, Statements};
+use super::statements::Statements;
 use super::transaction::LockedOut;
 use crate::store::StoreError;
 
@@ -28,38 +28,24 @@ const BRIEFLY: Duration = Duration::from_millis(10);
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) statements: Statements,
-    /// What this node's counts must carry to be stored.
-    pub(super) fence: i64,
-    /// The last epoch of this node's counts that was stored before.
-    epoch: u64,
     pub(super) locked_out: LockedOut,
     known: HashSet<Box<str>, RandomState>,
 }
 
-/// The connection that is to be made next.
+/// The connections that are to be used next.
 #[derive(Default)]
-pub(super) struct Next {
-    /// It is being made, also while nobody waits for it.
-    opening: Option<JoinHandle<Result<Session, StoreError>>>,
+pub(super) struct Opening {
+    /// They are being made, also while nobody waits for them.
+    begun: Mutex<Vec<JoinHandle<Result<Session, StoreError>>>>,
     /// Whether the last one could not be made.
-    unreachable: bool,
+    unreachable: AtomicBool,
 }
 
 impl Session {
-    async fn open(database: &Database, node: i64) -> Result<Self, StoreError> {
+    async fn open(database: &Database) -> Result<Self, StoreError> {
         let client = database.connect(Use::Write).await?;
-        let limit = database.patience();
-        let statements = within(limit, Box::pin(Statements::prepare(&client))).await?;
-        let fenced = within(limit, client.query_one(FENCE, &[&node])).await?;
-        let (fence, epoch) = (fenced.try_get(0)?, fenced.try_get::<_, i64>(1)?.cast_unsigned());
-        Ok(Self {
-            client,
-            statements,
-            fence,
-            epoch,
-            locked_out: LockedOut::default(),
-            known: HashSet::default(),
-        })
+        let statements = within(database.patience(), Box::pin(Statements::prepare(&client))).await?;
+        Ok(Self { client, statements, locked_out: LockedOut::default(), known: HashSet::default() })
     }
 
     /// Whether a topic is known to exist.
@@ -85,40 +71,51 @@ impl Session {
 }
 
 impl Node {
-    /// Begins to make the first connection.
-    pub(super) fn begin_session(&self) {
-        self.next().opening = Some(self.begin());
+    /// Begins to make the first connections.
+    pub(super) fn begin_sessions(&self, connections: usize) {
+        for _ in 0..connections {
+            self.opening.put(self.begin());
+        }
     }
 
     /// A new connection to write on. Blocks; briefly where the last one could not be made: it is tried on without anybody
     /// waiting.
     pub(super) fn open_session(&self) -> Result<Session, StoreError> {
-        let mut next = self.next();
         let patience = self.database.connect_timeout + self.database.patience();
-        let patience = if next.unreachable { BRIEFLY } else { patience };
-        let mut opening = next.opening.take().unwrap_or_else(|| self.begin());
-        let opened = match self.database.block_on(async { timeout(patience, &mut opening).await }) {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
-            Err(_) => {
-                next.opening = Some(opening);
-                Err(StoreError::Unavailable("there is no connection to the database yet".to_owned()))
+        let patience = if self.opening.unreachable.load(Ordering::Relaxed) { BRIEFLY } else { patience };
+        let opened = loop {
+            let mut opening = self.opening.take().unwrap_or_else(|| self.begin());
+            match self.database.block_on(async { timeout(patience, &mut opening).await }) {
+                // It was made a while ago, and has been lost since.
+                Ok(Ok(Ok(session))) if session.client.is_closed() => {}
+                Ok(Ok(opened)) => break opened,
+                Ok(Err(error)) => break Err(StoreError::Unavailable(error.to_string())),
+                Err(_) => {
+                    self.opening.put(opening);
+                    let none = "there is no connection to the database yet".to_owned();
+                    break Err(StoreError::Unavailable(none));
+                }
             }
         };
-        next.unreachable = opened.is_err();
+        self.opening.unreachable.store(opened.is_err(), Ordering::Relaxed);
         let session = opened?;
         // Before anything is decided on it: see `Engine::era`.
         self.era.fetch_add(1, Ordering::AcqRel);
-        self.tally.resume(session.epoch);
         Ok(session)
     }
 
     fn begin(&self) -> JoinHandle<Result<Session, StoreError>> {
-        let (database, id) = (self.database.clone(), self.id);
-        self.database.spawn(async move { Session::open(&database, id).await })
+        let database = self.database.clone();
+        self.database.spawn(async move { Session::open(&database).await })
+    }
+}
+
+impl Opening {
+    fn put(&self, opening: JoinHandle<Result<Session, StoreError>>) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(opening);
     }
 
-    fn next(&self) -> MutexGuard<'_, Next> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take(&self) -> Option<JoinHandle<Result<Session, StoreError>>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 }

@@ -1,7 +1,6 @@
 //! Group commits, and how one of unknown outcome is settled.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join3;
@@ -21,15 +20,10 @@ use crate::store::{AppendError, Batch, Decision, StoreError, Writer};
 /// How often a group is tried where the database says that it should be, or its outcome is unknown.
 const ATTEMPTS: usize = 3;
 
-/// How often a node says that it is there, also where it has nothing to count: a day after it was heard of last it is
-/// taken for one that is gone.
-const SEEN_EVERY: Duration = Duration::from_hours(1);
-
-/// The one writer of this node; other nodes have theirs.
+/// One of the writers of this node, on a connection of its own; other nodes have theirs.
 pub(super) struct PostgresWriter {
     node: Arc<Node>,
     session: Session,
-    seen_at: Instant,
 }
 
 /// The time of a group, and the id by which its rows are known.
@@ -44,7 +38,7 @@ pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl PostgresWriter {
     pub(super) fn open(node: &Arc<Node>) -> Result<Self, StoreError> {
-        Ok(Self { session: node.open_session()?, node: Arc::clone(node), seen_at: Instant::now() })
+        Ok(Self { session: node.open_session()?, node: Arc::clone(node) })
     }
 
     /// Makes the connection again if it is gone.
@@ -211,21 +205,16 @@ impl PostgresWriter {
         }
         self.node.herald.tell(&fresh);
     }
-
-    /// Stores counts that waited in memory, if there are any, and that this node was seen.
-    fn store_counts(&mut self) -> Result<(), AppendError> {
-        self.reopen()?;
-        self.node.store_counts(&self.session)?;
-        self.seen_at = Instant::now();
-        Ok(())
-    }
 }
 
 impl Writer for PostgresWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.reopen()?;
-        if self.node.tally.is_large() {
-            self.store_counts()?;
+        if self.node.tally.is_large()
+            && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) = self.node.store_counts()
+        {
+            // They wait on, and are bounded; the next flush says that it failed.
+            tracing::debug!(%error, "many counts wait and are not stored");
         }
         let keyed = Group::new(group, &self.node.store.hasher);
         let decisions = self.settle(&keyed, now)?;
@@ -236,20 +225,19 @@ impl Writer for PostgresWriter {
     fn flush(&mut self, _: Timestamp) -> Result<(), AppendError> {
         // A connection that was lost while nothing was written is seen here.
         self.reopen()?;
-        let tally = &self.node.tally;
-        let is_due = !tally.is_empty() || tally.repeated().is_due() || self.seen_at.elapsed() >= SEEN_EVERY;
-        if is_due { self.store_counts() } else { Ok(()) }
+        self.node.flush_counts()
     }
 
     fn probe(&mut self, _: Timestamp) -> Result<(), AppendError> {
-        self.store_counts()
+        self.reopen()?;
+        self.node.store_counts()
     }
 
-    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
         // Nothing waits for its time any more.
         self.node.tally.repeated().hurry();
         if self.node.tally.repeated().is_due()
-            && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) = self.store_counts()
+            && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) = self.node.store_counts()
         {
             tracing::warn!(%error, "the last repeats of single events are not stored");
         }

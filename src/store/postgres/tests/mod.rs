@@ -68,7 +68,7 @@ fn ten_nodes_that_start_at_once_make_one_schema() {
     let Some(database) = Database::fresh() else { return };
     thread::scope(|scope| {
         for _ in 0..10 {
-            scope.spawn(|| node(&database).open_writer().unwrap());
+            scope.spawn(|| node(&database).open_writer().unwrap().flush(now()).unwrap());
         }
     });
     assert_eq!(database.run("SELECT version FROM sekali.store"), "1");
