@@ -15,7 +15,7 @@ use crate::domain::Topic;
 
 /// How often what has changed is stored: a few seconds of it may be lost by a kill, and a commit that stores the whole list
 /// stays a small part of the writer's time.
-const STORED_EVERY: Duration = Duration::from_secs(2);
+const STORED_EVERY: Duration = Duration::from_secs(5);
 
 /// The repeats of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub(super) type Made = (Client, JoinHandle<()>);
 /// Joins what the rows of a statement are looked up by to tables by their indexes alone: a plan that was made while a
 /// table was empty, and reads all of it, must not be used when it has grown.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
-    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET work_mem = '64MB';";
+    SET enable_mergejoin = off; SET enable_material = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET work_mem = '64MB';";
 
 /// Where the database is and how long to wait for it.
 #[derive(Clone)]

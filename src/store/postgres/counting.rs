@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join5;
+use futures_util::future::{join, join3};
 use tokio_postgres::types::ToSql;
 
 use super::Node;
@@ -88,22 +88,27 @@ impl Node {
     fn count_on(&self, counting: &mut Counting) -> Result<(), AppendError> {
         let fenced = counting.connect(self).map_err(AppendError::Failed)?;
         let taken = self.tally.take();
-        let changes = self.tally.repeated().take();
-        match self.database.block_on(self.count(fenced, taken.as_ref(), changes.as_ref())) {
+        let counted = self.database.block_on(self.count(fenced, taken.as_ref()));
+        match &counted {
+            Ok(()) => self.tally.stored(),
+            Err(Trouble::Failed(_) | Trouble::Again(_)) => self.tally.put_back(),
+            // The next connection asks which counts are stored.
+            Err(Trouble::Lost(_)) => {}
+        }
+        // In a transaction of its own, which holds no topic's lock: it may write thousands of rows.
+        let stored = counted.and_then(|()| {
+            let Some(changes) = self.tally.repeated().take() else { return Ok(()) };
+            self.database.block_on(self.put_repeats(fenced, &changes))?;
+            self.tally.repeated().stored();
+            Ok(())
+        });
+        match stored {
             Ok(()) => {
-                self.tally.stored();
-                if changes.is_some() {
-                    self.tally.repeated().stored();
-                }
                 counting.seen_at = Some(Instant::now());
                 Ok(())
             }
-            Err(Trouble::Failed(error) | Trouble::Again(error)) => {
-                self.tally.put_back();
-                Err(AppendError::Failed(error))
-            }
+            Err(Trouble::Failed(error) | Trouble::Again(error)) => Err(AppendError::Failed(error)),
             Err(Trouble::Lost(error)) => {
-                // The next connection asks which counts are stored.
                 counting.session = None;
                 Err(AppendError::Failed(error))
             }
@@ -124,19 +129,38 @@ impl Node {
         &self,
         Fenced { session, fence }: &Fenced,
         taken: Option<&(u64, Arc<Lot>)>,
-        changes: Option<&Changes>,
     ) -> Result<(), Trouble> {
         let none = Lot::default();
         let (epoch, lot) = taken.map_or((0, &none), |(epoch, lot)| (epoch.cast_signed(), &**lot));
         let Session { client, statements, locked_out, .. } = session;
         let names: Vec<_> = lot.topics.keys().map(Topic::as_str).collect();
-        let (by_source, repeats) = (BySource::of(lot), Columns::of(changes));
+        let by_source = BySource::of(lot);
         let rejected = lot.rejected.cast_signed();
         let locked: Values<'_> = &[&names];
         let first: Values<'_> =
             &[&self.id, fence, &epoch, &rejected, &self.source_limit, &by_source.topics, &by_source.sources];
         let mut counts = first.to_vec();
         counts.extend(by_source.numbers.iter().map(|column| column as &(dyn ToSql + Sync)));
+        let statements = async {
+            let lock = client.query(&statements.lock_topics, locked);
+            let (locked, counted) = join(lock, client.query_one(&statements.count, &counts)).await;
+            locked.and(counted)
+        };
+        let patience = self.database.patience();
+        let rows = locked_out.transact(client, (Lock::Rows, patience), statements).await?;
+        if rows.try_get::<_, i64>(0)? == 0 {
+            let other = "another connection counts for this node".to_owned();
+            return Err(Trouble::Lost(StoreError::Unavailable(other)));
+        }
+        if rows.try_get::<_, i64>(1)? < i64::try_from(names.len()).unwrap_or(i64::MAX) {
+            tracing::error!("a topic that had events is gone; its repeats are not counted");
+        }
+        Ok(())
+    }
+
+    async fn put_repeats(&self, fenced: &Fenced, changes: &Changes) -> Result<(), Trouble> {
+        let Session { client, statements, locked_out, .. } = &fenced.session;
+        let repeats = Columns::of(changes);
         let dropped: Values<'_> = &[&self.id, &repeats.dropped.0, &repeats.dropped.1];
         let [duplicates, conflicts, times] = &repeats.numbers;
         let put: Values<'_> = &[
@@ -150,30 +174,16 @@ impl Node {
             &repeats.last_conflicts,
         ];
         let clear = async {
-            let anew = changes.is_some_and(|changes| changes.anew);
-            if anew { client.execute(&statements.clear_repeats, &[&self.id]).await } else { Ok(0) }
+            if changes.anew { client.execute(&statements.clear_repeats, &[&self.id]).await } else { Ok(0) }
         };
         let statements = async {
-            let (locked, counted, cleared, dropped, put) = join5(
-                client.query(&statements.lock_topics, locked),
-                client.query_one(&statements.count, &counts),
-                clear,
-                client.execute(&statements.drop_repeats, dropped),
-                client.execute(&statements.put_repeats, put),
-            )
-            .await;
-            locked.and(cleared).and(dropped).and(put).and(counted)
+            let drop = client.execute(&statements.drop_repeats, dropped);
+            let (cleared, dropped, put) =
+                join3(clear, drop, client.execute(&statements.put_repeats, put)).await;
+            cleared.and(dropped).and(put)
         };
         let patience = self.database.patience();
-        let rows = locked_out.transact(client, (Lock::Rows, patience), statements).await?;
-        if rows.try_get::<_, i64>(0)? == 0 {
-            let other = "another connection counts for this node".to_owned();
-            return Err(Trouble::Lost(StoreError::Unavailable(other)));
-        }
-        if rows.try_get::<_, i64>(1)? < i64::try_from(names.len()).unwrap_or(i64::MAX) {
-            tracing::error!("a topic that had events is gone; its repeats are not counted");
-        }
-        Ok(())
+        locked_out.transact(client, (Lock::Rows, patience), statements).await.map(drop)
     }
 }
 

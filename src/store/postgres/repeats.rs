@@ -17,10 +17,12 @@ pub(super) const PUT: &str = "
     ON CONFLICT (topic, seq, node) DO UPDATE SET duplicates = excluded.duplicates, conflicts = excluded.conflicts,
         last_at = excluded.last_at, last_source = excluded.last_source, last_conflict = excluded.last_conflict";
 
-/// Deletes what has left the list of a node ($1): arrays of topics and seqs.
+/// Deletes what has left the list of a node ($1): arrays of topics and seqs. The node is one of the columns, behind a fence
+/// (`OFFSET 0`): with a constant a plan would read all rows of the node for each.
 pub(super) const DROP: &str = "
-    DELETE FROM sekali.repeats AS r USING unnest($2::text[], $3::bigint[]) AS old (topic, seq)
-    WHERE r.topic = old.topic AND r.seq = old.seq AND r.node = $1";
+    DELETE FROM sekali.repeats AS r
+    USING (SELECT topic, seq, $1::bigint AS node FROM unnest($2::text[], $3::bigint[]) AS sent (topic, seq) OFFSET 0) AS old
+    WHERE r.topic = old.topic AND r.seq = old.seq AND r.node = old.node";
 
 /// Deletes all that a node ($1) has stored, where its list is written anew.
 pub(super) const CLEAR: &str = "DELETE FROM sekali.repeats WHERE node = $1";
@@ -41,9 +43,9 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn of(changes: Option<&'a Changes>) -> Self {
+    pub(super) fn of(changes: &'a Changes) -> Self {
         let mut columns = Self::default();
-        for ((topic, seq), change) in changes.iter().flat_map(|changes| &changes.events) {
+        for ((topic, seq), change) in &changes.events {
             let Some(repeats) = change else {
                 columns.dropped.0.push(topic.as_str());
                 columns.dropped.1.push(seq.cast_signed());

@@ -18,11 +18,12 @@ pub(super) fn add(columns: &[&str], limit: &str) -> String {
         SELECT b.*, s.source IS NOT NULL AS is_known,
             row_number() OVER (PARTITION BY b.topic, s.source IS NULL ORDER BY b.source = '', b.n) AS place
         FROM by_source AS b LEFT JOIN sekali.sources AS s ON s.topic = b.topic AND s.source = b.source
-    ), named AS MATERIALIZED (
-        SELECT p.*, CASE WHEN is_known THEN source WHEN place > {limit} THEN ''
-            WHEN place <= {limit} - (SELECT count(*) FROM sekali.sources AS s
-                WHERE s.topic = p.topic AND s.source > '') THEN source ELSE '' END AS name
+    ), with_room AS MATERIALIZED (
+        SELECT p.*, max(CASE WHEN place = 1 AND NOT is_known THEN {limit} - (SELECT count(*) FROM sekali.sources AS s
+            WHERE s.topic = p.topic AND s.source > '') END) OVER (PARTITION BY p.topic) AS room
         FROM placed AS p
+    ), named AS MATERIALIZED (
+        SELECT *, CASE WHEN is_known OR place <= room THEN source ELSE '' END AS name FROM with_room
     ), added AS (
         INSERT INTO sekali.sources AS s (topic, source, {columns})
         SELECT topic, name, {sums} FROM named GROUP BY topic, name
