@@ -21,7 +21,7 @@ use crate::http::{self, State};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::store::{self, Engine, Tell};
-pub use crate::store::{Copied, Cure, Doctor, Progress, Report};
+pub use crate::store::{Copied, Cure, Doctor, Progress, Report, Transferred};
 
 /// A running log.
 pub struct App {
@@ -90,6 +90,27 @@ pub fn backup(settings: &Settings, to: &Path, tell: Tell<'_>, stop: &Arc<AtomicB
         );
     }
     store::copy(settings, to, tell, stop).with_context(|| format!("{url} is not copied"))
+}
+
+/// Copies what one store holds to another one, which holds nothing or a part of it; `settings` say all that is not where
+/// they are. Blocks; `stop` ends it.
+///
+/// # Errors
+/// When a store cannot be read or written, when servers run there, or when the other one holds something else.
+pub fn copy(
+    settings: &Settings,
+    from: StoreUrl,
+    to: StoreUrl,
+    tell: Tell<'_>,
+    stop: &AtomicBool,
+) -> Result<Transferred> {
+    let failed = format!("{from} is not copied to {to}");
+    let at = |url| {
+        let mut settings = settings.clone();
+        settings.store.url = url;
+        settings
+    };
+    store::transfer(&at(from), &at(to), tell, stop).context(failed)
 }
 
 impl App {

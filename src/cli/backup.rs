@@ -1,19 +1,14 @@
 //! `sekali backup`: a copy of a store, also while a server runs on it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use actix_web::rt::task::spawn_blocking;
-use anyhow::Context;
 use indicatif::HumanBytes;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::Outcome;
 use super::output::{self, thousands};
+use super::{Outcome, interrupt};
 use crate::app::{self, Copied};
-use crate::config::{self, Overrides, Settings};
+use crate::config::{self, Overrides};
 
 /// What the copy is, and how it is put back.
 const AFTER: &str = "\
@@ -49,7 +44,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let overrides = Overrides { store: args.store, ..Overrides::default() };
     let settings = config::load(args.config.as_deref(), &overrides)?;
     let path = args.dest.display().to_string();
-    let copied = copy(settings, args.dest).await?;
+    let copied = interrupt::run(move |stop| {
+        let bar = output::bar("{bytes}/{total_bytes}");
+        let copied = app::backup(&settings, &args.dest, &|progress| output::show(&bar, progress), stop);
+        bar.finish_and_clear();
+        copied
+    })
+    .await??;
     if args.json {
         output::json(&Answer { path, copied })?;
     } else {
@@ -57,23 +58,4 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
         output::result(&format!("{path}: {events} events of {topics} topics, {}", HumanBytes(copied.bytes)))?;
     }
     Ok(Outcome::Done)
-}
-
-/// Copies on a thread of its own, so that a signal can end it.
-async fn copy(settings: Settings, dest: PathBuf) -> anyhow::Result<Copied> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stopped = Arc::clone(&stop);
-    let mut copying = spawn_blocking(move || {
-        let bar = output::bar("{bytes}/{total_bytes}");
-        let copied = app::backup(&settings, &dest, &|progress| output::show(&bar, progress), &stopped);
-        bar.finish_and_clear();
-        copied
-    });
-    let copied = tokio::select! {
-        copied = &mut copying => copied,
-        _ = terminate.recv() => { stop.store(true, Ordering::Relaxed); copying.await }
-        _ = interrupt.recv() => { stop.store(true, Ordering::Relaxed); copying.await }
-    };
-    copied.context("the copying broke off")?
 }

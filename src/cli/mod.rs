@@ -5,10 +5,12 @@ mod backup;
 mod bench;
 mod check;
 mod completions;
+mod copy;
 mod doctor;
 mod events;
 mod follow;
 mod health;
+mod interrupt;
 mod lookup;
 mod man;
 mod output;
@@ -58,6 +60,8 @@ enum Command {
     Check(check::Args),
     /// Copy a store to a new file, also while a server runs on it
     Backup(backup::Args),
+    /// Copy a store to another one, such as a SQLite file to PostgreSQL, or go on with a copy
+    Copy(copy::Args),
     /// Check a stopped store, and build its index again if asked to; exit 1 if something is damaged
     Doctor(doctor::Args),
     /// Exit 0 when the server is ready (for container health checks)
@@ -101,6 +105,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Bench(args) => block_on(bench::run(args)),
         Command::Check(args) => check::run(&args),
         Command::Backup(args) => block_on(backup::run(args)),
+        Command::Copy(args) => block_on(copy::run(args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => block_on(health::run(args)),
         Command::Completions(args) => completions::run(&args),

@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::postgres::PostgresUrl;
+use super::postgres::{PostgresUrl, without_password};
+use super::texts;
 
 /// Everything that can be configured, every value within its bounds.
 #[derive(Debug, Clone, PartialEq)]
@@ -188,6 +189,17 @@ impl Settings {
     #[must_use]
     pub fn keys_per_topic(&self, topic: &str) -> usize {
         self.topics.get(topic).and_then(|own| own.keys_per_topic).unwrap_or(self.cache.keys_per_topic)
+    }
+}
+
+impl StoreUrl {
+    /// Reads the URL of a store.
+    ///
+    /// # Errors
+    /// What it must be and what was found, without its password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let found = || format!("{}, found {:?}", texts::STORE_URL, without_password(text));
+        texts::store_url(text).ok_or_else(found)
     }
 }
 

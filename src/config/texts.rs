@@ -20,6 +20,10 @@ pub(super) fn bind(text: &str) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
+/// What [`store_url`] takes.
+pub(super) const STORE_URL: &str = "must be sqlite:PATH, such as \"sqlite:data/sekali.db\", \
+    or postgres://USER:PASSWORD@HOST:PORT/DATABASE with libpq's keys";
+
 /// `sqlite:PATH`, where two slashes more, as other programs write it, are taken for the same; or a database's URL.
 pub(super) fn store_url(text: &str) -> Option<StoreUrl> {
     let Some(rest) = text.strip_prefix("sqlite:") else {

@@ -98,11 +98,11 @@ fn cache(checker: &mut Checker<'_>) -> Cache {
 }
 
 fn store(checker: &mut Checker<'_>) -> Store {
-    const URL: &str = "must be sqlite:PATH, such as \"sqlite:data/sekali.db\", \
-        or postgres://USER:PASSWORD@HOST:PORT/DATABASE with libpq's keys";
     const DURABILITY: &str = "must be \"full\" or \"relaxed\"";
     Store {
-        url: checker.text("store.url", URL, texts::store_url).unwrap_or(StoreUrl::Sqlite(PathBuf::new())),
+        url: checker
+            .text("store.url", texts::STORE_URL, texts::store_url)
+            .unwrap_or(StoreUrl::Sqlite(PathBuf::new())),
         durability: checker
             .text("store.durability", DURABILITY, texts::durability)
             .unwrap_or(Durability::Full),

@@ -138,9 +138,12 @@ impl From<StoreError> for Failure {
                 tracing::warn!(cause, "the store cannot be read");
                 Self::new(Code::StoreUnavailable, "the store cannot be read now")
             }
-            StoreError::Owned { .. } | StoreError::Newer { .. } | StoreError::Foreign { .. } => {
-                Self::internal(&error)
-            }
+            StoreError::Owned { .. }
+            | StoreError::Newer { .. }
+            | StoreError::Older { .. }
+            | StoreError::HalfCopied { .. }
+            | StoreError::InUse { .. }
+            | StoreError::Foreign { .. } => Self::internal(&error),
         }
     }
 }

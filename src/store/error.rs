@@ -21,6 +21,28 @@ pub enum StoreError {
         /// The newest version that this program knows.
         known: i64,
     },
+    /// The store was written by an older version of sekali, and is not to be changed.
+    #[error(
+        "the store has schema version {found}: start and stop `sekali serve` on it once, which brings it to version {known}"
+    )]
+    Older {
+        /// The version of the store.
+        found: i64,
+        /// The version that is needed.
+        known: i64,
+    },
+    /// A copy to the store was begun, and not run to its end.
+    #[error("{store} is half a copy: run `sekali copy` to its end first")]
+    HalfCopied {
+        /// The store.
+        store: String,
+    },
+    /// Nodes run on the database, or a copy.
+    #[error("{store} is in use: nodes run on it, or another copy from it or to it")]
+    InUse {
+        /// The database, without its password.
+        store: String,
+    },
     /// The file is no store of sekali's.
     #[error("{path} is not a sekali store: {reason}")]
     Foreign {

@@ -19,6 +19,7 @@ mod repeated;
 mod sources;
 mod sqlite;
 mod tally;
+mod transfer;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -37,6 +38,7 @@ pub use sqlite::{
     BackupError, Checked, Copied, Cure, Doctor, Fault, Part, Progress, Report, SqliteStore, Tell, copy,
 };
 pub use tally::Tally;
+pub use transfer::{TransferError, Transferred, transfer};
 
 use crate::config::{Settings, StoreUrl};
 use crate::domain::{Counts, Event, Lateness, Second, StoredEvent, Topic, Verdict};

@@ -1,5 +1,6 @@
 //! Counts by source: exact, a bounded number of sources by name and the rest as one.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::AddAssign;
 
@@ -75,6 +76,27 @@ pub(super) fn repeats<'a>(
         Verdict::Accepted { .. } | Verdict::Refused(_) => None,
     };
     batch.events.iter().zip(decisions).filter_map(repeat)
+}
+
+impl TopicSources {
+    /// The rows in which engines store this: each named source, and [`OTHER`] where anything is counted so.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&str, &SourceCounts)> {
+        let named = self.named.iter().map(|(name, counts)| (name.as_str(), counts));
+        let other = (self.other != SourceCounts::default()).then_some((OTHER, &self.other));
+        named.chain(other)
+    }
+
+    /// The same with so many names at most, those of the sources that sent most; all others are counted together.
+    pub(super) fn with_names(mut self, limit: usize) -> Self {
+        if self.named.len() > limit {
+            self.named.sort_by_key(|(_, counts)| Reverse(counts.counts().received()));
+            for (_, counts) in self.named.split_off(limit) {
+                self.other += counts;
+            }
+            self.named.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        }
+        self
+    }
 }
 
 impl SourceCounts {

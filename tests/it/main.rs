@@ -18,6 +18,8 @@ mod configuring;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod copying;
+#[cfg(test)]
 mod counters;
 #[cfg(test)]
 mod crash;

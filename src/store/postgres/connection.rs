@@ -49,6 +49,8 @@ pub(super) enum Use {
     Write,
     /// Everything else.
     Read,
+    /// A copy from store to store.
+    Copy,
 }
 
 impl Database {
@@ -136,11 +138,13 @@ impl Database {
             Durability::Full => "on",
             Durability::Relaxed => "off",
         };
-        let statement = match purpose {
-            Use::Write => self.patience(),
-            Use::Read => self.statement_timeout,
+        // PostgreSQL takes 0 for no limit.
+        let (mut sql, statement, idle) = match purpose {
+            Use::Write => (String::from(BY_INDEX), self.patience(), self.statement_timeout),
+            Use::Read => (String::from(BY_INDEX), self.statement_timeout, self.statement_timeout),
+            // All events are sorted: in a few large parts.
+            Use::Copy => ("SET work_mem = '64MB'; ".to_owned(), Duration::ZERO, Duration::ZERO),
         };
-        let mut sql = String::from(BY_INDEX);
         // Writing to a String cannot fail.
         let _ = write!(
             sql,
@@ -149,7 +153,7 @@ impl Database {
              SET lock_timeout = {}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {};",
             self.lock_timeout.as_millis(),
             statement.as_millis(),
-            self.statement_timeout.as_millis()
+            idle.as_millis()
         );
         sql
     }

@@ -14,6 +14,7 @@
 //! | `sources` | what is counted by source: a bounded number of names a topic |
 //! | `repeats` | the events that were repeated most recently, on all nodes |
 //! | `reader` | reads, on connections of a pool |
+//! | `transfer` | both ends of a copy from store to store |
 //! | `herald` | what this node tells others of its commits, and hears of theirs |
 
 mod connection;
@@ -28,10 +29,11 @@ mod sources;
 mod statements;
 mod tls;
 mod transaction;
+mod transfer;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
@@ -48,6 +50,7 @@ use self::counting::Counting;
 use self::herald::Herald;
 use self::reader::PostgresReader;
 use self::session::Opening;
+pub(super) use self::transfer::{PostgresOrigin, PostgresTarget};
 use self::writer::PostgresWriter;
 use super::{Engine, News, Reader, StoreError, Tally, Writer};
 use crate::config::{Durability, PostgresUrl, Settings};
@@ -85,7 +88,7 @@ impl PostgresStore {
     /// Connects to the database, brings its schema up to date, and begins to open the connections that write.
     ///
     /// # Errors
-    /// [`StoreError::Newer`] and [`StoreError::Foreign`] are final; [`StoreError::Unavailable`] says what the database or
+    /// [`StoreError::Newer`], [`StoreError::Foreign`] and [`StoreError::HalfCopied`] are final; [`StoreError::Unavailable`] says what the database or
     /// the way to it said.
     pub fn open(settings: &Settings, url: &PostgresUrl) -> Result<Self, StoreError> {
         let drivers = Drivers::start()?;
@@ -93,6 +96,9 @@ impl PostgresStore {
         let id = fastrand::i64(1..);
         let (prepared, repeated) = (database.clone(), settings.store.repeated_keys);
         let store = database.block_on(async move { schema::prepare(&prepared, repeated).await })?;
+        if store.half_copied {
+            return Err(StoreError::HalfCopied { store: database.name().to_owned() });
+        }
         let news = Arc::<News>::default();
         let node = Arc::new(Node {
             herald: Herald::start(&database, id, &news),

@@ -58,7 +58,7 @@ const TOPICS: &str = "SELECT topic, last_seq, duplicates, conflicts, last_receiv
     coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0)
     FROM sekali.topics WHERE topic > $2 AND last_seq > 0 ORDER BY topic LIMIT $3";
 
-const TOTALS: &str = "SELECT t.topics, t.accepted, t.duplicates, t.conflicts,
+pub(super) const TOTALS: &str = "SELECT t.topics, t.accepted, t.duplicates, t.conflicts,
     (SELECT sum(rejected)::bigint FROM sekali.nodes),
     coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0)
     FROM (SELECT count(*) AS topics, coalesce(sum(last_seq), 0)::bigint AS accepted,
@@ -167,7 +167,7 @@ impl Reader for PostgresReader {
         let (limit, bytes) = (number(query.limit as u64), number(PAGE_BYTES as u64));
         let topic = query.topic.as_str();
         let rows = self.rows(sql, &[&topic, &first, &last, &limit, &bytes]).await?;
-        rows.iter().map(|row| stored_event(topic, row)).collect()
+        rows.iter().map(|row| stored_event(topic, row, 0)).collect()
     }
 
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {
@@ -176,7 +176,7 @@ impl Reader for PostgresReader {
         }
         let topic = key.topic.as_str();
         let row = self.one(EVENT, &[&topic, &key.event_id]).await?;
-        row.map(|row| stored_event(topic, &row)).transpose()
+        row.map(|row| stored_event(topic, &row, 0)).transpose()
     }
 
     async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {
@@ -244,15 +244,9 @@ impl Reader for PostgresReader {
     async fn totals(&self) -> Result<Totals, StoreError> {
         let tally = self.tally.snapshot();
         let Some(row) = self.one(TOTALS, &[&self.node]).await? else { return Ok(Totals::default()) };
-        let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
-        let mut counts = Counts {
-            accepted: number(1)?,
-            duplicates: number(2)?,
-            conflicts: number(3)?,
-            rejected: number(4)?,
-        };
-        counts += tally.missing_from(number(5)?).sum();
-        Ok(Totals { counts, topics: number(0)? })
+        let mut totals = totals(&row)?;
+        totals.counts += tally.missing_from(row.try_get::<_, i64>(5)?.cast_unsigned()).sum();
+        Ok(totals)
     }
 
     async fn sample(&self) -> Result<StoreSample, StoreError> {
@@ -282,22 +276,32 @@ pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
         .map_err(|error| StoreError::Damaged(format!("a stored time of {micros} microseconds: {error}")))
 }
 
-fn stored_event(topic: &str, row: &Row) -> Result<StoredEvent, StoreError> {
+/// What a row says from this column on: seq, time, id, timestamp, source, payload.
+pub(super) fn stored_event(topic: &str, row: &Row, first: usize) -> Result<StoredEvent, StoreError> {
     let event = Event::pack(Parts {
         topic,
-        event_id: row.try_get(2)?,
-        timestamp: row.try_get(3)?,
-        source: row.try_get(4)?,
-        payload: row.try_get(5)?,
+        event_id: row.try_get(first + 2)?,
+        timestamp: row.try_get(first + 3)?,
+        source: row.try_get(first + 4)?,
+        payload: row.try_get(first + 5)?,
     });
     Ok(StoredEvent {
-        seq: row.try_get::<_, i64>(0)?.cast_unsigned(),
-        received_at: time(row.try_get(1)?)?,
+        seq: row.try_get::<_, i64>(first)?.cast_unsigned(),
+        received_at: time(row.try_get(first + 1)?)?,
         event,
     })
 }
 
-fn counted(row: &Row) -> Result<TopicCounts, StoreError> {
+/// What a row of [`TOTALS`] says.
+pub(super) fn totals(row: &Row) -> Result<Totals, StoreError> {
+    let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
+    let counts =
+        Counts { accepted: number(1)?, duplicates: number(2)?, conflicts: number(3)?, rejected: number(4)? };
+    Ok(Totals { topics: number(0)?, counts })
+}
+
+/// What a row says: topic, last seq, duplicates, conflicts, time.
+pub(super) fn counted(row: &Row) -> Result<TopicCounts, StoreError> {
     let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
     let name: &str = row.try_get(0)?;
     let topic = Topic::parse(name)

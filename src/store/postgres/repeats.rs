@@ -68,18 +68,23 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// What a row says from this column on: duplicates, conflicts, time, source, whether the last one was a conflict.
+pub(super) fn known(row: &Row, first: usize) -> Result<Repeats, StoreError> {
+    let number = |column| row.try_get::<_, i64>(first + column).map(i64::cast_unsigned);
+    Ok(Repeats {
+        duplicates: number(0)?,
+        conflicts: number(1)?,
+        last_at: time(row.try_get(first + 2)?)?,
+        last_source: row.try_get(first + 3)?,
+        last_conflict: row.try_get(first + 4)?,
+    })
+}
+
 /// What this node and others know of an event, together.
 pub(super) fn sum(mine: Option<Repeats>, others: &[Row]) -> Result<Option<Repeats>, StoreError> {
     let mut sum = mine;
     for row in others {
-        let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
-        let other = Repeats {
-            duplicates: number(0)?,
-            conflicts: number(1)?,
-            last_at: time(row.try_get(2)?)?,
-            last_source: row.try_get(3)?,
-            last_conflict: row.try_get(4)?,
-        };
+        let other = known(row, 0)?;
         sum = Some(match sum {
             Some(known) => known.and(other),
             None => other,

@@ -19,6 +19,12 @@ pub(super) const TOPICS_LOCK: i64 = 0x7365_6b61_6c69_0002;
 /// The lock under which one node at a time sums up what others left.
 const PAST_LOCK: i64 = 0x7365_6b61_6c69_0003;
 
+/// The lock that each node shares as long as it is connected, and that a copy to this store has alone.
+pub(super) const COPY_LOCK: i64 = 0x7365_6b61_6c69_0004;
+
+/// What is known of copies to this store: whether the last one is half, and what the last whole one left.
+pub(super) const COPIED: &str = "SELECT half_copied, copied FROM sekali.store";
+
 /// How long a node waits for another one that changes the schema.
 const MIGRATION: Duration = Duration::from_mins(10);
 
@@ -28,7 +34,7 @@ const OLDEST_SERVER: i32 = 130_000;
 /// One migration a version, from nothing on. What stands here was released: never change it, append.
 ///
 /// Every key of what belongs to a topic begins with it, so that these tables can be spread by it. Texts are compared as bytes.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
     CREATE TABLE sekali.store (
         one     integer PRIMARY KEY CHECK (one = 1),
         version integer NOT NULL,
@@ -98,7 +104,14 @@ const MIGRATIONS: [&str; 1] = ["
         seen     timestamptz NOT NULL
     );
     INSERT INTO sekali.nodes VALUES (0, 0, 0, 0, now());
+", "
+    ALTER TABLE sekali.store
+        ADD COLUMN half_copied boolean NOT NULL DEFAULT false, -- a copy from another store was begun, and is not whole
+        ADD COLUMN copied bigint[];                            -- what the last one left: accepted, duplicates, conflicts, rejected
 "];
+
+/// The version of the schema that this program writes.
+const VERSION: i64 = MIGRATIONS.len().cast_signed() as i64;
 
 /// Adds what nodes counted that were not heard of for a day to what all counted that are gone.
 const FORGET_NODES: &str = "
@@ -128,6 +141,21 @@ const FORGET_REPEATS: &str = "
 pub(super) struct Store {
     /// Makes the digests of payloads.
     pub(super) hasher: Hasher,
+    /// A copy to it was begun, and not run to its end.
+    pub(super) half_copied: bool,
+}
+
+/// What is in a database that is only to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// No store.
+    Nothing,
+    /// A store that has to be migrated first.
+    Older { found: i64, known: i64 },
+    /// A store to which a copy was begun, and not run to its end.
+    Half,
+    /// A store of this version.
+    Ready,
 }
 
 /// Makes the schema ready and says what a person should know of the server.
@@ -139,16 +167,47 @@ pub(super) async fn prepare(database: &Database, repeated_keys: usize) -> Result
     let mut client = database.connect(Use::Read).await?;
     let limit = database.statement_timeout;
     examine(&client, database).await?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if version(&client, database).await? != Some(known) {
-        migrate(&client, database, known).await?;
+    if version(&client, database).await? != Some(VERSION) {
+        migrate(&client, database).await?;
     }
     forget_nodes(&mut client, database, repeated_keys).await?;
-    let secret = "SELECT replace(secret::text, '-', '') FROM sekali.store";
-    let secret: String = within(limit, client.query_one(secret, &[])).await?.try_get(0)?;
-    let secret = u128::from_str_radix(&secret, 16)
+    let asked = "SELECT replace(secret::text, '-', ''), half_copied FROM sekali.store";
+    let row = within(limit, client.query_one(asked, &[])).await?;
+    let secret = u128::from_str_radix(row.try_get(0)?, 16)
         .map_err(|error| StoreError::Damaged(format!("the secret of the store: {error}")))?;
-    Ok(Store { hasher: Hasher::new(&secret.to_be_bytes()) })
+    Ok(Store { hasher: Hasher::new(&secret.to_be_bytes()), half_copied: row.try_get(1)? })
+}
+
+/// What a database is that is to be read and not changed.
+///
+/// # Errors
+/// Also when its schema is newer than this program, or something else.
+pub(super) async fn look(client: &Client, database: &Database) -> Result<Known, StoreError> {
+    match version(client, database).await? {
+        None => Ok(Known::Nothing),
+        Some(found) if found > VERSION => Err(StoreError::Newer { found, known: VERSION }),
+        Some(found) if found < VERSION => Ok(Known::Older { found, known: VERSION }),
+        Some(_) => {
+            let row = within(database.statement_timeout, client.query_one(COPIED, &[])).await?;
+            Ok(if row.try_get(0)? { Known::Half } else { Known::Ready })
+        }
+    }
+}
+
+/// Says that a node is connected, for as long as this connection lives: no copy to this store begins until then.
+///
+/// # Errors
+/// When one is under way, or was not run to its end.
+pub(super) async fn join(client: &Client, database: &Database) -> Result<(), StoreError> {
+    let limit = database.statement_timeout;
+    let lock = "SELECT pg_try_advisory_lock_shared($1)";
+    let is_free: bool = within(limit, client.query_one(lock, &[&COPY_LOCK])).await?.try_get(0)?;
+    // In a statement of its own: it sees what was committed before the lock was given.
+    let is_half: bool = within(limit, client.query_one(COPIED, &[])).await?.try_get(0)?;
+    if is_free && !is_half {
+        return Ok(());
+    }
+    Err(StoreError::HalfCopied { store: database.name().to_owned() })
 }
 
 /// Sums up what nodes left that are gone.
@@ -215,7 +274,7 @@ async fn version(client: &Client, database: &Database) -> Result<Option<i64>, St
 }
 
 /// Brings the schema up to date, in one transaction and under a lock.
-async fn migrate(client: &Client, database: &Database, known: i64) -> Result<(), StoreError> {
+async fn migrate(client: &Client, database: &Database) -> Result<(), StoreError> {
     let lock = format!(
         "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; SET LOCAL enable_seqscan = on; \
          SELECT pg_advisory_xact_lock({SCHEMA_LOCK})",
@@ -223,8 +282,8 @@ async fn migrate(client: &Client, database: &Database, known: i64) -> Result<(),
     );
     within(MIGRATION, client.batch_execute(&lock)).await?;
     let found = version(client, database).await?;
-    if let Some(found) = found.filter(|found| *found > known) {
-        return Err(StoreError::Newer { found, known });
+    if let Some(found) = found.filter(|found| *found > VERSION) {
+        return Err(StoreError::Newer { found, known: VERSION });
     }
     // A schema that an administrator made needs no right to make schemas.
     let has_schema = "SELECT to_regnamespace('sekali') IS NOT NULL";
@@ -238,12 +297,12 @@ async fn migrate(client: &Client, database: &Database, known: i64) -> Result<(),
         sql.push_str(migration);
     }
     // Writing to a String cannot fail.
-    let _ = write!(sql, "UPDATE sekali.store SET version = {known}; COMMIT");
+    let _ = write!(sql, "UPDATE sekali.store SET version = {VERSION}; COMMIT");
     within(MIGRATION, client.batch_execute(&sql)).await?;
     tracing::info!(
         store = database.name(),
         from = found.unwrap_or(0),
-        to = known,
+        to = VERSION,
         "the schema is up to date"
     );
     Ok(())

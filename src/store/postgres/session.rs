@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 
 use super::Node;
 use super::connection::{Database, Use, within};
+use super::schema;
 use super::statements::Statements;
 use super::transaction::LockedOut;
 use crate::store::StoreError;
@@ -44,6 +45,7 @@ pub(super) struct Opening {
 impl Session {
     async fn open(database: &Database) -> Result<Self, StoreError> {
         let client = database.connect(Use::Write).await?;
+        schema::join(&client, database).await?;
         let statements = within(database.patience(), Box::pin(Statements::prepare(&client))).await?;
         Ok(Self { client, statements, locked_out: LockedOut::default(), known: HashSet::default() })
     }

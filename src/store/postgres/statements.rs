@@ -7,7 +7,7 @@ use super::{repeats, sources};
 use crate::store::sources::COLUMNS;
 
 /// Makes topics where they are missing: $1 their names, in the order of their bytes.
-const MAKE_TOPICS: &str = "
+pub(super) const MAKE_TOPICS: &str = "
     INSERT INTO sekali.topics (topic, last_seq, duplicates, conflicts, last_received_at)
     SELECT name, 0, 0, 0, 0 FROM unnest($1::text[]) AS new (name)
     ON CONFLICT (topic) DO NOTHING";

@@ -19,6 +19,7 @@
 //! | `checkpoint` | moving the write-ahead log into the file, off the commit path |
 //! | `doctor` | checking a stopped store, and mending its index |
 //! | `backup` | a copy of a store that runs |
+//! | `transfer` | both ends of a copy from store to store |
 
 mod backup;
 mod building;
@@ -39,17 +40,20 @@ mod searchers;
 mod sources;
 mod times;
 mod topics;
+mod transfer;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::backup::{BackupError, Copied, copy};
 pub use self::doctor::{Checked, Cure, Doctor, Fault, Part, Progress, Report, Tell};
+pub(super) use self::transfer::{SqliteOrigin, SqliteTarget};
 
 use self::checkpoint::Checkpointer;
 use self::connection::Database;
@@ -85,6 +89,15 @@ struct Options {
     sealing: Sealing,
 }
 
+/// What becomes of a store to which a copy was begun and not run to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HalfCopied {
+    /// It is refused.
+    Refuse,
+    /// It is opened, for the copy to go on.
+    Open,
+}
+
 /// How recent events are sealed.
 #[derive(Debug, Clone, Copy)]
 struct Sealing {
@@ -104,11 +117,21 @@ impl SqliteStore {
     /// Opens the file, making it and its directory where they are missing, and brings its schema up to date.
     ///
     /// # Errors
-    /// [`StoreError::Owned`], [`StoreError::Newer`] and [`StoreError::Foreign`] are final;
+    /// [`StoreError::Owned`], [`StoreError::Newer`], [`StoreError::Foreign`] and [`StoreError::HalfCopied`] are final;
     /// [`StoreError::Unavailable`] says what the disk said.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
         let path = make_directory(file_of(settings)?)?;
         let ownership = Ownership::take(&path)?;
+        Self::open_owned(path, ownership, settings, HalfCopied::Refuse)
+    }
+
+    /// Opens the file that is owned already.
+    fn open_owned(
+        path: PathBuf,
+        ownership: Ownership,
+        settings: &Settings,
+        half_copied: HalfCopied,
+    ) -> Result<Self, StoreError> {
         connection::report_recovery(&path);
         let options = Arc::new(Options {
             database: Database { path, lock_timeout: settings.store.lock_timeout },
@@ -119,6 +142,9 @@ impl SqliteStore {
             sealing: Sealing::of(settings),
         });
         schema::prepare(&options.database)?;
+        if half_copied == HalfCopied::Refuse {
+            transfer::refuse_half(&options.database)?;
+        }
         let tally = Arc::new(Tally::new(settings.store.repeated_keys));
         let checkpointer = Arc::new(Checkpointer::start(&options.database, options.wal_bytes)?);
         let memory = SharedMemory::default();
@@ -194,6 +220,12 @@ fn make_directory(given: &Path) -> Result<PathBuf, StoreError> {
         .file_name()
         .ok_or_else(|| StoreError::Unavailable(format!("{} does not name a file", given.display())))?;
     Ok(parent.canonicalize().map_err(unavailable)?.join(name))
+}
+
+/// Whether both are names of one file that is there.
+pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
+    let file = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    file(one).is_some_and(|one| file(other) == Some(one))
 }
 
 /// The one true path of a file that is there.

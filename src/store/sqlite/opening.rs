@@ -123,11 +123,35 @@ pub(super) fn rebuild(
     kept: &HashMap<u64, Entry>,
     done: &dyn Fn(u64),
 ) -> Result<(), StoreError> {
-    let mut next_block = runs::unused_block(connection)?;
+    let next_block = runs::unused_block(connection)?;
     runs::forget(connection)?;
-    let (mut sealed, last_pos) = (0, rows::last_pos(connection)?);
+    seal_behind(connection, hasher, sealing, (0, next_block), Unreadable::Keep(kept), done)
+}
+
+/// Seals the rows that are in no run yet, of a store that has no writer.
+pub(super) fn seal_rest(
+    connection: &mut Connection,
+    hasher: &Hasher,
+    sealing: Sealing,
+) -> Result<(), StoreError> {
+    let spans = runs::directory(connection)?;
+    let sealed = spans.last().map_or(0, |span| span.last_pos);
+    let next_block = spans.iter().map(Span::end_block).fold(runs::unused_block(connection)?, u64::max);
+    seal_behind(connection, hasher, sealing, (sealed, next_block), Unreadable::Refuse, &|_| ())
+}
+
+/// Seals every row behind a position in runs of their own, with blocks from this one on.
+fn seal_behind(
+    connection: &mut Connection,
+    hasher: &Hasher,
+    sealing: Sealing,
+    (mut sealed, mut next_block): (u64, u64),
+    unreadable: Unreadable<'_>,
+    done: &dyn Fn(u64),
+) -> Result<(), StoreError> {
+    let last_pos = rows::last_pos(connection)?;
     while sealed < last_pos {
-        let recent = rows::recent(connection, hasher, sealed, sealing.keys, Unreadable::Keep(kept))?;
+        let recent = rows::recent(connection, hasher, sealed, sealing.keys, unreadable)?;
         sealed = seal(connection, recent, sealed + 1, &mut next_block, sealing)?.span.last_pos;
         done(sealed);
     }

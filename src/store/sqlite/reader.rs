@@ -195,7 +195,7 @@ fn counted(
 
 /// What is counted of a topic, and by source: what is stored up to its last sealed seq, the recent events behind that,
 /// and what waits.
-fn explained(
+pub(super) fn explained(
     connection: &Connection,
     memory: &SharedMemory,
     tally: &Tally,
@@ -262,7 +262,7 @@ impl Keys {
     }
 }
 
-fn totals(connection: &Connection) -> rusqlite::Result<Totals> {
+pub(super) fn totals(connection: &Connection) -> rusqlite::Result<Totals> {
     let sql = "SELECT topics, accepted, duplicates, conflicts, rejected FROM totals";
     connection.prepare_cached(sql)?.query_row([], |row| {
         let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);

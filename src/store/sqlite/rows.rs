@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::topics::TopicId;
-use crate::domain::{Event, Parts, StoredEvent, check_name};
+use crate::domain::{Event, Parts, StoredEvent, Topic, check_name};
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, MAX_NUMBER, Recent};
 use crate::store::sources::OTHER;
@@ -26,6 +26,11 @@ impl<'c> Appender<'c> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
         Ok(Self { insert, received_at: now.as_microsecond() })
+    }
+
+    /// From here on for events that were received then.
+    pub(super) fn at(&mut self, moment: Timestamp) {
+        self.received_at = moment.as_microsecond();
     }
 
     /// Stores an event at a position behind all others.
@@ -161,6 +166,47 @@ impl<'c> Rows<'c> {
             ))),
         }
     }
+}
+
+/// Events of all topics, in the order of the log.
+pub(super) struct Lot {
+    pub(super) events: Vec<StoredEvent>,
+    /// The position behind which the next lot begins.
+    pub(super) end: u64,
+}
+
+/// Reads the events behind a position that are `wanted` by their topics and seqs, up to a number of them and of bytes. All
+/// must be whole.
+pub(super) fn behind(
+    connection: &Connection,
+    after: u64,
+    (limit, most_bytes): (usize, usize),
+    topics: &HashMap<i64, Topic>,
+    wanted: &dyn Fn(&Topic, u64) -> bool,
+) -> Result<Lot, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE pos > ?1 ORDER BY pos");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([after.cast_signed()])?;
+    let (mut lot, mut bytes) = (Lot { events: Vec::new(), end: after }, 0);
+    while lot.events.len() < limit
+        && bytes < most_bytes
+        && let Some(row) = rows.next()?
+    {
+        let (pos, topic) = (row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?);
+        let unknown = || StoreError::Damaged(format!("the row at position {pos} is of no topic"));
+        let topic = topics.get(&topic).ok_or_else(unknown)?;
+        lot.end = pos;
+        if !wanted(topic, row.get::<_, i64>(2)?.cast_unsigned()) {
+            continue;
+        }
+        if !is_whole(row) {
+            return Err(changed(pos));
+        }
+        let stored = stored_event(topic.as_str(), row)?;
+        bytes += stored.event.bytes();
+        lot.events.push(stored);
+    }
+    Ok(lot)
 }
 
 /// What becomes of a row that is not as it was stored, or of which no key can be made: its id cannot be read, or its

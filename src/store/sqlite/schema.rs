@@ -9,7 +9,7 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x7365_6b61;
 
 /// One migration a version, from an empty file on. What stands here was released: never change it, append.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "CREATE TABLE totals (
          one         INTEGER PRIMARY KEY CHECK (one = 1),
          topics      INTEGER NOT NULL,
@@ -139,6 +139,15 @@ const MIGRATIONS: [&str; 4] = [
          last_conflict INTEGER NOT NULL, -- 0 or 1
          PRIMARY KEY (topic, seq)
      ) STRICT, WITHOUT ROWID;",
+    // The last copy from another store to this one; no row where there was none.
+    "CREATE TABLE copies (
+         one        INTEGER PRIMARY KEY CHECK (one = 1),
+         half       INTEGER NOT NULL, -- 1 until it is whole
+         accepted   INTEGER NOT NULL, -- what it left, once it is whole
+         duplicates INTEGER NOT NULL,
+         conflicts  INTEGER NOT NULL,
+         rejected   INTEGER NOT NULL
+     ) STRICT;",
 ];
 
 /// The version of the schema that this program writes.

@@ -12,8 +12,8 @@ use rusqlite::{Connection, Row, ToSql, params_from_iter};
 use super::explain;
 use super::topics::TopicId;
 use crate::domain::Lateness;
-use crate::store::StoreError;
 use crate::store::sources::{COLUMNS, OTHER, SourceCounts, Sources};
+use crate::store::{StoreError, TopicSources};
 
 /// The columns of a row from this one on.
 fn counts(row: &Row<'_>, first: usize) -> rusqlite::Result<SourceCounts> {
@@ -147,6 +147,19 @@ pub(super) fn load(connection: &Connection, topic: TopicId) -> Result<Sources, S
         sources.add(&name, counts(row, 1)?, usize::MAX);
     }
     Ok(sources)
+}
+
+/// Puts these in place of all that is counted of a topic, every event of which is sealed.
+pub(super) fn replace(
+    connection: &Connection,
+    topic: TopicId,
+    sources: &TopicSources,
+) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM sources WHERE topic = ?1")?.execute([topic.0])?;
+    for (source, counts) in sources.rows() {
+        insert(connection, topic, source, counts)?;
+    }
+    Ok(())
 }
 
 /// Counts all that a topic counts under no name, as a store does that gets its sources from an older version.

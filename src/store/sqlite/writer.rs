@@ -23,6 +23,8 @@ use crate::store::{AppendError, Batch, Decision, StoreError, Tally, Writer};
 #[cfg(test)]
 use crate::testing::{Moment, pass};
 
+mod import;
+
 /// The one connection that writes, and what it remembers of the store.
 pub(super) struct SqliteWriter {
     connection: Connection,

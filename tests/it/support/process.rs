@@ -58,6 +58,14 @@ impl Process {
         Self::listening(Program::spawn(command(PROGRAM).args(serving(directory, config))))
     }
 
+    /// Serves another store, with its configuration in this directory.
+    pub(crate) fn storing(directory: &Path, store: &str) -> Self {
+        let mut arguments = serving(directory, "");
+        let place = arguments.iter().position(|argument| argument == "--store").unwrap();
+        store.clone_into(&mut arguments[place + 1]);
+        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+    }
+
     /// Serves it and logs as this filter says.
     pub(crate) fn logging(directory: &Path, filter: &str) -> Self {
         let mut arguments = serving(directory, "");

@@ -39,10 +39,11 @@ use self::report::Findings;
 use super::connection::{self, Database};
 use super::opening;
 use super::owner::Ownership;
-use super::{Sealing, existing, file_of, schema};
+use super::{Sealing, existing, file_of, schema, transfer};
 use crate::config::Settings;
 use crate::store::StoreError;
 use crate::store::index::Hasher;
+use crate::store::transfer::State;
 
 /// Pages of the write-ahead log between two checkpoints while the index is built again: 64 MiB.
 const CHECKPOINT_PAGES: u32 = 16_384;
@@ -105,6 +106,14 @@ impl Doctor {
                 "the last server was not stopped cleanly: {} bytes of its write-ahead log were read too",
                 self.wal_bytes
             ));
+        }
+        if self.version == schema::VERSION
+            && let Ok(State::Half) = transfer::state(&self.database.open_to_read()?)
+        {
+            findings.note(
+                "it is half a copy: `sekali serve` refuses it until `sekali copy` has been run to its end"
+                    .to_owned(),
+            );
         }
         if self.version < schema::VERSION {
             findings.note(format!(

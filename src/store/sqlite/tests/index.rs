@@ -178,7 +178,7 @@ fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
     let store = open(&directory);
     append_many(&mut *store.open_writer().unwrap(), 0..300);
     drop(store);
-    let old = "ALTER TABLE events DROP COLUMN checksum; DROP TABLE secrets; DROP TABLE runs; DROP TABLE parts; DROP TABLE blocks; DROP TABLE segments; DROP TABLE sources; DROP TABLE times; DROP TABLE repeats;
+    let old = "ALTER TABLE events DROP COLUMN checksum; DROP TABLE secrets; DROP TABLE runs; DROP TABLE parts; DROP TABLE blocks; DROP TABLE segments; DROP TABLE sources; DROP TABLE times; DROP TABLE repeats; DROP TABLE copies;
         CREATE UNIQUE INDEX events_by_key ON events (topic, event_id);
         CREATE UNIQUE INDEX events_by_seq ON events (topic, seq); PRAGMA user_version = 1;";
     outsider(&directory).execute_batch(old).unwrap();
