@@ -143,8 +143,8 @@ impl Node {
         counts.extend(by_source.numbers.iter().map(|column| column as &(dyn ToSql + Sync)));
         let statements = async {
             let lock = client.query(&statements.lock_topics, locked);
-            let (locked, counted) = join(lock, client.query_one(&statements.count, &counts)).await;
-            locked.and(counted)
+            let (rows, counted) = join(lock, client.query_one(&statements.count, &counts)).await;
+            rows.and(counted)
         };
         let patience = self.database.patience();
         let rows = locked_out.transact(client, (Lock::Rows, patience), statements).await?;
@@ -178,9 +178,9 @@ impl Node {
         };
         let statements = async {
             let drop = client.execute(&statements.drop_repeats, dropped);
-            let (cleared, dropped, put) =
-                join3(clear, drop, client.execute(&statements.put_repeats, put)).await;
-            cleared.and(dropped).and(put)
+            let put = client.execute(&statements.put_repeats, put);
+            let (cleared, gone, stored) = join3(clear, drop, put).await;
+            cleared.and(gone).and(stored)
         };
         let patience = self.database.patience();
         locked_out.transact(client, (Lock::Rows, patience), statements).await.map(drop)
