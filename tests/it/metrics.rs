@@ -52,6 +52,23 @@ async fn the_dashboard_and_the_alerts_name_only_metrics_that_there_are() {
     assert!(dashboard["panels"].as_array().unwrap().len() > 9);
 }
 
+/// Nodes that share a store each tell of all of it.
+#[test]
+fn the_dashboard_takes_what_is_of_the_whole_store_from_one_instance_and_never_adds_it_up() {
+    let text = file("config/grafana-dashboard.json");
+    let mut found = 0;
+    for of_the_store in ["sekali_store_bytes", "sekali_topic_"] {
+        for (at, _) in text.match_indices(of_the_store) {
+            let before = text[..at].trim_end_matches("(rate(").trim_end();
+            let is_one = before.ends_with("max(")
+                || before.rsplit('(').nth(1).is_some_and(|by| by.ends_with("max by "));
+            assert!(is_one, "{}", &text[at - 60..at + 40]);
+            found += 1;
+        }
+    }
+    assert!(found > 6, "{found}");
+}
+
 #[actix_web::test]
 async fn the_document_describes_every_metric_and_no_other() {
     let (metrics, histograms) = served().await;
