@@ -142,7 +142,7 @@ impl Node {
         let mut counts = first.to_vec();
         counts.extend(by_source.numbers.iter().map(|column| column as &(dyn ToSql + Sync)));
         let statements = async {
-            let lock = client.query(&statements.lock_topics, locked);
+            let lock = client.query(&statements.many.lock, locked);
             let (rows, counted) = join(lock, client.query_one(&statements.count, &counts)).await;
             rows.and(counted)
         };

@@ -3,7 +3,8 @@
 //! A `NOTIFY` inside a commit takes a lock on the whole database while it commits, so that commits of all nodes would wait
 //! for each other. So it follows the commit in a transaction of its own, at most once in [`PAUSE`]. It may be lost: with
 //! the node that was about to send it, or with the connection that was to bring it. So who listens on this node is looked
-//! after every [`ROUND`] as well.
+//! after every [`ROUND`] as well; where the database knows no notifications, that is all there is, and it comes every
+//! [`DEAF_ROUND`].
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::connection::{Database, drive, within};
 use crate::domain::Topic;
@@ -29,6 +31,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How often the database is asked about topics that somebody listens to.
 const ROUND: Duration = Duration::from_secs(1);
+
+/// The same where nobody is told: half of the time within which a follower on another node has an event.
+const DEAF_ROUND: Duration = Duration::from_millis(50);
+
+/// How a database says that it does not know a statement.
+const NOT_KNOWN: [SqlState; 2] = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::SYNTAX_ERROR];
 
 /// Between two tries to connect.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -145,9 +153,9 @@ async fn listen(
     let (client, connection) = database.connect_raw().await?;
     let listening = ear.clone();
     tokio::spawn(drive(connection, move |word| listening.hear(word)));
-    within(limit, client.batch_execute(&format!("LISTEN {CHANNEL}"))).await?;
+    let hears = begin_to_hear(&client, limit).await?;
     *is_heard = true;
-    let mut rounds = interval(ROUND);
+    let mut rounds = interval(if hears { ROUND } else { DEAF_ROUND });
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -156,12 +164,30 @@ async fn listen(
             () = ear.look.notified() => look(&client, limit, &ear.news).await?,
             () = herald.told.notified() => {
                 let words = herald.words(ear.node);
-                let tell = "SELECT pg_notify($1, word) FROM unnest($2::text[]) AS word";
-                within(limit, client.execute(tell, &[&CHANNEL, &words])).await?;
+                if hears {
+                    let tell = "SELECT pg_notify($1, word) FROM unnest($2::text[]) AS word";
+                    within(limit, client.execute(tell, &[&CHANNEL, &words])).await?;
+                }
                 sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// Listens; false where the database has no notifications, as some that speak PostgreSQL's protocol.
+async fn begin_to_hear(client: &Client, limit: Duration) -> Result<bool, StoreError> {
+    let listen = format!("LISTEN {CHANNEL}");
+    let asked = async {
+        match client.batch_execute(&listen).await {
+            Err(error) if error.code().is_some_and(|code| NOT_KNOWN.contains(code)) => Ok(false),
+            answered => answered.map(|()| true),
+        }
+    };
+    let hears = within(limit, asked).await?;
+    if !hears {
+        tracing::info!("the database has no notifications; it is asked for news every {DEAF_ROUND:?}");
+    }
+    Ok(hears)
 }
 
 /// Asks how far the topics are that somebody listens to.

@@ -3,24 +3,26 @@
 
 use tokio_postgres::Row;
 
+use super::statements::Topics;
 use crate::store::StoreError;
 use crate::store::sources::{SourceCounts, Sources};
 
 /// The end of a statement that adds to these columns: parts of its `WITH`, of which an earlier one, `by_source`, has a topic,
 /// a source, what to add, and n; sources with a smaller n get a name before others. `limit` of a topic have one.
-pub(super) fn add(columns: &[&str], limit: &str) -> String {
+pub(super) fn add(columns: &[&str], limit: &str, topics: Topics) -> String {
     let each = |write: fn(&&str) -> String| columns.iter().map(write).collect::<Vec<_>>().join(", ");
     let sums = each(|column| format!("sum({column})::bigint"));
     let sets = each(|column| format!("{column} = s.{column} + excluded.{column}"));
     let columns = columns.join(", ");
+    let (of_new, of_placed) = (topics.of("b"), topics.of("p"));
     format!(
         "placed AS MATERIALIZED (
         SELECT b.*, s.source IS NOT NULL AS is_known,
             row_number() OVER (PARTITION BY b.topic, s.source IS NULL ORDER BY b.source = '', b.n) AS place
-        FROM by_source AS b LEFT JOIN sekali.sources AS s ON s.topic = b.topic AND s.source = b.source
+        FROM by_source AS b LEFT JOIN sekali.sources AS s ON s.topic = {of_new} AND s.source = b.source
     ), with_room AS MATERIALIZED (
         SELECT p.*, max(CASE WHEN place = 1 AND NOT is_known THEN {limit} - (SELECT count(*) FROM sekali.sources AS s
-            WHERE s.topic = p.topic AND s.source > '') END) OVER (PARTITION BY p.topic) AS room
+            WHERE s.topic = {of_placed} AND s.source > '') END) OVER (PARTITION BY p.topic) AS room
         FROM placed AS p
     ), named AS MATERIALIZED (
         SELECT *, CASE WHEN is_known OR place <= room THEN source ELSE '' END AS name FROM with_room

@@ -23,6 +23,44 @@ const MAKE_FEW_TOPICS: &str = "
 pub(super) const LOCK_TOPICS: &str = "
     SELECT topic FROM sekali.topics WHERE topic = ANY ($1::text[]) ORDER BY topic FOR NO KEY UPDATE";
 
+/// The same of one topic.
+pub(super) const LOCK_TOPIC: &str = "SELECT topic FROM sekali.topics WHERE topic = $1 FOR NO KEY UPDATE";
+
+/// What a statement is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Topics {
+    /// Any number; $1 is an array with the topic of each row.
+    Many,
+    /// A single one, $1: each table is asked for it by name, so that where the tables are spread by topic the database knows
+    /// which part of them it needs before it has seen a row.
+    One,
+}
+
+impl Topics {
+    /// The topic of a row, where it is that of a table's.
+    pub(super) fn of(self, row: &str) -> String {
+        match self {
+            Self::Many => format!("{row}.topic"),
+            Self::One => "$1::text".to_owned(),
+        }
+    }
+
+    /// The rows that are sent.
+    fn sent(self) -> &'static str {
+        match self {
+            Self::Many => {
+                "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
+            WITH ORDINALITY AS sent (topic, event_id, timestamp, source, payload, digest, varies, n)"
+            }
+            Self::One => {
+                "(SELECT $1::text AS topic, given.*
+            FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
+                WITH ORDINALITY AS given (event_id, timestamp, source, payload, digest, varies, n)) AS sent"
+            }
+        }
+    }
+}
+
 /// invariant 3: what is not there is stored; what is there is given back with its digest and its commit. invariant 6: a
 /// topic's row says which seq was given last, nobody else can give one while it is locked, and this statement began
 /// after it was. invariant 4: events, keys and counters are one statement.
@@ -30,24 +68,23 @@ pub(super) const LOCK_TOPICS: &str = "
 /// A stored payload that must be compared is read as JSON here: one that is none fails the statement before anything is
 /// committed. What is compared is read after the commit.
 ///
-/// Arrays of topics, ids, timestamps, sources, payloads, digests, and whether the group has several payloads of a key; the
-/// time, the id of the commit, how many sources of a topic may have a name.
-pub(super) fn store() -> String {
-    let by_source = sources::add(&["accepted"], "$10::bigint");
-    format!("{STORE}, {by_source} {STORED}")
-}
-
-const STORE: &str = "
+/// Topics (an array, or the one), arrays of ids, timestamps, sources, payloads, digests, and whether the group has several
+/// payloads of a key; the time, the id of the commit, how many sources of a topic may have a name.
+pub(super) fn store(topics: Topics) -> String {
+    let by_source = sources::add(&["accepted"], "$10::bigint", topics);
+    let (rows, of_sent, of_looked, of_fresh) =
+        (topics.sent(), topics.of("sent"), topics.of("l"), topics.of("f"));
+    format!(
+        "
     WITH looked AS MATERIALIZED (
         SELECT sent.*, e.seq, e.digest AS stored_digest, e.commit_id, e.received_at,
             CASE WHEN sent.varies OR sent.digest <> e.digest THEN e.payload::json IS NOT NULL END AS compared
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
-            WITH ORDINALITY AS sent (topic, event_id, timestamp, source, payload, digest, varies, n)
-        LEFT JOIN sekali.events AS e ON e.topic = sent.topic AND e.event_id = sent.event_id
+        FROM {rows}
+        LEFT JOIN sekali.events AS e ON e.topic = {of_sent} AND e.event_id = sent.event_id
     ), fresh AS MATERIALIZED (
         SELECT t.topic, t.last_seq + row_number() OVER (PARTITION BY t.topic ORDER BY l.n) AS seq,
             l.event_id, l.timestamp, l.source, l.payload, l.digest, l.n
-        FROM looked AS l JOIN sekali.topics AS t ON t.topic = l.topic
+        FROM looked AS l JOIN sekali.topics AS t ON t.topic = {of_looked}
         WHERE l.seq IS NULL
     ), stored AS (
         INSERT INTO sekali.events
@@ -56,10 +93,12 @@ const STORE: &str = "
     ), counted AS (
         UPDATE sekali.topics AS t SET last_seq = f.last_seq, last_received_at = $8
         FROM (SELECT topic, max(seq) AS last_seq FROM fresh GROUP BY topic) AS f
-        WHERE t.topic = f.topic
+        WHERE t.topic = {of_fresh}
     ), by_source AS (
         SELECT topic, source, count(*) AS accepted, min(n) AS n FROM fresh GROUP BY topic, source
-    )";
+    ), {by_source} {STORED}"
+    )
+}
 
 const STORED: &str = "
     SELECT n, seq, NULL::bigint, NULL::bigint, NULL::bigint, NULL::boolean FROM fresh
@@ -78,7 +117,7 @@ const PAYLOADS: &str = "
 fn count() -> String {
     let columns = REPEAT_COLUMNS.join(", ");
     let arrays: Vec<_> = (8..8 + REPEAT_COLUMNS.len()).map(|at| format!("${at}::bigint[]")).collect();
-    let (arrays, by_source) = (arrays.join(", "), sources::add(REPEAT_COLUMNS, "$5::bigint"));
+    let (arrays, by_source) = (arrays.join(", "), sources::add(REPEAT_COLUMNS, "$5::bigint", Topics::Many));
     format!(
         "
     WITH mine AS (
@@ -113,12 +152,32 @@ pub(super) const FENCE: &str = "
     ON CONFLICT (node) DO UPDATE SET fence = n.fence + 1, seen = now()
     RETURNING fence, epoch";
 
+/// How a group is stored.
+pub(super) struct Storing {
+    pub(super) lock: Statement,
+    pub(super) store: Statement,
+}
+
+impl Storing {
+    async fn prepare(client: &Client, topics: Topics) -> Result<Self, Error> {
+        let lock = match topics {
+            Topics::Many => LOCK_TOPICS,
+            Topics::One => LOCK_TOPIC,
+        };
+        let store = store(topics);
+        let (lock, store) = tokio::try_join!(client.prepare(lock), client.prepare(&store))?;
+        Ok(Self { lock, store })
+    }
+}
+
 /// The statements of a connection.
 pub(super) struct Statements {
     pub(super) make_topics: Statement,
     pub(super) make_few_topics: Statement,
-    pub(super) lock_topics: Statement,
-    pub(super) store: Statement,
+    /// A group of several topics.
+    pub(super) many: Storing,
+    /// A group of one topic.
+    pub(super) one: Storing,
     pub(super) payloads: Statement,
     pub(super) count: Statement,
     pub(super) put_repeats: Statement,
@@ -128,12 +187,12 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
-        let (storing, counting) = (store(), count());
+        let counting = count();
         let prepared = tokio::try_join!(
             client.prepare(MAKE_TOPICS),
             client.prepare(MAKE_FEW_TOPICS),
-            client.prepare(LOCK_TOPICS),
-            client.prepare(&storing),
+            Storing::prepare(client, Topics::Many),
+            Storing::prepare(client, Topics::One),
             client.prepare(PAYLOADS),
             client.prepare(&counting),
             client.prepare(repeats::PUT),
@@ -143,8 +202,8 @@ impl Statements {
         let (
             make_topics,
             make_few_topics,
-            lock_topics,
-            store,
+            many,
+            one,
             payloads,
             count,
             put_repeats,
@@ -154,8 +213,8 @@ impl Statements {
         Ok(Self {
             make_topics,
             make_few_topics,
-            lock_topics,
-            store,
+            many,
+            one,
             payloads,
             count,
             put_repeats,

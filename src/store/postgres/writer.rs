@@ -119,9 +119,13 @@ impl PostgresWriter {
             }
         };
         let columns = group.columns();
-        let names: Values<'_> = &[&topics];
+        let (storing, names, topic_of_each): (_, &(dyn ToSql + Sync), &(dyn ToSql + Sync)) = match topics {
+            [only] => (&statements.one, only, only),
+            _ => (&statements.many, &topics, &columns.topics),
+        };
+        let names: Values<'_> = &[names];
         let values: Values<'_> = &[
-            &columns.topics,
+            topic_of_each,
             &columns.ids,
             &columns.timestamps,
             &columns.sources,
@@ -132,14 +136,13 @@ impl PostgresWriter {
             &mark.commit,
             &self.node.source_limit,
         ];
-        let statements = async {
-            let lock = client.query(&statements.lock_topics, names);
-            let (made, locked, stored) =
-                join3(make_topics, lock, client.query(&statements.store, values)).await;
+        let sent = async {
+            let lock = client.query(&storing.lock, names);
+            let (made, locked, stored) = join3(make_topics, lock, client.query(&storing.store, values)).await;
             made.and_then(|_| Ok((locked?, stored?)))
         };
         let lock = if limit.is_some() { Lock::Topics } else { Lock::Rows };
-        locked_out.transact(client, (lock, self.node.database.patience()), statements).await
+        locked_out.transact(client, (lock, self.node.database.patience()), sent).await
     }
 
     /// Says which stored payload it was that failed a group, if one did. Nothing of the group is stored.

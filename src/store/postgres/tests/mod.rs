@@ -6,6 +6,7 @@ mod proxy;
 #[path = "../../../../tests/it/support/postgres.rs"]
 #[expect(dead_code, reason = "what the tests through HTTP use of it")]
 pub(in crate::store) mod server;
+mod spread;
 mod tls;
 
 use std::cell::RefCell;
@@ -14,9 +15,12 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use self::server::Database;
 use super::PostgresStore;
+use super::statements::{self, Topics};
 use crate::config::{Overrides, Settings, StoreUrl, load};
 use crate::domain::Verdict;
 use crate::store::{Engine, Repeat, StoreError, contract};
@@ -46,6 +50,21 @@ fn accepted(seq: u64) -> Verdict {
 
 fn duplicate(seq: u64) -> Verdict {
     Verdict::Duplicate { seq, conflict: false }
+}
+
+/// Stores an event of topic a with the statement of a group commit, and gives its seq.
+async fn store_by_hand(client: &Client, topics: Topics, id: &'static str) -> i64 {
+    let text = |text: &'static str| vec![text];
+    let (one, each) = ("a", text("a"));
+    let topic: &(dyn ToSql + Sync) = match topics {
+        Topics::Many => &each,
+        Topics::One => &one,
+    };
+    let (id, time, source, payload) = (text(id), text("2026-01-01 00:00:00"), text("s"), text("{}"));
+    let (digests, varies, now, commit, sources) = (vec![0_i64], vec![false], 1_i64, 7_i64, 50_i64);
+    let values: &[&(dyn ToSql + Sync)] =
+        &[topic, &id, &time, &source, &payload, &digests, &varies, &now, &commit, &sources];
+    client.query(&statements::store(topics), values).await.unwrap()[0].get(1)
 }
 
 #[test]

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::proxy::{Proxy, Way};
 use super::server::{self, Database};
-use super::{accepted, node, now, until};
+use super::{accepted, node, now, settings, store_by_hand, try_open, until};
 use crate::domain::Verdict;
 use crate::store::contract::{append, batch, event_from, read_all, topic, verdicts, wait};
-use crate::store::postgres::{PostgresStore, statements};
+use crate::store::postgres::PostgresStore;
+use crate::store::postgres::statements::{self, Topics};
 use crate::store::{Batch, Engine, Listener, Repeats};
 
 /// A batch of a topic whose ids others send too, in an order of its own.
@@ -160,28 +162,7 @@ fn a_reader_sees_no_event_before_those_with_smaller_seqs() {
             let client = server::connect(&url).await.unwrap();
             client.batch_execute("BEGIN").await.unwrap();
             client.query(statements::LOCK_TOPICS, &[&vec!["a"]]).await.unwrap();
-            let (texts, times) = (|text: &'static str| vec![text], 1_i64);
-            let (id, time, source, payload) =
-                (texts("slow"), texts("2026-01-01 00:00:00"), texts("s"), texts("{}"));
-            let stored = client
-                .query(
-                    &statements::store(),
-                    &[
-                        &texts("a"),
-                        &id,
-                        &time,
-                        &source,
-                        &payload,
-                        &vec![0_i64],
-                        &vec![false],
-                        &times,
-                        &7_i64,
-                        &50_i64,
-                    ],
-                )
-                .await
-                .unwrap();
-            assert_eq!(stored[0].get::<_, i64>(1), 2);
+            assert_eq!(store_by_hand(&client, Topics::Many, "slow").await, 2);
             begun.send(()).unwrap();
             wait_for.recv().unwrap();
             client.batch_execute("COMMIT").await.unwrap();
@@ -225,6 +206,25 @@ fn who_listens_on_one_node_hears_of_commits_on_another_at_once() {
     times.sort();
     // Looks alone would take half of their round.
     assert!(times[7] < Duration::from_millis(100), "{times:?}");
+}
+
+#[test]
+fn who_listens_hears_of_other_nodes_where_the_database_has_no_notifications() {
+    let Some(database) = Database::fresh() else { return };
+    let proxy = Proxy::to(&database.url());
+    proxy.set(Way::Deaf);
+    let here = try_open(&settings(&proxy.url(&database.url()))).unwrap();
+    let there = try_open(&settings(&proxy.url(&database.url()))).unwrap();
+    let mut writer = there.open_writer().unwrap();
+    let mut listener = here.news().listen(topic("a"));
+    let mut times = Vec::new();
+    for seq in 0..15 {
+        append(&mut *writer, &batch("a", &[(&seq.to_string(), "{}")]));
+        times.push(told(&mut listener, seq));
+    }
+    times.sort();
+    assert!(times[7] < Duration::from_millis(200), "{times:?}");
+    assert_eq!(database.run("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"), "0");
 }
 
 #[test]

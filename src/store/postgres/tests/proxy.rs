@@ -8,6 +8,9 @@ use std::thread;
 /// The end of a transaction, as a client says it and as a server confirms it.
 const COMMIT: &[u8] = b"COMMIT\0";
 
+/// How a client begins to listen.
+const LISTEN: &[u8] = b"LISTEN ";
+
 /// What happens to what passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
@@ -19,6 +22,8 @@ pub(super) enum Way {
     LoseCommit,
     /// Nothing passes; connections stay.
     Blocked,
+    /// The server does not understand who wants to listen.
+    Deaf,
 }
 
 /// A way to a server.
@@ -81,6 +86,11 @@ fn pass(from: &TcpStream, to: &TcpStream, losing: Way, way: &Arc<(Mutex<Way>, Co
             if *now == losing && bytes[..length].windows(COMMIT.len()).any(|part| part == COMMIT) {
                 *now = Way::Open;
                 break;
+            }
+            if *now == Way::Deaf
+                && let Some(at) = bytes[..length].windows(LISTEN.len()).position(|part| part == LISTEN)
+            {
+                bytes[at..at + LISTEN.len()].copy_from_slice(b"MUMBLE ");
             }
             drop(now);
             if to.write_all(&bytes[..length]).is_err() {
