@@ -8,9 +8,13 @@ mod support;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod balanced;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod codes;
+#[cfg(test)]
+mod composed;
 #[cfg(test)]
 mod concurrency;
 #[cfg(test)]

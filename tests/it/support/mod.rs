@@ -1,6 +1,7 @@
 //! What the tests stand on: a log behind a real socket, a client, events, raw bytes, trouble.
 
 mod answer;
+mod balancer;
 mod client;
 pub(crate) mod disk;
 pub(crate) mod events;
@@ -16,6 +17,7 @@ mod sse;
 mod wait;
 
 pub(crate) use answer::Answer;
+pub(crate) use balancer::{Balancer, haproxy};
 pub(crate) use client::Client;
 pub(crate) use events::{array, event, event_with, ids, lines};
 pub(crate) use follow::{everything, seqs};

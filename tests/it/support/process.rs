@@ -81,6 +81,14 @@ impl Process {
         Self::listening(Program::spawn(&mut serve))
     }
 
+    /// A node on the database at this URL, with its files in this directory.
+    pub(crate) fn node(directory: &Path, url: &str) -> Self {
+        let mut arguments = serving(directory, "");
+        let store = arguments.iter_mut().find(|argument| argument.starts_with("sqlite:")).unwrap();
+        url.clone_into(store);
+        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+    }
+
     /// Serves it on this port, as one who starts it again would.
     pub(crate) fn on_port(directory: &Path, port: u16) -> Self {
         let mut arguments = serving(directory, "");

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Makes the database at the first start, gives its user the password of this start, and serves it.
+set -eu
+
+store=/var/lib/postgresql/store
+
+case "${SEKALI_DB_PASSWORD:-}" in
+'')
+    echo "SEKALI_DB_PASSWORD is not set: put SEKALI_DB_PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n') into .env" >&2
+    exit 1
+    ;;
+*[!A-Za-z0-9_-]*)
+    # It stands in a URL and in SQL.
+    echo "SEKALI_DB_PASSWORD may have letters, digits, - and _ only" >&2
+    exit 1
+    ;;
+esac
+
+# SQL, a statement a line, on a server without a socket.
+alone() {
+    postgres --single -c log_min_messages=warning -D "$1" postgres >/dev/null
+}
+
+if [ ! -d "$store/data" ]; then
+    rm -rf "$store/made"
+    initdb --encoding=UTF8 --locale=C.UTF-8 --auth-local=peer --auth-host=scram-sha-256 -D "$store/made"
+    printf '%s\n' "CREATE ROLE sekali LOGIN" "CREATE DATABASE sekali OWNER sekali" | alone "$store/made"
+    # Only what is whole has its name.
+    mv "$store/made" "$store/data"
+fi
+echo "ALTER ROLE sekali PASSWORD '$SEKALI_DB_PASSWORD'" | alone "$store/data"
+unset SEKALI_DB_PASSWORD
+
+exec postgres -c config_file=/etc/postgresql/postgresql.conf

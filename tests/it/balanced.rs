@@ -1,0 +1,206 @@
+//! Three nodes behind the load balancer of the cluster are one log, whichever of them goes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
+use futures_util::future::{join, join_all};
+use tempfile::{TempDir, tempdir};
+
+use crate::support::postgres::Database;
+use crate::support::{Balancer, Client, Process, array, event, everything, haproxy, ids, say, seqs, until};
+
+/// Requests of one producer, and the events of each.
+const REQUESTS: usize = 150;
+const EVENTS: usize = 5;
+
+/// What a producer may be told by a node that stops, until the balancer has seen that, and must send again. Of a node that is
+/// killed it sees nothing: its requests fit into the balancer's buffers.
+const AGAIN: u16 = 503;
+
+/// Three nodes on one database, and what stands before them.
+struct Cluster {
+    balancer: Balancer,
+    nodes: Vec<Process>,
+    _home: TempDir,
+    _database: Database,
+}
+
+impl Cluster {
+    /// Starts it where its programs are installed, and waits until all nodes are taken for ready.
+    async fn start() -> Option<Self> {
+        let (haproxy, database) = (haproxy()?, Database::fresh()?);
+        let home = tempdir().unwrap();
+        let nodes: Vec<_> = (0..3).map(|_| Process::node(home.path(), &database.url())).collect();
+        let addresses = [0, 1, 2].map(|node: usize| nodes[node].address());
+        let balancer = Balancer::before(haproxy, addresses);
+        until("it answers", async || {
+            let asked = balancer.request(actix_web::http::Method::GET, "/health/ready");
+            balancer.try_send(asked, "").await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
+        Some(Self { balancer, nodes, _home: home, _database: database })
+    }
+}
+
+/// Publishes, each request again until it is answered with verdicts, and notes which seqs were acknowledged. Gives how
+/// often it had to.
+async fn produce(client: Client, producer: usize, acknowledged: &RefCell<BTreeMap<String, u64>>) -> usize {
+    let mut again = 0;
+    for request in 0..REQUESTS {
+        let ids: Vec<_> = (0..EVENTS).map(|place| format!("{producer}-{request}-{place}")).collect();
+        let body = array(ids.iter().map(|id| event("t", id)));
+        let answer = loop {
+            let sent = client.post("/publish").content_type("application/json");
+            let answer = client.try_send(sent, body.clone()).await.expect("the balancer itself answers");
+            if answer.status == 200 {
+                break answer;
+            }
+            assert_eq!(answer.status, AGAIN, "{answer:?}");
+            again += 1;
+        };
+        let results = answer.json()["results"].clone();
+        for (place, id) in ids.into_iter().enumerate() {
+            let seq = results[place]["seq"].as_u64().unwrap();
+            assert_eq!(acknowledged.borrow_mut().insert(id, seq), None);
+        }
+    }
+    again
+}
+
+/// Follows through the balancer to the seq `last`, from where it was whenever the connection ends.
+async fn follow(client: Client, last: u64, seen: &RefCell<Vec<u64>>, ends: &Cell<usize>) {
+    while (seen.borrow().len() as u64) < last {
+        let behind = seen.borrow().last().copied();
+        let Ok(mut sse) = client.try_follow("/events?topic=t", behind).await else { continue };
+        while (seen.borrow().len() as u64) < last {
+            let Some((seq, _)) = sse.event().await else {
+                ends.set(ends.get() + 1);
+                break;
+            };
+            seen.borrow_mut().push(seq);
+        }
+    }
+}
+
+/// Whom a follower is connected to.
+async fn followed(nodes: &[Process]) -> usize {
+    let mut found = None;
+    until("somebody is followed", async || {
+        for (place, node) in nodes.iter().enumerate() {
+            if node.metric("sekali_followers").await > 0.5 {
+                found = Some(place);
+            }
+        }
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+#[actix_web::test]
+async fn producers_and_followers_go_on_when_nodes_are_killed_and_stopped() {
+    // invariants 1 and 3: what was acknowledged is stored, once, also where the balancer has sent a request twice.
+    let Some(mut cluster) = Cluster::start().await else { return };
+    let (acknowledged, seen, ends) = (RefCell::default(), RefCell::<Vec<u64>>::default(), Cell::new(0));
+    let client = || Client::of(cluster.balancer.address());
+    let producers = 4;
+    let last = (producers * REQUESTS * EVENTS) as u64;
+    let has_come = async |part: u64| {
+        until("events have come", async || seen.borrow().len() as u64 >= last * part / 10).await;
+    };
+    let producing = join_all((0..producers).map(|producer| produce(client(), producer, &acknowledged)));
+    let following = follow(client(), last, &seen, &ends);
+    let losing = async {
+        has_come(2).await;
+        let place = followed(&cluster.nodes).await;
+        let killed = cluster.nodes.remove(place);
+        killed.signal("KILL");
+        assert_eq!(killed.ended().await.code, None);
+        has_come(5).await;
+        let place = followed(&cluster.nodes).await;
+        let stopped = cluster.nodes.remove(place);
+        stopped.signal("TERM");
+        assert_eq!(stopped.ended().await.code, Some(0));
+    };
+    let ((again, ()), ()) = join(join(producing, following), losing).await;
+    assert!(ends.get() >= 2, "both nodes had a follower, who lost them");
+    let stored = everything(&cluster.balancer, "t").await;
+    assert_eq!(seqs(&stored), (1..=last).collect::<Vec<_>>());
+    assert_eq!(*seen.borrow(), seqs(&stored), "the follower has seen each once and in order");
+    for event in &stored {
+        assert_eq!(event["seq"], acknowledged.borrow()[event["event_id"].as_str().unwrap()]);
+    }
+    let times: usize = again.iter().sum();
+    say(&format!("producers had to send {times} of {} requests again", producers * REQUESTS));
+}
+
+#[actix_web::test]
+async fn a_request_goes_to_another_node_when_its_own_cannot_be_reached() {
+    let Some(mut cluster) = Cluster::start().await else { return };
+    cluster.nodes.truncate(1);
+    for number in 0..30 {
+        let answer = cluster.balancer.publish(event("t", &number.to_string())).await;
+        assert_eq!(answer.fates(), [format!("accepted {}", number + 1)]);
+    }
+}
+
+/// A node that says it is ready, and goes away in the middle of everything else.
+fn fickle() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut begin = [0; 12];
+            if connection.read_exact(&mut begin).is_ok() && begin.starts_with(b"GET /health/") {
+                let ready = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                connection.write_all(ready.as_bytes()).unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[actix_web::test]
+async fn a_request_goes_to_another_node_when_its_own_goes_away_before_it_answers() {
+    let Some(mut cluster) = Cluster::start().await else { return };
+    let [a, b] = [0, 1].map(|node: usize| cluster.nodes[node].address());
+    cluster.balancer = Balancer::before(haproxy().unwrap(), [fickle(), a, b]);
+    until("it answers", async || cluster.balancer.is_ready().await).await;
+    for number in 0..30 {
+        let answer = cluster.balancer.publish(event("t", &number.to_string())).await;
+        assert_eq!(answer.fates(), [format!("accepted {}", number + 1)]);
+    }
+}
+
+#[actix_web::test]
+async fn headers_pass_and_what_is_large_or_slow_does_too() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let request = cluster.balancer.post("/publish").content_type("application/json");
+    let request = request.insert_header(("x-request-id", "mine"));
+    let answer = cluster.balancer.send(request, event("t", "1")).await;
+    assert_eq!(answer.headers.get("x-request-id").unwrap(), "mine");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = cluster.balancer.post("/publish").content_type("application/json");
+    let request = request.insert_header(("traceparent", format!("00-{trace}-00f067aa0ba902b7-01")));
+    // Much more than fits into a buffer.
+    let answer = cluster.balancer.send(request, array(ids("t", 2..5_001))).await;
+    assert_eq!(answer.headers.get("x-request-id").unwrap(), trace);
+    assert_eq!(everything(&cluster.balancer, "t").await.len(), 5_000);
+}
+
+#[actix_web::test]
+async fn what_a_node_counts_of_itself_comes_from_one_node() {
+    let Some(cluster) = Cluster::start().await else { return };
+    for number in 0..30 {
+        cluster.balancer.publish(event("t", &number.to_string())).await.ok();
+    }
+    let first = cluster.balancer.totals("runtime").await;
+    for _ in 0..10 {
+        assert_eq!(cluster.balancer.totals("runtime").await, first);
+    }
+    assert!(first[0] < 30, "the events were shared out: {first:?}");
+}

@@ -1,0 +1,160 @@
+//! What `docker compose` runs, as far as it can be checked without Docker: files that exist, three nodes, limits that fit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support::haproxy;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn file(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The blocks below a key of the first level, by name: what is indented by two spaces, and all below it.
+fn blocks(text: &str, key: &str) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    let mut name = None;
+    let inside = text.lines().skip_while(|line| *line != format!("{key}:")).skip(1);
+    for line in inside.take_while(|line| line.is_empty() || line.starts_with([' ', '#'])) {
+        let bare = line.trim_start();
+        if line.len() - bare.len() == 2
+            && let Some((new, rest)) = bare.split_once(':')
+            && !bare.starts_with('#')
+        {
+            found.insert(new.to_owned(), rest.trim().to_owned());
+            name = Some(new.to_owned());
+        } else if let Some(block) = name.as_ref().and_then(|name| found.get_mut(name)) {
+            block.push_str(line);
+            block.push('\n');
+        }
+    }
+    found
+}
+
+/// What stands behind a key, wherever it is first.
+fn value<'a>(text: &'a str, key: &str) -> &'a str {
+    let found = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(key)?.trim_start().strip_prefix([':', '=', ' ']));
+    let found =
+        found.or_else(|| text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(' ')));
+    found.unwrap_or_else(|| panic!("no {key}")).trim().trim_matches('"')
+}
+
+/// Seconds, as "10s".
+fn seconds(text: &str) -> u32 {
+    text.trim_end_matches('s').parse().unwrap_or_else(|_| panic!("{text:?} is no number of seconds"))
+}
+
+#[test]
+fn compose_runs_one_log_by_default_and_three_nodes_on_demand() {
+    let compose = file("docker-compose.yml");
+    let services = blocks(&compose, "services");
+    let node = compose.split("x-node: &node\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    assert!(node.contains("profiles: [cluster]"), "{node}");
+    let is_on_demand = |block: &str| block.trim() == "*node" || block.contains("profiles: [cluster]");
+    let by_default: Vec<_> =
+        services.iter().filter(|(_, block)| !is_on_demand(block)).map(|(name, _)| name).collect();
+    assert_eq!(by_default, ["aggregator", "publisher"]);
+    let nodes: Vec<_> =
+        services.iter().filter(|(_, block)| block.trim() == "*node").map(|(name, _)| name.as_str()).collect();
+    assert_eq!(nodes, ["node-1", "node-2", "node-3"]);
+    let haproxy = file("config/cluster/haproxy.cfg");
+    for name in nodes {
+        assert!(
+            haproxy.contains(&format!("server {name} \"${{SEKALI_NODE_{}-{name}:8080}}\"", &name[5..])),
+            "{name}"
+        );
+        assert!(services["balancer"].contains(&format!("      {name}:\n")), "the balancer waits for {name}");
+    }
+    // What a node connects to.
+    assert!(node.contains("@postgres:5432/sekali") && services.contains_key("postgres"));
+}
+
+#[test]
+fn compose_and_its_dockerfiles_name_only_files_that_exist() {
+    let compose = file("docker-compose.yml");
+    let mut contexts = vec![(".".to_owned(), "Dockerfile".to_owned())];
+    for block in blocks(&compose, "services").values().filter(|block| block.contains("context:")) {
+        contexts.push((value(block, "context").to_owned(), value(block, "dockerfile").to_owned()));
+    }
+    assert_eq!(contexts.len(), 3);
+    for (context, dockerfile) in contexts {
+        let text = fs::read_to_string(root().join(&context).join(&dockerfile)).unwrap();
+        let copies = text.lines().filter_map(|line| line.strip_prefix("COPY "));
+        for copy in copies.filter(|copy| !copy.starts_with("--from")) {
+            let mut names: Vec<_> = copy.split(' ').collect();
+            names.pop();
+            for name in names {
+                assert!(root().join(&context).join(name).exists(), "{dockerfile} copies {name}");
+            }
+        }
+    }
+    for line in compose.lines().filter_map(|line| line.trim().strip_prefix("- ./")) {
+        let path = line.split(':').next().unwrap();
+        assert!(root().join(path).exists(), "{path}");
+    }
+    for volume in blocks(&compose, "volumes").keys() {
+        assert!(compose.contains(&format!("- {volume}:/")), "{volume} is used");
+    }
+}
+
+#[test]
+fn the_limits_of_the_cluster_fit_together() {
+    let (postgres, haproxy, settings, compose) = (
+        file("config/cluster/postgresql.conf"),
+        file("config/cluster/haproxy.cfg"),
+        file("config/default.toml"),
+        file("docker-compose.yml"),
+    );
+    // Connections: reads, commits, news, and one that replaces another; three for the administrator, and ten to spare.
+    let readers: u32 = value(&settings, "readers").parse().unwrap();
+    let connections: u32 = value(&postgres, "max_connections").parse().unwrap();
+    assert!(connections >= 3 * (readers + 3) + 3 + 10, "{connections}");
+    for on in ["fsync", "full_page_writes", "synchronous_commit"] {
+        assert_eq!(value(&postgres, on), "on", "{on}");
+    }
+    for (setting, slower) in [("request_timeout", 2), ("follow_heartbeat", 2)] {
+        let ours = seconds(value(&settings, setting));
+        for side in ["client", "server"] {
+            let theirs = seconds(value(&haproxy, &format!("timeout {side}")));
+            assert!(theirs >= slower * ours, "timeout {side} of {theirs}s, {setting} of {ours}s");
+        }
+    }
+    let stop = seconds(value(&haproxy, "hard-stop-after"));
+    let services = blocks(&compose, "services");
+    assert!(seconds(value(&services["balancer"], "stop_grace_period")) > stop);
+    assert!(seconds(value(&compose, "stop_grace_period")) > seconds(value(&settings, "shutdown_timeout")));
+}
+
+#[test]
+fn no_password_is_given_away() {
+    let compose = file("docker-compose.yml");
+    let used: Vec<_> =
+        compose.match_indices("SEKALI_DB_PASSWORD").map(|(at, _)| &compose[at..at + 21]).collect();
+    assert_eq!(used, ["SEKALI_DB_PASSWORD:-}", "SEKALI_DB_PASSWORD: $", "SEKALI_DB_PASSWORD:-}"]);
+    // Without one the database does not start.
+    let start = root().join("config/cluster/postgres.sh");
+    let refused =
+        std::process::Command::new("sh").arg(&start).env_remove("SEKALI_DB_PASSWORD").output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("into .env"), "{said}");
+    let refused =
+        std::process::Command::new("sh").arg(&start).env("SEKALI_DB_PASSWORD", "it's").output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+#[test]
+fn haproxy_takes_its_configuration() {
+    let Some(mut haproxy) = haproxy() else { return };
+    for number in 1..=3 {
+        haproxy.env(format!("SEKALI_NODE_{number}"), format!("127.0.0.1:{number}"));
+    }
+    let checked = haproxy.args(["-c", "-dW"]).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success(), "{said}");
+}
