@@ -25,13 +25,14 @@ pub(super) type Driven = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect
 pub(super) type Made = (Client, JoinHandle<()>);
 
 /// Joins what the rows of a statement are looked up by to tables by their indexes alone: a plan that was made while a
-/// table was empty, and reads all of it, must not be used when it has grown. Of the settings those that the database has:
-/// others that speak PostgreSQL's protocol plan in their own way. Citus plans by the values of a statement, which say
-/// where to send it, and has no plan without them.
+/// table was empty, and reads all of it, must not be used when it has grown; and what is asked for once need not be
+/// remembered. Of the settings those that the database has: others that speak PostgreSQL's protocol plan in their own
+/// way. Citus plans by the values of a statement, which say where to send it, and has no plan without them.
 const BY_INDEX: &str = "
     SELECT set_config(wanted.name, wanted.value, false) FROM (VALUES
         ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
-        ('enable_material', 'off'), ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('work_mem', '64MB')
+        ('enable_material', 'off'), ('enable_memoize', 'off'), ('plan_cache_mode', 'force_generic_plan'),
+        ('jit', 'off'), ('work_mem', '64MB')
     ) AS wanted (name, value)
     WHERE wanted.name IN (SELECT name FROM pg_catalog.pg_settings) AND NOT (wanted.name = 'plan_cache_mode'
         AND EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'));";

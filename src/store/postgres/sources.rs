@@ -14,12 +14,12 @@ pub(super) fn add(columns: &[&str], limit: &str, topics: Topics) -> String {
     let sums = each(|column| format!("sum({column})::bigint"));
     let sets = each(|column| format!("{column} = s.{column} + excluded.{column}"));
     let columns = columns.join(", ");
-    let (of_new, of_placed) = (topics.of("b"), topics.of("p"));
+    let (of_new, of_placed) = (topics.of("new"), topics.of("p"));
     format!(
         "placed AS MATERIALIZED (
-        SELECT b.*, s.source IS NOT NULL AS is_known,
-            row_number() OVER (PARTITION BY b.topic, s.source IS NULL ORDER BY b.source = '', b.n) AS place
-        FROM by_source AS b LEFT JOIN sekali.sources AS s ON s.topic = {of_new} AND s.source = b.source
+        SELECT b.*, row_number() OVER (PARTITION BY b.topic, b.is_known ORDER BY b.source = '', b.n) AS place
+        FROM (SELECT new.*, (SELECT true FROM sekali.sources AS s
+            WHERE s.topic = {of_new} AND s.source = new.source) IS NOT NULL AS is_known FROM by_source AS new) AS b
     ), with_room AS MATERIALIZED (
         SELECT p.*, max(CASE WHEN place = 1 AND NOT is_known THEN {limit} - (SELECT count(*) FROM sekali.sources AS s
             WHERE s.topic = {of_placed} AND s.source > '') END) OVER (PARTITION BY p.topic) AS room
