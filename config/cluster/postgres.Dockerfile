@@ -12,7 +12,7 @@ ENV PATH=/usr/lib/postgresql/15/bin:$PATH LANG=C.UTF-8
 USER postgres
 VOLUME /var/lib/postgresql/store
 EXPOSE 5432
-HEALTHCHECK --interval=2s --timeout=3s --start-period=60s --retries=5 CMD ["pg_isready", "-q", "-h", "127.0.0.1", "-d", "sekali"]
+HEALTHCHECK --interval=2s --timeout=3s --start-period=60s --retries=5 CMD ["pg_isready", "-q"]
 # Ends connections, writes everything and stops: PostgreSQL's fast shutdown.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["serve-postgres"]

@@ -31,4 +31,4 @@ fi
 echo "ALTER ROLE sekali PASSWORD '$SEKALI_DB_PASSWORD'" | alone "$store/data"
 unset SEKALI_DB_PASSWORD
 
-exec postgres -c config_file=/etc/postgresql/postgresql.conf
+exec postgres -D "$store/data" -c config_file=/etc/postgresql/postgresql.conf
