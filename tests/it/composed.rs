@@ -111,10 +111,10 @@ fn the_limits_of_the_cluster_fit_together() {
         file("config/default.toml"),
         file("docker-compose.yml"),
     );
-    // Connections: reads, commits, news, and one that replaces another; three for the administrator, and ten to spare.
-    let readers: u32 = value(&settings, "readers").parse().unwrap();
+    // Connections: commits, reads, counts, news, and one that replaces another; three for the administrator, and ten to spare.
+    let [writers, readers]: [u32; 2] = ["writers", "readers"].map(|key| value(&settings, key).parse().unwrap());
     let connections: u32 = value(&postgres, "max_connections").parse().unwrap();
-    assert!(connections >= 3 * (readers + 3) + 3 + 10, "{connections}");
+    assert!(connections >= 3 * (writers + readers + 3) + 3 + 10, "{connections}");
     for on in ["fsync", "full_page_writes", "synchronous_commit"] {
         assert_eq!(value(&postgres, on), "on", "{on}");
     }

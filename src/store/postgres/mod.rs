@@ -2,7 +2,7 @@
 //!
 //! | file | what it owns |
 //! | --- | --- |
-//! | `schema` | tables, their version, migrations |
+//! | `schema` | tables, their version, migrations (SQL in `migrations/`) |
 //! | `connection` | making connections, and what the database's errors mean here |
 //! | `tls` | whom an encrypted connection trusts |
 //! | `statements` | the SQL of a group commit |
