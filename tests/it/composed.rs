@@ -112,7 +112,8 @@ fn the_limits_of_the_cluster_fit_together() {
         file("docker-compose.yml"),
     );
     // Connections: commits, reads, counts, news, and one that replaces another; three for the administrator, and ten to spare.
-    let [writers, readers]: [u32; 2] = ["writers", "readers"].map(|key| value(&settings, key).parse().unwrap());
+    let [writers, readers]: [u32; 2] =
+        ["writers", "readers"].map(|key| value(&settings, key).parse().unwrap());
     let connections: u32 = value(&postgres, "max_connections").parse().unwrap();
     assert!(connections >= 3 * (writers + readers + 3) + 3 + 10, "{connections}");
     for on in ["fsync", "full_page_writes", "synchronous_commit"] {

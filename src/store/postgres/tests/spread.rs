@@ -46,6 +46,14 @@ fn spread(database: &Database) -> BTreeSet<String> {
 }
 
 #[test]
+fn the_document_has_every_version_of_the_tables() {
+    let document = include_str!("../../../../docs/SCALE.md");
+    let files: String = (1..=MIGRATIONS.len()).map(|version| format!(" -f {version}.sql")).collect();
+    let expected = format!("{files} -c 'UPDATE sekali.store SET version = {}'", MIGRATIONS.len());
+    assert!(document.contains(&expected), "docs/SCALE.md lacks {expected}");
+}
+
+#[test]
 fn tables_in_parts_by_topic_keep_the_contract() {
     if server::server().is_none() {
         return;
