@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use super::Client;
 use super::postgres::skipped;
@@ -45,7 +45,8 @@ impl Balancer {
             haproxy.env(format!("SEKALI_NODE_{number}"), node.to_string());
         }
         haproxy.arg("-db").env("SEKALI_BALANCER", "fd@0").stdin(OwnedFd::from(listener));
-        let child = haproxy.spawn().unwrap();
+        // What it logs of requests; what it says of nodes is on standard error.
+        let child = haproxy.stdout(Stdio::null()).spawn().unwrap();
         Self { client: Client::of(address), child }
     }
 }
