@@ -48,7 +48,8 @@ fn spread(database: &Database) -> BTreeSet<String> {
 #[test]
 fn the_document_has_every_version_of_the_tables() {
     let document = include_str!("../../../../docs/SCALE.md");
-    let files: String = (1..=MIGRATIONS.len()).map(|version| format!(" -f {version}.sql")).collect();
+    let files: Vec<_> = (1..=MIGRATIONS.len()).map(|version| format!("-f {version}.sql")).collect();
+    let files = files.join(" ");
     let expected = format!("{files} -c 'UPDATE sekali.store SET version = {}'", MIGRATIONS.len());
     assert!(document.contains(&expected), "docs/SCALE.md lacks {expected}");
 }
