@@ -7,7 +7,10 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 #[path = "../tests/it/crash/history.rs"]
-#[expect(dead_code, reason = "only a power cut makes it forget")]
+#[expect(
+    dead_code,
+    reason = "only a power cut makes it forget, only nodes have readers and counts of their own"
+)]
 pub(crate) mod history;
 #[path = "../tests/it/crash/plan.rs"]
 pub(crate) mod plan;

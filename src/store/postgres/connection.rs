@@ -139,6 +139,21 @@ impl Database {
         within(self.connect_timeout, self.config.connect(self.tls.clone())).await
     }
 
+    /// Lets the server ask a node that is silent whether it is still there, and give its connection up after as long as a
+    /// statement may take; where the server has settings for that.
+    ///
+    /// A node may be cut off in the middle of a commit. The server waits for the rest then, with the topics locked, and by
+    /// itself it would do so for hours: its limit for idle transactions does not hold within a statement.
+    pub(super) fn given_up_in_time(&self) -> String {
+        let silence = self.statement_timeout.as_millis();
+        let asked_after = (silence / 2_000).max(1);
+        format!(
+            "SELECT set_config(wanted.name, wanted.value, false) FROM (VALUES ('tcp_user_timeout', '{silence}'),
+                ('tcp_keepalives_idle', '{asked_after}'), ('tcp_keepalives_interval', '1')) AS wanted (name, value)
+            WHERE wanted.name IN (SELECT name FROM pg_catalog.pg_settings);"
+        )
+    }
+
     /// What every session of a use begins with. What the database or the role sets for other programs must not change
     /// what is promised here.
     fn session(&self, purpose: Use) -> String {
@@ -148,9 +163,15 @@ impl Database {
         };
         // PostgreSQL takes 0 for no limit.
         let (mut sql, statement, idle) = match purpose {
-            Use::Write => (String::from(BY_INDEX), self.patience(), self.statement_timeout),
-            Use::Read => (String::from(BY_INDEX), self.statement_timeout, self.statement_timeout),
-            // All events are sorted: in a few large parts.
+            Use::Write => {
+                (BY_INDEX.to_owned() + &self.given_up_in_time(), self.patience(), self.statement_timeout)
+            }
+            Use::Read => (
+                BY_INDEX.to_owned() + &self.given_up_in_time(),
+                self.statement_timeout,
+                self.statement_timeout,
+            ),
+            // All events are sorted: in a few large parts. It takes them as fast as another store does, and may be silent.
             Use::Copy => ("SET work_mem = '64MB'; ".to_owned(), Duration::ZERO, Duration::ZERO),
         };
         // Writing to a String cannot fail.

@@ -153,6 +153,7 @@ async fn listen(
     let (client, connection) = database.connect_raw().await?;
     let listening = ear.clone();
     tokio::spawn(drive(connection, move |word| listening.hear(word)));
+    within(limit, client.batch_execute(&database.given_up_in_time())).await?;
     let hears = begin_to_hear(&client, limit).await?;
     *is_heard = true;
     let mut rounds = interval(if hears { ROUND } else { DEAF_ROUND });

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use serde_json::Value;
+
 /// An event that was sent, and what its producer was told.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
@@ -35,6 +37,17 @@ pub(crate) struct Stored {
     pub(crate) seq: u64,
     pub(crate) id: String,
     pub(crate) payload: String,
+}
+
+impl Stored {
+    /// An event as the API gives it.
+    pub(crate) fn of(event: &Value) -> Self {
+        Self {
+            seq: event["seq"].as_u64().unwrap(),
+            id: event["event_id"].as_str().unwrap().to_owned(),
+            payload: event["payload"].to_string(),
+        }
+    }
 }
 
 /// Everything that was sent, by topic.
@@ -82,6 +95,22 @@ impl History {
     /// The seq of an event, as it was read last.
     pub(crate) fn seq_of(&self, topic: &str, id: &str) -> Option<u64> {
         self.topics.get(topic)?.read.iter().find(|event| event.id == id).map(|event| event.seq)
+    }
+
+    /// Attempts of all kinds.
+    pub(crate) fn attempts(&self) -> usize {
+        self.topics.values().flat_map(|topic| topic.sent.values()).map(Vec::len).sum()
+    }
+
+    /// Attempts that were answered as duplicates.
+    pub(crate) fn repeats(&self) -> usize {
+        let sent = self.topics.values().flat_map(|topic| topic.sent.values().flatten());
+        sent.filter(|attempt| matches!(attempt.verdict, Some(Verdict::Duplicate { .. }))).count()
+    }
+
+    /// The events of a topic, as they were read last.
+    pub(crate) fn read(&self, topic: &str) -> &[Stored] {
+        self.topics.get(topic).map_or(&[], |topic| &topic.read)
     }
 
     /// The last seq of a topic that was read.
@@ -166,8 +195,12 @@ fn explain(attempts: &[Attempt], stored: &[Stored]) -> Result<(), String> {
         }
         accepted += usize::from(matches!(verdict, Verdict::Accepted { .. }));
     }
+    let first = &attempts[0].id;
     if accepted > 1 {
-        return Err(format!("{} was accepted {accepted} times", attempts[0].id));
+        return Err(format!("{first} was accepted {accepted} times"));
+    }
+    if accepted == 0 && attempts.iter().all(|attempt| attempt.verdict.is_some()) {
+        return Err(format!("{first} was never accepted, and everyone who sent it was told of a duplicate"));
     }
     Ok(())
 }
@@ -220,6 +253,7 @@ fn every_broken_promise_is_found() {
         (vec![repeat("1", 1, false)], stored(&[]), "LOST"),
         (vec![accepted("1", 2), accepted("2", 1)], stored(&[("1", "{}"), ("2", "{}")]), "LOST"),
         (vec![accepted("1", 1), accepted("1", 1)], stored(&[("1", "{}")]), "accepted 2 times"),
+        (vec![repeat("1", 1, false)], stored(&[("1", "{}")]), "never accepted"),
         (vec![attempt("1", "{}", None)], stored(&[("1", "{}"), ("1", "{}")]), "stored twice"),
         (vec![attempt("1", "[1]", None), accepted("1", 1)], stored(&[("1", "[1]")]), "answered"),
         (vec![repeat("1", 1, true)], stored(&[("1", "{}")]), "answered"),

@@ -6,8 +6,8 @@
 
 mod disk;
 mod failing;
-mod history;
-mod load;
+pub(crate) mod history;
+pub(crate) mod load;
 mod mount;
 mod plan;
 mod stopping;
@@ -24,7 +24,7 @@ use self::history::{History, Stored};
 use self::load::Load;
 use self::mount::Disk;
 use self::plan::Pool;
-use crate::support::{Ended, Process, everything, given, say, until};
+use crate::support::{Client, Ended, Process, everything, given, say, until};
 
 /// Rounds of each kind where nothing else is said.
 const ROUNDS: usize = 20;
@@ -41,24 +41,38 @@ const CONFIG: &str =
 const RELAXED: Duration = Duration::from_secs(1);
 
 /// A store under test, and all that is known of it.
-struct Case {
-    rng: Rng,
-    seed: u64,
-    history: History,
-    pool: Pool,
-    rounds: usize,
+pub(crate) struct Case {
+    pub(crate) rng: Rng,
+    /// The setting of the environment that repeats the plan, and its value.
+    variable: String,
+    pub(crate) seed: u64,
+    pub(crate) history: History,
+    pub(crate) pool: Pool,
+    pub(crate) rounds: usize,
 }
 
 impl Case {
     fn new(what: &str) -> Self {
-        let seed = given("SEKALI_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
-        let rounds = given("SEKALI_CRASH_ROUNDS").unwrap_or(ROUNDS);
-        say(&format!("{what}: {rounds} rounds, SEKALI_CRASH_SEED={seed}"));
-        Self { rng: Rng::with_seed(seed), seed, history: History::default(), pool: Pool::default(), rounds }
+        Self::of(what, "CRASH", ROUNDS)
+    }
+
+    /// So many rounds of this kind, where whoever runs the tests says nothing else.
+    pub(crate) fn of(what: &str, kind: &str, rounds: usize) -> Self {
+        let variable = format!("SEKALI_{kind}_SEED");
+        let seed = given(&variable).unwrap_or_else(|| fastrand::u64(..));
+        let rounds = given(&format!("SEKALI_{kind}_ROUNDS")).unwrap_or(rounds);
+        say(&format!("{what}: {rounds} rounds, {variable}={seed}"));
+        let (history, pool) = (History::default(), Pool::default());
+        Self { rng: Rng::with_seed(seed), variable, seed, history, pool, rounds }
+    }
+
+    /// Goes on by this seed.
+    pub(crate) fn plan_by(&mut self, seed: u64) {
+        (self.seed, self.rng) = (seed, Rng::with_seed(seed));
     }
 
     /// Forgets the store, for a new one; gives how many answers were checked.
-    fn begin_anew(&mut self) -> usize {
+    pub(crate) fn begin_anew(&mut self) -> usize {
         self.pool.lock().unwrap().clear();
         std::mem::take(&mut self.history).acknowledged()
     }
@@ -81,7 +95,7 @@ impl Case {
 
     /// Checks everything that a reader can see. A request whose producer hung up may still be on its way: counts lie
     /// between those before and those after it is read.
-    async fn check(&mut self, process: &Process) {
+    pub(crate) async fn check(&mut self, process: &Client) {
         let unique = async || process.totals("persistent").await[1];
         let (before, mut total) = (unique().await, 0);
         for topic in self.history.topics() {
@@ -89,10 +103,8 @@ impl Case {
             let events = read(process, &topic).await;
             let last = events.len() as u64;
             total += last;
-            let seed = self.seed;
-            self.history
-                .check(&topic, events)
-                .unwrap_or_else(|what| panic!("SEKALI_CRASH_SEED={seed}: {what}"));
+            let (variable, seed) = (&self.variable, self.seed);
+            self.history.check(&topic, events).unwrap_or_else(|what| panic!("{variable}={seed}: {what}"));
             let counted = first..=count(process, &topic).await;
             assert!(counted.contains(&last), "{topic} has {last} events, and counts {counted:?}");
         }
@@ -102,7 +114,7 @@ impl Case {
     }
 
     /// Asks the dedup index for some events, and compares it with what is read.
-    async fn check_lookups(&mut self, process: &Process) {
+    async fn check_lookups(&mut self, process: &Client) {
         let pool = self.pool.lock().unwrap().clone();
         let some: Vec<_> = (0..50).filter_map(|_| self.rng.choice(&pool)).collect();
         let keys: Vec<_> =
@@ -121,19 +133,14 @@ impl Case {
 }
 
 /// The events that are counted in a topic.
-async fn count(process: &Process, topic: &str) -> u64 {
+async fn count(process: &Client, topic: &str) -> u64 {
     let answer = process.get(&format!("/topics/{topic}")).await;
     if answer.status == 404 { 0 } else { answer.ok().json()["last_seq"].as_u64().unwrap() }
 }
 
 /// All events of a topic.
-async fn read(process: &Process, topic: &str) -> Vec<Stored> {
-    let stored = |event: &Value| Stored {
-        seq: event["seq"].as_u64().unwrap(),
-        id: event["event_id"].as_str().unwrap().to_owned(),
-        payload: event["payload"].to_string(),
-    };
-    everything(process, topic).await.iter().map(stored).collect()
+pub(crate) async fn read(process: &Client, topic: &str) -> Vec<Stored> {
+    everything(process, topic).await.iter().map(Stored::of).collect()
 }
 
 /// Stops the log, which must be by itself, and has the doctor check all of its file.

@@ -8,6 +8,7 @@ pub(crate) mod events;
 mod follow;
 mod lock;
 mod log;
+pub(crate) mod network;
 #[expect(dead_code, reason = "what the unit tests of the engine use of it")]
 pub(crate) mod postgres;
 mod process;
@@ -23,7 +24,7 @@ pub(crate) use events::{array, event, event_with, ids, lines};
 pub(crate) use follow::{everything, seqs};
 pub(crate) use lock::Locked;
 pub(crate) use log::{ENGINE, Log};
-pub(crate) use process::{Command, Ended, Process, free_port, serving};
+pub(crate) use process::{Command, Ended, Process, free_port, serving, signal};
 pub(crate) use raw::Raw;
 pub(crate) use say::{given, say};
 pub(crate) use sse::{Sent, Sse, parse};

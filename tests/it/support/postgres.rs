@@ -10,8 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -26,12 +26,17 @@ const USUAL_PLACE: &str = "/usr/lib/postgresql";
 /// Who runs the server when the tests run as root, which it refuses.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
+/// What a server in a network of its own listens on.
+const USUAL_PORT: u16 = 5432;
+
 /// The longest that a start may take.
 const START_MAX: Duration = Duration::from_mins(1);
 
-/// Runs the server until the tests' end of the pipe is closed, however they end; then nothing of it is left.
-const UNTIL_THE_TESTS_END: &str = "home=$0; \"$@\" >\"$home/log\" 2>&1 </dev/null & server=$!; \
-    cat >/dev/null; kill -QUIT $server; wait $server; rm -rf \"$home\"";
+/// Runs the server until the tests' end of the pipe is closed, however they end; then nothing of it is left. For each line
+/// that comes through the pipe, the server is given that signal, and runs anew when it has ended.
+const UNTIL_THE_TESTS_END: &str = "home=$0; while :; do \"$@\" >>\"$home/log\" 2>&1 </dev/null & server=$!; \
+    read -r signal || break; kill -\"$signal\" $server; wait $server; done; \
+    kill -QUIT $server; wait $server; rm -rf \"$home\"";
 
 /// Makes a database as good as new: what a test left there, and whoever it left connected. To make a database takes much
 /// longer.
@@ -56,8 +61,17 @@ pub(crate) struct Server {
     authority: Option<PathBuf>,
     /// The names of databases that no test uses.
     free: Mutex<Vec<String>>,
-    /// Closed when the process ends.
-    _alive: Option<ChildStdin>,
+    /// Closed when the process ends; takes signals until then.
+    control: Option<ChildStdin>,
+}
+
+/// How a server is set up.
+struct Setup {
+    port: u16,
+    /// What it listens on.
+    addresses: String,
+    /// Whether commits are synced by the disk: what most tests need is that they would be.
+    fsync: &'static str,
 }
 
 /// The server, if there can be one; says so loudly where there cannot.
@@ -68,9 +82,10 @@ pub(crate) fn server() -> Option<&'static Server> {
             url,
             authority: None,
             free: Mutex::default(),
-            _alive: None,
+            control: None,
         });
-        given.or_else(|| programs().map(|programs| Server::start(&programs)))
+        let setup = || Setup { port: free_port(), addresses: "127.0.0.1".to_owned(), fsync: "off" };
+        given.or_else(|| programs().map(|programs| Server::start(&programs, &setup())))
     });
     if server.is_none() {
         skipped(&format!("no initdb and postgres on PATH or in {USUAL_PLACE}, and {GIVEN} is not set"));
@@ -122,10 +137,41 @@ impl Database {
         run(&self.url(), sql).unwrap()
     }
 
+    /// Takes locks by SQL in a transaction, which ends when what is given is dropped.
+    pub(crate) fn hold(&self, locks: &str) -> Held {
+        let (url, begin) = (self.url(), format!("BEGIN; {locks}"));
+        let (release, released) = mpsc::channel();
+        let (taken, is_taken) = mpsc::channel();
+        let holder = thread::spawn(move || {
+            blocking(async move {
+                let client = connect(&url).await.unwrap();
+                client.batch_execute(&begin).await.unwrap();
+                taken.send(()).unwrap();
+                // Told, or its test has failed.
+                let _ = released.recv();
+                client.batch_execute("ROLLBACK").await.unwrap();
+            });
+        });
+        is_taken.recv().unwrap();
+        Held(Some((release, holder)))
+    }
+
     /// Makes whoever is connected lose the connection.
     pub(crate) fn disconnect(&self) {
         let all = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname";
         run(&self.server.url, &format!("{all} = '{}'", self.name)).unwrap();
+    }
+}
+
+/// Locks that a thread holds until this is dropped.
+pub(crate) struct Held(Option<(mpsc::Sender<()>, JoinHandle<()>)>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some((release, holder)) = self.0.take() else { return };
+        drop(release);
+        // A test that failed already says more than this would.
+        let _ = holder.join();
     }
 }
 
@@ -136,9 +182,46 @@ impl Drop for Database {
 }
 
 impl Server {
+    /// A server of the caller's own, in a network of the caller's own, where it listens on one more address; `None` where
+    /// its programs are not installed.
+    pub(crate) fn own(address: &str) -> Option<Self> {
+        let setup = Setup { port: USUAL_PORT, addresses: format!("127.0.0.1,{address}"), fsync: "on" };
+        programs().map(|programs| Self::start(&programs, &setup))
+    }
+
     /// The URL of its first database.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Runs SQL in its first database, and gives the first column of the last row.
+    pub(crate) fn run(&self, sql: &str) -> String {
+        run(&self.url, sql).unwrap()
+    }
+
+    /// Makes its first database as good as new.
+    pub(crate) fn clean(&self) {
+        self.run(CLEAN);
+    }
+
+    /// Lets commits that nobody waits for stay in memory for so long.
+    pub(crate) fn forget_for(&self, long: &str) {
+        for setting in [format!("wal_writer_delay = '{long}'"), "wal_writer_flush_after = '1GB'".to_owned()] {
+            self.run(&format!("ALTER SYSTEM SET {setting}"));
+        }
+        self.run("SELECT pg_reload_conf()");
+    }
+
+    /// Ends it by a signal, `INT` or `QUIT`, and waits until it runs anew.
+    pub(crate) fn restart(&mut self, signal: &str) {
+        let begun = "SELECT pg_postmaster_start_time()";
+        let before = self.run(begun);
+        writeln!(self.control.as_mut().unwrap(), "{signal}").unwrap();
+        let started = Instant::now();
+        while run(&self.url, begun).map_or(true, |now| now == before) {
+            assert!(started.elapsed() < START_MAX, "PostgreSQL does not start anew");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The file with the certificate of the authority that vouches for it as 127.0.0.1.
@@ -150,14 +233,14 @@ impl Server {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(programs: &Path) -> Self {
+    fn start(programs: &Path, setup: &Setup) -> Self {
         let home = tempfile::Builder::new().prefix("sekali-postgres").tempdir().unwrap().keep();
         let user = user();
         make_certificates(&home);
         if let Some(user) = user {
             done(Command::new("chown").arg("-R").arg(user).arg(&home));
         }
-        let (data, port) = (home.join("data"), free_port());
+        let (data, port) = (home.join("data"), setup.port);
         let mut init = command(user, &programs.join("initdb"));
         init.args([
             "--auth=trust",
@@ -168,25 +251,24 @@ impl Server {
             "-D",
         ]);
         done(init.arg(&data).current_dir(&home));
+        let mut trusted = OpenOptions::new().append(true).open(data.join("pg_hba.conf")).unwrap();
+        writeln!(trusted, "host all all samenet trust").unwrap();
         let server = command(user, &programs.join("postgres"));
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(UNTIL_THE_TESTS_END).arg(&home).arg(server.get_program()).args(server.get_args());
         shell.arg("-D").arg(&data).arg("-p").arg(port.to_string()).arg("-k").arg(&home);
-        // What is tested is that commits are synced, not that the disk keeps them.
-        for setting in
-            ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300", "shared_buffers=64MB"]
-        {
-            shell.arg("-c").arg(setting);
-        }
+        shell.arg("-c").arg(format!("listen_addresses={}", setup.addresses));
+        shell.arg("-c").arg(format!("fsync={}", setup.fsync));
+        shell.args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"]);
         for (setting, file) in [("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key")] {
             shell.arg("-c").arg(format!("{setting}={}", home.join(file).display()));
         }
         shell.args(["-c", "ssl=on"]);
         let mut child = shell.stdin(Stdio::piped()).current_dir(&home).spawn().unwrap();
-        let alive = child.stdin.take();
+        let control = child.stdin.take();
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
         wait_for(&url, &mut child, &home);
-        Self { url, authority: Some(home.join("authority.pem")), free: Mutex::default(), _alive: alive }
+        Self { url, authority: Some(home.join("authority.pem")), free: Mutex::default(), control }
     }
 }
 

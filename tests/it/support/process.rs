@@ -1,6 +1,7 @@
 //! The real program in a process of its own.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +12,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::network::Namespace;
 use super::{Client, until};
 
 /// The program.
@@ -68,8 +70,7 @@ impl Process {
 
     /// Serves it and logs as this filter says.
     pub(crate) fn logging(directory: &Path, filter: &str) -> Self {
-        let mut arguments = serving(directory, "");
-        *arguments.last_mut().unwrap() = filter.to_owned();
+        let arguments = with(serving(directory, ""), "--log", filter.to_owned());
         Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
     }
 
@@ -83,18 +84,27 @@ impl Process {
 
     /// A node on the database at this URL, with its files in this directory.
     pub(crate) fn node(directory: &Path, url: &str) -> Self {
-        let mut arguments = serving(directory, "");
-        let store = arguments.iter_mut().find(|argument| argument.starts_with("sqlite:")).unwrap();
-        url.clone_into(store);
+        let arguments = with(serving(directory, ""), "--store", url.to_owned());
         Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
     }
 
     /// Serves it on this port, as one who starts it again would.
     pub(crate) fn on_port(directory: &Path, port: u16) -> Self {
-        let mut arguments = serving(directory, "");
-        let bind = arguments.iter_mut().find(|argument| argument.ends_with(":0")).unwrap();
-        *bind = format!("127.0.0.1:{port}");
+        let arguments = with(serving(directory, ""), "--bind", format!("127.0.0.1:{port}"));
         Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+    }
+
+    /// A node at an address of its own in this network, with this configuration file in a directory of its own.
+    pub(crate) fn elsewhere(
+        inside: &Namespace,
+        directory: &Path,
+        config: &str,
+        address: SocketAddr,
+        store: &str,
+    ) -> Self {
+        let arguments = with(serving(directory, config), "--bind", address.to_string());
+        let arguments = with(arguments, "--store", store.to_owned());
+        Self::listening(inside.inside(|| Program::spawn(command(PROGRAM).args(arguments))))
     }
 
     /// Serves it with this configuration file, within limits that a shell sets: `trap` and `ulimit`.
@@ -120,6 +130,13 @@ impl Process {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.program.child.id()
+    }
+
+    /// Whether it has said these words on standard error since it was asked last.
+    pub(crate) fn has_said(&mut self, words: &str) -> bool {
+        let before = self.program.said.len();
+        self.program.said.extend(self.program.lines.try_iter());
+        self.program.said[before..].contains(words)
     }
 
     /// Sends it a signal, such as `TERM`.
@@ -199,12 +216,7 @@ impl Program {
     }
 
     fn signal(&self, name: &str) {
-        let sent = process::Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.child.id().to_string())
-            .status()
-            .unwrap();
-        assert!(sent.success(), "kill -{name}");
+        signal(self.child.id(), name);
     }
 
     async fn ended(mut self) -> Ended {
@@ -244,6 +256,20 @@ pub(crate) fn serving(directory: &Path, config: &str) -> Vec<String> {
         (file.display().to_string(), format!("sqlite:{}", directory.join("log.db").display()));
     let arguments = ["serve", "--config", &file, "--bind", "127.0.0.1:0", "--store", &store, "--log", "info"];
     arguments.map(str::to_owned).to_vec()
+}
+
+/// Arguments with another value of a flag.
+fn with(mut arguments: Vec<String>, flag: &str, value: String) -> Vec<String> {
+    let at = arguments.iter().position(|argument| argument == flag).unwrap();
+    arguments[at + 1] = value;
+    arguments
+}
+
+/// Sends a process a signal, such as `TERM`.
+pub(crate) fn signal(process: impl Display, name: &str) {
+    let sent =
+        process::Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status().unwrap();
+    assert!(sent.success(), "kill -{name}");
 }
 
 /// A port that nobody listens on, and that the system gives to no outgoing connection (those begin at 32768).

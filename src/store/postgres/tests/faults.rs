@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::proxy::{Proxy, Way};
@@ -72,6 +73,47 @@ fn counts_of_an_unknown_commit_are_counted_once() {
         writer.flush(now()).unwrap();
         assert_eq!(totals(), expected, "{way:?}, stored");
     }
+}
+
+/// Counts of a connection that was given up are those of the one after it, or its own, and never both: whether they wait with
+/// nothing done yet, or with the node's own row changed.
+#[test]
+fn counts_that_an_old_connection_stores_late_are_counted_once() {
+    let Some(database) = Database::fresh() else { return };
+    let (proxy, mut settings) = behind_a_proxy(&database);
+    // Nobody gives up but who is told to.
+    let patience = Duration::from_secs(20);
+    (settings.store.lock_timeout, settings.store.statement_timeout) = (patience, patience);
+    settings.store.connect_timeout = patience;
+    let store = try_open(&settings).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    writer.flush(now()).unwrap();
+    let waiting = |count: &str| {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        until(&format!("{count} wait"), || database.run(waiting) == count);
+    };
+    for (counted, held) in (1..).zip(["sekali.topics", "sekali.sources"]) {
+        let repeat = Repeat { source: "test", seq: 1, conflict: false, late: 3 };
+        store.tally().count(&topic("a"), now(), [repeat].into_iter());
+        let lock = database.hold(&format!("SELECT FROM {held} FOR UPDATE"));
+        proxy.set(Way::LoseNode);
+        assert!(matches!(writer.flush(now()), Err(AppendError::Failed(_))), "{held}");
+        waiting("1");
+        thread::scope(|scope| {
+            // The first makes the connection, the second stores what is not stored.
+            let anew = scope.spawn(|| writer.flush(now()).and_then(|()| writer.flush(now())));
+            waiting("2");
+            drop(lock);
+            anew.join().unwrap().unwrap();
+        });
+        waiting("0");
+        writer.flush(now()).unwrap();
+        assert_eq!(wait(store.reader().totals()).counts.duplicates, counted, "{held}");
+    }
+    let sources = wait(store.reader().sources(topic("a"))).unwrap();
+    assert_eq!(sources.named[0].1.counts().duplicates, 2);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The engine on a real server.
 
+mod cut_off;
 mod faults;
 mod nodes;
 mod proxy;

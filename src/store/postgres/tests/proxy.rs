@@ -20,6 +20,8 @@ pub(super) enum Way {
     LoseConfirmation,
     /// The connection is lost before the next commit arrives.
     LoseCommit,
+    /// The next commit arrives, and whoever sent it is gone; the database goes on with it.
+    LoseNode,
     /// Nothing passes; connections stay.
     Blocked,
     /// The server does not understand who wants to listen.
@@ -72,6 +74,11 @@ fn address_in(url: &str) -> &str {
     url[start..].split('/').next().unwrap()
 }
 
+/// Whether a transaction ends here.
+fn ends(bytes: &[u8]) -> bool {
+    bytes.windows(COMMIT.len()).any(|part| part == COMMIT)
+}
+
 /// Passes on what comes, on a thread of its own; `losing` is what loses a commit in this direction.
 fn pass(from: &TcpStream, to: &TcpStream, losing: Way, way: &Arc<(Mutex<Way>, Condvar)>) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -83,7 +90,7 @@ fn pass(from: &TcpStream, to: &TcpStream, losing: Way, way: &Arc<(Mutex<Way>, Co
             while *now == Way::Blocked {
                 now = way.1.wait(now).unwrap();
             }
-            if *now == losing && bytes[..length].windows(COMMIT.len()).any(|part| part == COMMIT) {
+            if *now == losing && ends(&bytes[..length]) {
                 *now = Way::Open;
                 break;
             }
@@ -92,9 +99,16 @@ fn pass(from: &TcpStream, to: &TcpStream, losing: Way, way: &Arc<(Mutex<Way>, Co
             {
                 bytes[at..at + LISTEN.len()].copy_from_slice(b"MUMBLE ");
             }
+            let is_last = *now == Way::LoseNode && losing == Way::LoseCommit && ends(&bytes[..length]);
+            if is_last {
+                *now = Way::Open;
+            }
             drop(now);
-            if to.write_all(&bytes[..length]).is_err() {
-                break;
+            // What nobody takes any more is taken from the server all the same.
+            let _ = to.write_all(&bytes[..length]);
+            if is_last {
+                let _ = from.shutdown(Shutdown::Both);
+                return;
             }
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
