@@ -202,7 +202,7 @@ mod tests {
             commit_events: 10_000,
             commit_bytes: 16 << 20,
             commit_topics: None,
-            writers: 4,
+            writers: 2,
             readers: 4,
             lock_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),

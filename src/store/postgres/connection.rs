@@ -28,14 +28,21 @@ pub(super) type Made = (Client, JoinHandle<()>);
 /// table was empty, and reads all of it, must not be used when it has grown; and what is asked for once need not be
 /// remembered. Of the settings those that the database has: others that speak PostgreSQL's protocol plan in their own
 /// way. Citus plans by the values of a statement, which say where to send it, and has no plan without them.
-const BY_INDEX: &str = "
-    SELECT set_config(wanted.name, wanted.value, false) FROM (VALUES
+///
+/// Statements that write are large and keep a plan for a while (`Session::plan_again`); reads are small, and each is planned
+/// for the tables as they are.
+fn by_index(purpose: Use) -> String {
+    let plans = if purpose == Use::Write { "force_generic_plan" } else { "force_custom_plan" };
+    format!(
+        "SELECT set_config(wanted.name, wanted.value, false) FROM (VALUES
         ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
-        ('enable_material', 'off'), ('enable_memoize', 'off'), ('plan_cache_mode', 'force_generic_plan'),
+        ('enable_material', 'off'), ('enable_memoize', 'off'), ('plan_cache_mode', '{plans}'),
         ('jit', 'off'), ('work_mem', '64MB')
     ) AS wanted (name, value)
     WHERE wanted.name IN (SELECT name FROM pg_catalog.pg_settings) AND NOT (wanted.name = 'plan_cache_mode'
-        AND EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'));";
+        AND EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'));"
+    )
+}
 
 /// Where the database is and how long to wait for it.
 #[derive(Clone)]
@@ -163,14 +170,10 @@ impl Database {
         };
         // PostgreSQL takes 0 for no limit.
         let (mut sql, statement, idle) = match purpose {
-            Use::Write => {
-                (BY_INDEX.to_owned() + &self.given_up_in_time(), self.patience(), self.statement_timeout)
+            Use::Write | Use::Read => {
+                let limit = if purpose == Use::Write { self.patience() } else { self.statement_timeout };
+                (by_index(purpose) + &self.given_up_in_time(), limit, self.statement_timeout)
             }
-            Use::Read => (
-                BY_INDEX.to_owned() + &self.given_up_in_time(),
-                self.statement_timeout,
-                self.statement_timeout,
-            ),
             // All events are sorted: in a few large parts. It takes them as fast as another store does, and may be silent.
             Use::Copy => ("SET work_mem = '64MB'; ".to_owned(), Duration::ZERO, Duration::ZERO),
         };

@@ -190,10 +190,11 @@ impl Node {
 impl Counting {
     /// The connection; another one where it is gone.
     fn connect(&mut self, node: &Node) -> Result<&Fenced, StoreError> {
-        let fenced = match self.session.take() {
+        let mut fenced = match self.session.take() {
             Some(fenced) if !fenced.session.client.is_closed() => fenced,
             _ => node.open_fenced()?,
         };
+        node.database.block_on(fenced.session.plan_again(node.database.patience()))?;
         Ok(self.session.insert(fenced))
     }
 }

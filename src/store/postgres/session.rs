@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use tokio::task::JoinHandle;
@@ -25,12 +25,19 @@ const KNOWN_TOPICS: usize = 65_536;
 /// `store.connect_timeout` else, one after the other.
 const BRIEFLY: Duration = Duration::from_millis(10);
 
+/// How long the plans of a new connection are used at least, and how long any are. Each is used twice as long as the one before
+/// it: a plan that was made while the tables were nearly empty may choose the wrong one of two indexes that begin with the
+/// topic, and look at each event of a topic once the tables have grown.
+const PLANNED_FOR: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
+
 /// A connection that writes.
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) statements: Statements,
     pub(super) locked_out: LockedOut,
     known: HashSet<Box<str>, RandomState>,
+    pub(super) planned_at: Instant,
+    planned_for: Duration,
 }
 
 /// The connections that are to be used next.
@@ -47,7 +54,24 @@ impl Session {
         let client = database.connect(Use::Write).await?;
         schema::join(&client, database).await?;
         let statements = within(database.patience(), Box::pin(Statements::prepare(&client))).await?;
-        Ok(Self { client, statements, locked_out: LockedOut::default(), known: HashSet::default() })
+        Ok(Self {
+            client,
+            statements,
+            locked_out: LockedOut::default(),
+            known: HashSet::default(),
+            planned_at: Instant::now(),
+            planned_for: PLANNED_FOR[0],
+        })
+    }
+
+    /// Prepares all statements again where their plans are old.
+    pub(super) async fn plan_again(&mut self, patience: Duration) -> Result<(), StoreError> {
+        if self.planned_at.elapsed() >= self.planned_for {
+            self.statements = within(patience, Box::pin(Statements::prepare(&self.client))).await?;
+            self.planned_at = Instant::now();
+            self.planned_for = (self.planned_for * 2).min(PLANNED_FOR[1]);
+        }
+        Ok(())
     }
 
     /// Whether a topic is known to exist.

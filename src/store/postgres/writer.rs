@@ -220,6 +220,11 @@ impl Writer for PostgresWriter {
             tracing::debug!(%error, "many counts wait and are not stored");
         }
         let keyed = Group::new(group, &self.node.store.hasher);
+        let patience = self.node.database.patience();
+        if let Err(error) = self.node.database.block_on(self.session.plan_again(patience)) {
+            // A connection that is lost is made again when the group does not come through.
+            tracing::debug!(%error, "statements are not planned again");
+        }
         let decisions = self.settle(&keyed, now)?;
         self.report(group, &decisions, now);
         Ok(decisions)

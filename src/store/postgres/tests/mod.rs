@@ -13,11 +13,11 @@ mod tls;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use self::server::Database;
 use super::PostgresStore;
@@ -182,6 +182,31 @@ fn a_list_of_repeats_that_is_another_one_each_time_is_stored_in_time() {
 }
 
 #[test]
+fn plans_that_were_made_while_tables_were_small_are_made_again() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let mut session = store.node.open_session().unwrap();
+    let shared = &store.node.database;
+    let mut prepared = |age: Duration| {
+        session.planned_at = Instant::now().checked_sub(age).unwrap();
+        shared.block_on(session.plan_again(Duration::from_secs(5))).unwrap();
+        let names = "SELECT array_agg(name ORDER BY name) FROM pg_prepared_statements";
+        // Asked without a statement that has a name of its own.
+        let answer = shared.block_on(session.client.simple_query(names)).unwrap();
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        row.unwrap()
+    };
+    let first = prepared(Duration::ZERO);
+    let second = prepared(Duration::from_millis(1_500));
+    assert_ne!(first, second);
+    assert_eq!(prepared(Duration::from_millis(1_500)), second, "twice as long as those before them");
+    assert_ne!(prepared(Duration::from_millis(2_500)), second);
+}
+
+#[test]
 fn a_sample_has_what_there_is_and_nothing_else() {
     let Some(database) = Database::fresh() else { return };
     let store = node(&database);
@@ -203,7 +228,7 @@ fn a_password_is_in_no_error() {
 
 /// Waits until something is so that other threads and processes make so.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
         thread::sleep(Duration::from_millis(2));
