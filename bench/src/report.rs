@@ -18,7 +18,7 @@ use crate::topics::Topics;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The directory with compare.json, growth.json and topics.json, as far as they are there
+    /// The directory with compare.json, postgres.json (another comparison), growth.json and topics.json, as far as they are there
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
     results: PathBuf,
     /// The directory that keeps them for readers of the document, and gets the charts
@@ -32,7 +32,12 @@ pub(crate) struct Args {
 /// One kind of results: its name, and what it puts into the document.
 type Kind = (&'static str, fn(&Path, &Path) -> anyhow::Result<String>);
 
-const KINDS: [Kind; 3] = [("compare", comparison), ("growth", growth), ("topics", topics)];
+const KINDS: [Kind; 4] = [
+    ("compare", |figures, charts| comparison("compare", figures, charts)),
+    ("postgres", |figures, charts| comparison("postgres", figures, charts)),
+    ("growth", growth),
+    ("topics", topics),
+];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let path = &args.document;
@@ -60,7 +65,7 @@ fn replaced(text: &str, kind: &str, block: &str) -> anyhow::Result<String> {
     Ok(format!("{before}{begin}\n{}\n{end}{after}", block.trim_end()))
 }
 
-fn comparison(figures: &Path, charts: &Path) -> anyhow::Result<String> {
+fn comparison(kind: &str, figures: &Path, charts: &Path) -> anyhow::Result<String> {
     let results: Comparison = read(figures)?;
     let mut block = environment(&results.environment)?;
     let rows = results.peers.iter().map(|peer| {
@@ -70,7 +75,7 @@ fn comparison(figures: &Path, charts: &Path) -> anyhow::Result<String> {
     let header = ["peer", "version", "an acknowledgement means"];
     writeln!(block, "{}", table::draw(Style::Markdown, &header, 3, rows.collect()))?;
     for shape in &results.shapes {
-        let chart = format!("compare-{}.svg", shape.name);
+        let chart = format!("{kind}-{}.svg", shape.name);
         chart::comparison(&charts.join(&chart), &results, &shape.name)?;
         let rounds =
             results.measurements.iter().map(|measurement| measurement.round).max().unwrap_or_default();

@@ -11,8 +11,8 @@ use crate::disk::millis;
 use crate::drive::Driven;
 use crate::environment::Environment;
 
-/// The peer to which all others are related.
-pub(crate) const REFERENCE: &str = "nats";
+/// The peers to which all others are related: the first of these that takes part.
+const REFERENCES: [&str; 2] = ["nats", "postgres-seqs"];
 
 /// One run of `compare`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -157,6 +157,12 @@ impl Figures {
 }
 
 impl Comparison {
+    /// The peer to which all others are related.
+    pub(crate) fn reference(&self) -> &'static str {
+        let takes_part = |name: &&&str| self.peers.iter().any(|peer| peer.name == **name);
+        REFERENCES.iter().find(takes_part).copied().unwrap_or(REFERENCES[0])
+    }
+
     /// The figures of all rounds of a peer and shape that ran to their end.
     pub(crate) fn figures(&self, peer: &str, shape: &str) -> Vec<&Figures> {
         let measurements = self.measurements.iter();

@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
-use crate::results::{Comparison, Figures, Outcome, REFERENCE};
+use crate::results::{Comparison, Figures, Outcome};
 
 /// How a table is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +59,16 @@ pub(crate) fn medians(results: &Comparison, shape: &str, style: Style) -> String
 
 /// The same, divided by the figures of the reference.
 pub(crate) fn ratios(results: &Comparison, shape: &str, style: Style) -> String {
+    let divisor = results.reference();
     let row = |peer: &str| {
         let ratio = |column: &Column| {
-            let reference = results.median(REFERENCE, shape, column.value)?;
+            let reference = results.median(divisor, shape, column.value)?;
             let value = results.median(peer, shape, column.value)?;
             (reference > 0.0).then_some(value / reference)
         };
         COLUMNS.iter().map(|column| shown(ratio(column), 2)).collect::<Vec<_>>()
     };
-    rows(results, shape, style, &row, &["divided by nats", "verified"])
+    rows(results, shape, style, &row, &[&format!("divided by {divisor}"), "verified"])
 }
 
 fn rows(
