@@ -24,7 +24,7 @@ use super::PostgresStore;
 use super::statements::{self, Topics};
 use crate::config::{Overrides, Settings, StoreUrl, load};
 use crate::domain::Verdict;
-use crate::store::{Engine, Repeat, StoreError, contract};
+use crate::store::{Engine, StoreError, contract};
 
 fn settings(url: &str) -> Settings {
     let overrides = Overrides { store: Some(url.to_owned()), ..Overrides::default() };
@@ -160,25 +160,6 @@ fn repeats_that_gone_nodes_saw_are_kept_in_rows_of_their_own_as_many_as_a_node_h
     few.store.repeated_keys = 1;
     drop(try_open(&few).unwrap());
     assert_eq!(database.run(rows), "2 2 6000000", "those that were repeated last");
-}
-
-#[test]
-fn a_list_of_repeats_that_is_another_one_each_time_is_stored_in_time() {
-    let Some(database) = Database::fresh() else { return };
-    let store = node(&database);
-    let mut writer = store.open_writer().unwrap();
-    contract::append(&mut *writer, &contract::batch("a", &[("1", "{}")]));
-    let list = settings(&database.url()).store.repeated_keys as u64;
-    for round in 0..3 {
-        let seqs = round * list..(round + 1) * list;
-        let repeats = seqs.map(|seq| Repeat { source: "test", seq, conflict: false, late: 1 });
-        store.tally().count(&contract::topic("a"), now(), repeats);
-        store.tally().repeated().hurry();
-        // It fails past `store.statement_timeout`, as it would if each row that goes were looked for among all.
-        writer.flush(now()).unwrap();
-        let stored = database.run("SELECT count(*) || ' from ' || min(seq) FROM sekali.repeats");
-        assert_eq!(stored, format!("{list} from {}", round * list));
-    }
 }
 
 #[test]

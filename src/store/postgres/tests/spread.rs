@@ -14,6 +14,7 @@ use crate::store::contract::{self, append, batch};
 use crate::store::postgres::connection::Use;
 use crate::store::postgres::schema::MIGRATIONS;
 use crate::store::postgres::statements::{self, Topics};
+use crate::store::postgres::{PostgresStore, repeats};
 use crate::store::{Batch, Engine};
 
 /// Parts of each table.
@@ -118,17 +119,22 @@ fn groups_of_one_and_of_many_topics_follow_each_other() {
     assert_eq!(database.run(counted), "a 4, b 4");
 }
 
-/// How the database would look for events, planned as a node's connection has it planned: while there are none yet.
-fn plan(database: &Database, topics: Topics) -> String {
-    let store = node(database);
-    let prepared = format!("PREPARE store AS {}", statements::store(topics));
+/// How the database would look for events, planned while there are none yet.
+fn plan_of_store(database: &Database, topics: Topics) -> String {
     let topic = match topics {
         Topics::Many => "ARRAY['a']",
         Topics::One => "'a'",
     };
-    let asked = format!(
-        "EXPLAIN (COSTS OFF) EXECUTE store ({topic}, ARRAY['1'], ARRAY['t'], ARRAY['s'], ARRAY['{{}}'], ARRAY[0], ARRAY[false], 1, 1, 1)"
+    let values = format!(
+        "{topic}, ARRAY['1'], ARRAY['t'], ARRAY['s'], ARRAY['{{}}'], ARRAY[0], ARRAY[false], 1, 1, 1"
     );
+    plan(&node(database), &statements::store(topics), &values)
+}
+
+/// A statement as a connection that writes has it planned.
+fn plan(store: &PostgresStore, statement: &str, values: &str) -> String {
+    let prepared = format!("PREPARE asked AS {statement}");
+    let asked = format!("EXPLAIN (COSTS OFF) EXECUTE asked ({values})");
     let database = store.node.database.clone();
     store.node.database.block_on(async move {
         let client = database.connect(Use::Write).await.unwrap();
@@ -146,7 +152,7 @@ fn plan(database: &Database, topics: Topics) -> String {
 fn what_is_planned_for_an_empty_table_looks_each_key_up() {
     let Some(database) = Database::fresh() else { return };
     for topics in [Topics::Many, Topics::One] {
-        let plan = plan(&database, topics);
+        let plan = plan_of_store(&database, topics);
         let (_, events) = plan
             .split_once("Scan using events_topic_event_id_key on events")
             .unwrap_or_else(|| panic!("{plan}"));
@@ -160,5 +166,20 @@ fn what_is_planned_for_an_empty_table_looks_each_key_up() {
             !plan.contains("Seq Scan on") && !plan.contains("Materialize") && !plan.contains("Memoize"),
             "{plan}"
         );
+    }
+}
+
+#[test]
+fn repeats_that_have_left_the_list_are_looked_up_one_by_one() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    for rows in [0, 7_000] {
+        database.run(&format!(
+            "INSERT INTO sekali.repeats SELECT 'a', seq, 1, 1, 0, 0, 's', false FROM generate_series(1, {rows}) AS seq"
+        ));
+        let plan = plan(&store, repeats::DROP, "1, ARRAY['a'], ARRAY[1]");
+        let condition = plan.lines().find(|line| line.contains("Index Cond")).unwrap_or_default();
+        let all = ["topic = ", "seq = ", "node = "].iter().all(|column| condition.contains(column));
+        assert!(all, "{rows} rows: {plan}");
     }
 }
