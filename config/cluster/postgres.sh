@@ -16,9 +16,10 @@ case "${SEKALI_DB_PASSWORD:-}" in
     ;;
 esac
 
-# SQL, a statement a line, on a server without a socket.
+# SQL, a statement a line, on a server without a socket. The server that was here before had the number of this script, which
+# is why its lock file would be taken for that of one that runs: PG_GRANDPARENT_PID says that it is not.
 alone() {
-    postgres --single -c log_min_messages=warning -D "$1" postgres >/dev/null
+    PG_GRANDPARENT_PID=$$ postgres --single -c log_min_messages=warning -D "$1" postgres >/dev/null
 }
 
 if [ ! -d "$store/data" ]; then

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::rt::task::spawn_blocking;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs work that blocks to its end. SIGTERM and SIGINT (Ctrl-C) set what it is given, and it stops.
+///
+/// # Errors
+/// When it panics, or a second signal comes while it waits for something else and does not stop: it is left to its fate then,
+/// which the end of this process is.
 pub(super) async fn run<T: Send + 'static>(
     work: impl FnOnce(&Arc<AtomicBool>) -> T + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -15,10 +19,14 @@ pub(super) async fn run<T: Send + 'static>(
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopped = Arc::clone(&stop);
     let mut working = spawn_blocking(move || work(&stopped));
-    let done = tokio::select! {
-        done = &mut working => done,
-        _ = terminate.recv() => { stop.store(true, Ordering::Relaxed); working.await }
-        _ = interrupt.recv() => { stop.store(true, Ordering::Relaxed); working.await }
-    };
-    done.context("the work broke off")
+    loop {
+        tokio::select! {
+            done = &mut working => return done.context("the work broke off"),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.swap(true, Ordering::Relaxed) {
+            bail!("stopped at once, by a second signal");
+        }
+    }
 }

@@ -96,6 +96,11 @@ impl Database {
         &self.name
     }
 
+    /// How long a commit waits for a lock.
+    pub(super) fn lock_timeout(&self) -> Duration {
+        self.lock_timeout
+    }
+
     /// The longest that a whole transaction may take before its connection is given up.
     pub(super) fn patience(&self) -> Duration {
         self.lock_timeout + self.statement_timeout
@@ -133,7 +138,12 @@ impl Database {
     pub(super) fn begin_to_connect(&self, purpose: Use) -> JoinHandle<Result<Made, Error>> {
         let database = self.clone();
         self.spawn(async move {
-            let (client, connection) = database.config.connect(database.tls.clone()).await?;
+            let mut config = database.config.clone();
+            if purpose == Use::Copy {
+                // Whoever is slow to take what is copied is not gone. 0 is the system's own.
+                config.tcp_user_timeout(Duration::ZERO);
+            }
+            let (client, connection) = config.connect(database.tls.clone()).await?;
             // It ends with the client; an error of it is one of the client's next statement too.
             let driven = tokio::spawn(async move { drop(connection.await) });
             client.batch_execute(&database.session(purpose)).await?;
@@ -153,12 +163,16 @@ impl Database {
     /// itself it would do so for hours: its limit for idle transactions does not hold within a statement.
     pub(super) fn given_up_in_time(&self) -> String {
         let silence = self.statement_timeout.as_millis();
-        let asked_after = (silence / 2_000).max(1);
-        format!(
-            "SELECT set_config(wanted.name, wanted.value, false) FROM (VALUES ('tcp_user_timeout', '{silence}'),
-                ('tcp_keepalives_idle', '{asked_after}'), ('tcp_keepalives_interval', '1')) AS wanted (name, value)
-            WHERE wanted.name IN (SELECT name FROM pg_catalog.pg_settings);"
-        )
+        set(&format!("('tcp_user_timeout', '{silence}')")) + &self.asked_whether_there()
+    }
+
+    /// Lets the server ask a silent client whether it is there, and give up one that does not answer: also one that may be
+    /// slow to take what it is sent.
+    fn asked_whether_there(&self) -> String {
+        let asked_after = (self.statement_timeout.as_millis() / 2_000).max(1);
+        set(&format!(
+            "('tcp_keepalives_idle', '{asked_after}'), ('tcp_keepalives_interval', '1'), ('tcp_keepalives_count', '5')"
+        ))
     }
 
     /// What every session of a use begins with. What the database or the role sets for other programs must not change
@@ -175,7 +189,10 @@ impl Database {
                 (by_index(purpose) + &self.given_up_in_time(), limit, self.statement_timeout)
             }
             // All events are sorted: in a few large parts. It takes them as fast as another store does, and may be silent.
-            Use::Copy => ("SET work_mem = '64MB'; ".to_owned(), Duration::ZERO, Duration::ZERO),
+            Use::Copy => {
+                let asks = self.asked_whether_there();
+                ("SET work_mem = '64MB'; ".to_owned() + &asks, Duration::ZERO, Duration::ZERO)
+            }
         };
         // Writing to a String cannot fail.
         let _ = write!(
@@ -189,6 +206,14 @@ impl Database {
         );
         sql
     }
+}
+
+/// Sets those of these settings that the database has.
+fn set(settings: &str) -> String {
+    format!(
+        "SELECT set_config(wanted.name, wanted.value, false) FROM (VALUES {settings}) AS wanted (name, value)
+        WHERE wanted.name IN (SELECT name FROM pg_catalog.pg_settings);"
+    )
 }
 
 /// Waits for the database, but not for ever.

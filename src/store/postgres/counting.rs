@@ -1,7 +1,7 @@
 //! Storing what waits in memory: repeats by source and by event, rejected events, and that this node was seen. One
 //! connection does that for all writers of the node, since what waits is one lot.
 
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join3};
@@ -22,6 +22,9 @@ use crate::store::{AppendError, StoreError};
 /// How often a node says that it is there, also where it has nothing to count: a day after it was heard of last it is
 /// taken for one that is gone.
 const SEEN_EVERY: Duration = Duration::from_hours(1);
+
+/// Counts wait for a lock for `store.lock_timeout` divided by this: they can be stored later, and commits cannot.
+const COUNTS_PATIENCE: u32 = 10;
 
 /// The connection that stores counts.
 #[derive(Default)]
@@ -67,7 +70,7 @@ impl Node {
     pub(super) fn flush_counts(&self) -> Result<(), AppendError> {
         let mut counting = match self.counting.try_lock() {
             Ok(counting) => counting,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::Poisoned(poisoned)) => self.forget_connection(poisoned),
             // Another writer is at it.
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
@@ -81,7 +84,19 @@ impl Node {
 
     /// Stores counts that waited in memory, and that this node was seen.
     pub(super) fn store_counts(&self) -> Result<(), AppendError> {
-        self.count_on(&mut self.counting.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut counting = self.counting.lock().unwrap_or_else(|poisoned| self.forget_connection(poisoned));
+        self.count_on(&mut counting)
+    }
+
+    /// After a panic it is not known whether what was taken is stored: the next connection asks.
+    fn forget_connection<'c>(
+        &'c self,
+        poisoned: PoisonError<MutexGuard<'c, Counting>>,
+    ) -> MutexGuard<'c, Counting> {
+        self.counting.clear_poison();
+        let mut counting = poisoned.into_inner();
+        counting.session = None;
+        counting
     }
 
     /// Takes what waits, and settles it with the tally. Whatever goes wrong, a writer can go on.
@@ -91,6 +106,11 @@ impl Node {
         let counted = self.database.block_on(self.count(fenced, taken.as_ref()));
         match &counted {
             Ok(()) => self.tally.stored(),
+            // Something else has locked one of the topics. They can wait, and the store can be written to.
+            Err(Trouble::Failed(_)) if fenced.session.locked_out.is_locked_out() => {
+                self.tally.put_back();
+                return Ok(());
+            }
             Err(Trouble::Failed(_) | Trouble::Again(_)) => self.tally.put_back(),
             // The next connection asks which counts are stored.
             Err(Trouble::Lost(_)) => {}
@@ -146,8 +166,9 @@ impl Node {
             let (rows, counted) = join(lock, client.query_one(&statements.count, &counts)).await;
             rows.and(counted)
         };
-        let patience = self.database.patience();
-        let rows = locked_out.transact(client, (Lock::Rows, patience), statements).await?;
+        // It holds the topics that it has, and those who commit to them wait, while it waits for the next.
+        let lock = Lock::Briefly(self.database.lock_timeout() / COUNTS_PATIENCE);
+        let rows = locked_out.transact(client, (lock, self.database.patience()), statements).await?;
         if rows.try_get::<_, i64>(0)? == 0 {
             let other = "another connection counts for this node".to_owned();
             return Err(Trouble::Lost(StoreError::Unavailable(other)));

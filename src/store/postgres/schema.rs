@@ -130,10 +130,13 @@ pub(super) async fn join(client: &Client, database: &Database) -> Result<(), Sto
     let is_free: bool = within(limit, client.query_one(lock, &[&COPY_LOCK])).await?.try_get(0)?;
     // In a statement of its own: it sees what was committed before the lock was given.
     let is_half: bool = within(limit, client.query_one(COPIED, &[])).await?.try_get(0)?;
-    if is_free && !is_half {
-        return Ok(());
+    let store = || database.name().to_owned();
+    match (is_free, is_half) {
+        (true, false) => Ok(()),
+        (_, true) => Err(StoreError::HalfCopied { store: store() }),
+        // A copy waits for the lock, or has begun and not marked the store yet.
+        (false, false) => Err(StoreError::InUse { store: store() }),
     }
-    Err(StoreError::HalfCopied { store: database.name().to_owned() })
 }
 
 /// Sums up what nodes left that are gone.

@@ -34,6 +34,8 @@ pub(super) enum Trouble {
 pub(super) enum Lock {
     /// Nothing.
     Rows,
+    /// Nothing, and it waits no longer than this for the rows.
+    Briefly(Duration),
     /// The number of topics.
     Topics,
 }
@@ -70,11 +72,21 @@ impl LockedOut {
         })
     }
 
+    /// Whether it did not get a lock when it last tried.
+    pub(super) fn is_locked_out(&self) -> bool {
+        self.0.get()
+    }
+
     fn beginning(&self, lock: Lock) -> String {
         let mut sql = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
         // Writing to a String cannot fail.
-        if self.0.get() {
-            let _ = write!(sql, "; SET LOCAL lock_timeout = {}", LOCKED_OUT_TIMEOUT.as_millis());
+        let wait = match lock {
+            _ if self.0.get() => Some(LOCKED_OUT_TIMEOUT),
+            Lock::Briefly(wait) => Some(wait.max(LOCKED_OUT_TIMEOUT)),
+            Lock::Rows | Lock::Topics => None,
+        };
+        if let Some(wait) = wait {
+            let _ = write!(sql, "; SET LOCAL lock_timeout = {}", wait.as_millis());
         }
         if lock == Lock::Topics {
             let _ = write!(sql, "; SELECT pg_advisory_xact_lock({TOPICS_LOCK})");

@@ -222,8 +222,8 @@ impl Writer for PostgresWriter {
         let keyed = Group::new(group, &self.node.store.hasher);
         let patience = self.node.database.patience();
         if let Err(error) = self.node.database.block_on(self.session.plan_again(patience)) {
-            // A connection that is lost is made again when the group does not come through.
-            tracing::debug!(%error, "statements are not planned again");
+            tracing::debug!(%error, "statements are not planned again; connecting again");
+            self.session = self.node.open_session().map_err(AppendError::Failed)?;
         }
         let decisions = self.settle(&keyed, now)?;
         self.report(group, &decisions, now);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use async_trait::async_trait;
@@ -90,9 +91,10 @@ const STORE: &str = "
     )
     SELECT n FROM fresh";
 
-/// As sekali sets it: plans are made while tables are small, and kept.
+/// As sekali sets it: plans are kept, and made again while the tables grow.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
-    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET work_mem = '64MB'";
+    SET enable_mergejoin = off; SET enable_material = off; SET enable_memoize = off;
+    SET plan_cache_mode = force_generic_plan; SET jit = off; SET work_mem = '64MB'";
 
 /// The server and what its clients do.
 #[derive(Debug)]
@@ -185,12 +187,26 @@ impl Running for Serving {
 /// A connection with its statements.
 struct Session {
     client: Client,
+    work: Work,
     statements: Statements,
+    planned_at: Instant,
+    planned_for: Duration,
 }
 
 enum Statements {
     Keys { insert: Statement },
     Seqs { lock: Statement, store: Statement },
+}
+
+impl Statements {
+    async fn prepare(client: &Client, work: Work) -> anyhow::Result<Self> {
+        Ok(match work {
+            Work::Keys => Self::Keys { insert: client.prepare(INSERT).await? },
+            Work::Seqs => {
+                Self::Seqs { lock: client.prepare(LOCK_TOPICS).await?, store: client.prepare(STORE).await? }
+            }
+        })
+    }
 }
 
 /// Columns of a statement.
@@ -220,17 +236,20 @@ impl<'a> Columns<'a> {
 impl Session {
     async fn open(database: &Database, work: Work) -> anyhow::Result<Self> {
         let client = database.connect().await?;
-        let statements = match work {
-            Work::Keys => Statements::Keys { insert: client.prepare(INSERT).await? },
-            Work::Seqs => {
-                client.batch_execute(BY_INDEX).await?;
-                Statements::Seqs {
-                    lock: client.prepare(LOCK_TOPICS).await?,
-                    store: client.prepare(STORE).await?,
-                }
-            }
-        };
-        Ok(Self { client, statements })
+        if work == Work::Seqs {
+            client.batch_execute(BY_INDEX).await?;
+        }
+        let statements = Statements::prepare(&client, work).await?;
+        Ok(Self { client, work, statements, planned_at: Instant::now(), planned_for: Duration::from_secs(1) })
+    }
+
+    /// As a node of sekali does it.
+    async fn plan_again(&mut self) -> anyhow::Result<()> {
+        if self.planned_at.elapsed() >= self.planned_for {
+            self.statements = Statements::prepare(&self.client, self.work).await?;
+            (self.planned_at, self.planned_for) = (Instant::now(), self.planned_for * 2);
+        }
+        Ok(())
     }
 
     async fn insert(&self, insert: &Statement, request: &Request<String>) -> anyhow::Result<Answered> {
@@ -281,6 +300,7 @@ impl Connection for Session {
     type Content = String;
 
     async fn exchange(&mut self, request: &Request<String>) -> anyhow::Result<Answered> {
+        self.plan_again().await?;
         match &self.statements {
             Statements::Keys { insert } => self.insert(insert, request).await,
             Statements::Seqs { lock, store } => self.store((lock, store), request).await,

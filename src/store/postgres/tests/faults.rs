@@ -75,6 +75,40 @@ fn counts_of_an_unknown_commit_are_counted_once() {
     }
 }
 
+#[test]
+fn counts_wait_for_a_topic_that_something_else_has_locked_and_keep_nobody_from_the_others() {
+    let Some(database) = Database::fresh() else { return };
+    let mut settings = settings(&database.url());
+    settings.store.lock_timeout = Duration::from_mins(1);
+    let store = try_open(&settings).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    for name in ["a", "m", "z"] {
+        append(&mut *writer, &batch(name, &[("1", "{}")]));
+    }
+    writer.flush(now()).unwrap();
+    let count = || {
+        for name in ["a", "m", "z"] {
+            let repeat = Repeat { source: "test", seq: 1, conflict: false, late: 3 };
+            store.tally().count(&topic(name), now(), [repeat].into_iter());
+        }
+    };
+    let lock = database.hold("SELECT FROM sekali.topics WHERE topic = 'm' FOR UPDATE");
+    let begun = Instant::now();
+    for _ in 0..3 {
+        count();
+        writer.flush(now()).unwrap();
+        append(&mut *writer, &batch("a", &[("1", "{}")]));
+    }
+    assert!(begun.elapsed() < settings.store.lock_timeout / 4, "{:?}", begun.elapsed());
+    drop(lock);
+    until("they are stored", || {
+        writer.flush(now()).unwrap();
+        store.tally().is_empty()
+    });
+    let duplicates = "SELECT string_agg(topic || ' ' || duplicates, ', ' ORDER BY topic) FROM sekali.topics";
+    assert_eq!(database.run(duplicates), "a 6, m 3, z 3");
+}
+
 /// Counts of a connection that was given up are those of the one after it, or its own, and never both: whether they wait with
 /// nothing done yet, or with the node's own row changed.
 #[test]
@@ -83,7 +117,7 @@ fn counts_that_an_old_connection_stores_late_are_counted_once() {
     let (proxy, mut settings) = behind_a_proxy(&database);
     // Nobody gives up but who is told to.
     let patience = Duration::from_secs(20);
-    (settings.store.lock_timeout, settings.store.statement_timeout) = (patience, patience);
+    (settings.store.lock_timeout, settings.store.statement_timeout) = (patience * 10, patience);
     settings.store.connect_timeout = patience;
     let store = try_open(&settings).unwrap();
     let mut writer = store.open_writer().unwrap();
