@@ -26,6 +26,9 @@ const ENDED: usize = 30;
 /// What a node says when it does not know what became of a commit.
 const UNKNOWN: &str = "the outcome of a commit is not known";
 
+/// What it says where it lost its way to the database before a commit was on it.
+const UNWRITABLE: &str = "the store cannot write";
+
 /// Whoever is in the middle of a commit, of those that nodes have.
 const COMMITTING: &str =
     "FROM pg_stat_activity WHERE application_name = 'sekali' AND backend_xid IS NOT NULL";
@@ -129,9 +132,10 @@ impl Fault {
                 cluster.mend(node, cut);
             }
             Self::LoseAnswers => {
-                cluster.has_said(node, UNKNOWN);
+                let met = [UNKNOWN, UNWRITABLE];
+                cluster.has_said(node, &met);
                 cluster.cut(node, Cut::Answers);
-                until("a commit is run again", async || cluster.has_said(node, UNKNOWN)).await;
+                until("a commit has met it", async || cluster.has_said(node, &met)).await;
                 cluster.mend(node, Cut::Answers);
             }
             Self::Restart => cluster.server.restart("INT"),

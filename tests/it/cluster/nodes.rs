@@ -58,7 +58,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// Whether a node has said these words since it was asked last.
-    pub(super) fn has_said(&mut self, node: usize, words: &str) -> bool {
+    pub(super) fn has_said(&mut self, node: usize, words: &[&str]) -> bool {
         self.nodes[node].as_mut().unwrap().has_said(words)
     }
 

@@ -132,11 +132,11 @@ impl Process {
         self.program.child.id()
     }
 
-    /// Whether it has said these words on standard error since it was asked last.
-    pub(crate) fn has_said(&mut self, words: &str) -> bool {
+    /// Whether it has said one of these on standard error since it was asked last.
+    pub(crate) fn has_said(&mut self, words: &[&str]) -> bool {
         let before = self.program.said.len();
         self.program.said.extend(self.program.lines.try_iter());
-        self.program.said[before..].contains(words)
+        words.iter().any(|words| self.program.said[before..].contains(words))
     }
 
     /// Sends it a signal, such as `TERM`.
