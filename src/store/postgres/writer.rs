@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 3;
 /// One of the writers of this node, on a connection of its own; other nodes have theirs.
 pub(super) struct PostgresWriter {
     node: Arc<Node>,
-    session: Session,
+    pub(super) session: Session,
 }
 
 /// The time of a group, and the id by which its rows are known.

@@ -22,6 +22,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use self::server::Database;
 use super::PostgresStore;
 use super::statements::{self, Topics};
+use super::writer::PostgresWriter;
 use crate::config::{Overrides, Settings, StoreUrl, load};
 use crate::domain::Verdict;
 use crate::store::{Engine, StoreError, contract};
@@ -166,14 +167,14 @@ fn repeats_that_gone_nodes_saw_are_kept_in_rows_of_their_own_as_many_as_a_node_h
 fn plans_that_were_made_while_tables_were_small_are_made_again() {
     let Some(database) = Database::fresh() else { return };
     let store = node(&database);
-    let mut session = store.node.open_session().unwrap();
+    let mut writer = PostgresWriter::open(&store.node).unwrap();
     let shared = &store.node.database;
     let mut prepared = |age: Duration| {
-        session.planned_at = Instant::now().checked_sub(age).unwrap();
-        shared.block_on(session.plan_again(Duration::from_secs(5))).unwrap();
+        writer.session.planned_at = Instant::now().checked_sub(age).unwrap();
+        contract::append(&mut writer, &contract::batch("a", &[("1", "{}")]));
         let names = "SELECT array_agg(name ORDER BY name) FROM pg_prepared_statements";
         // Asked without a statement that has a name of its own.
-        let answer = shared.block_on(session.client.simple_query(names)).unwrap();
+        let answer = shared.block_on(writer.session.client.simple_query(names)).unwrap();
         let row = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
