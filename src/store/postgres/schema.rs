@@ -203,10 +203,12 @@ async fn version(client: &Client, database: &Database) -> Result<Option<i64>, St
     Ok(Some(within(limit, client.query_one(found, &[])).await?.try_get(0)?))
 }
 
-/// Brings the schema up to date, in one transaction and under a lock.
+/// Brings the schema up to date, in one transaction and under a lock. It is on disk before any node uses it: a node that runs
+/// on does not make it anew.
 async fn migrate(client: &Client, database: &Database) -> Result<(), StoreError> {
     let lock = format!(
-        "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; SET LOCAL enable_seqscan = on; \
+        "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = {}; \
+         SET LOCAL enable_seqscan = on; \
          SELECT pg_advisory_xact_lock({SCHEMA_LOCK})",
         MIGRATION.as_millis()
     );

@@ -23,7 +23,7 @@ use crate::crash::load::Load;
 use crate::crash::{Case, read};
 use crate::support::network::Network;
 use crate::support::postgres::skipped;
-use crate::support::{say, until};
+use crate::support::{say, signal, until};
 
 /// Rounds on one store: its events are read in each of them.
 const ROUNDS_PER_STORE: usize = 12;
@@ -170,13 +170,13 @@ impl Counted {
     }
 }
 
-/// That the harness can see a loss: a database that does not sync what it commits loses some when it is stopped at once.
+/// That the harness can see a loss: a database that keeps what it commits in memory loses it when it is stopped at once.
 #[test]
 fn a_database_that_forgets_its_last_commits_is_found_out() {
     in_a_network(async |mut cluster| {
         let mut case = Case::of("a forgetful database", "FAULT", 1);
         cluster.begin_anew(&format!("{CONFIG}durability = \"relaxed\"\n"));
-        cluster.server.forget_for("10s");
+        signal(cluster.server.log_writer(), "STOP");
         let load = Load::over(&cluster.addresses(), 3, &mut case.rng, &case.pool);
         until("events are answered", async || load.answered() >= 2_000).await;
         cluster.server.restart("QUIT");

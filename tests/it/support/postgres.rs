@@ -204,12 +204,10 @@ impl Server {
         self.run(CLEAN);
     }
 
-    /// Lets commits that nobody waits for stay in memory for so long.
-    pub(crate) fn forget_for(&self, long: &str) {
-        for setting in [format!("wal_writer_delay = '{long}'"), "wal_writer_flush_after = '1GB'".to_owned()] {
-            self.run(&format!("ALTER SYSTEM SET {setting}"));
-        }
-        self.run("SELECT pg_reload_conf()");
+    /// The process that writes what was committed, where no commit waits for that. As long as it is stopped, such commits stay
+    /// in memory; else each full page of them is written at once, and survives all but a power cut.
+    pub(crate) fn log_writer(&self) -> String {
+        self.run("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
     }
 
     /// Ends it by a signal, `INT` or `QUIT`, and waits until it runs anew.
