@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_executor::block_on;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -122,10 +122,10 @@ impl Database {
 
     /// A connection for one use.
     pub(super) async fn connect(&self, purpose: Use) -> Result<Client, StoreError> {
-        match timeout(self.connect_timeout, self.begin_to_connect(purpose)).await {
-            Ok(Ok(made)) => Ok(made?.0),
-            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
-            Err(_) => {
+        match timeout(self.connect_timeout, self.begin_to_connect(purpose).join_next()).await {
+            Ok(Some(Ok(made))) => Ok(made?.0),
+            Ok(Some(Err(error))) => Err(StoreError::Unavailable(error.to_string())),
+            Ok(None) | Err(_) => {
                 let limit = self.connect_timeout;
                 Err(StoreError::Unavailable(format!(
                     "there was no connection to the database within {limit:?}"
@@ -134,10 +134,11 @@ impl Database {
         }
     }
 
-    /// Begins to make a connection, which is made and driven where it can outlive whoever asks for it.
-    pub(super) fn begin_to_connect(&self, purpose: Use) -> JoinHandle<Result<Made, Error>> {
-        let database = self.clone();
-        self.spawn(async move {
+    /// Begins to make a connection: one task, which is given up with what is given here, as is its socket. What it has made
+    /// is driven where it can outlive whoever asks for it.
+    pub(super) fn begin_to_connect(&self, purpose: Use) -> JoinSet<Result<Made, Error>> {
+        let (database, mut making) = (self.clone(), JoinSet::new());
+        let connecting = async move {
             let mut config = database.config.clone();
             if purpose == Use::Copy {
                 // Whoever is slow to take what is copied is not gone. 0 is the system's own.
@@ -148,7 +149,9 @@ impl Database {
             let driven = tokio::spawn(async move { drop(connection.await) });
             client.batch_execute(&database.session(purpose)).await?;
             Ok((client, driven))
-        })
+        };
+        making.spawn_on(connecting, &self.handle);
+        making
     }
 
     /// A connection whose messages the caller takes. Must be called on the thread that drives connections.

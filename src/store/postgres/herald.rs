@@ -4,13 +4,13 @@
 //! for each other. So it follows the commit in a transaction of its own, at most once in [`PAUSE`]. It may be lost: with
 //! the node that was about to send it, or with the connection that was to bring it. So who listens on this node is looked
 //! after every [`ROUND`] as well; where the database knows no notifications, that is all there is, and it comes every
-//! [`DEAF_ROUND`].
+//! [`DEAF_ROUND`]. While there is no connection to ask on, whoever listens reads for itself.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
@@ -47,12 +47,38 @@ const WORD_BYTES: usize = 7_000;
 /// Past so many topics at once, others are told to look for themselves.
 const WORD_TOPICS: usize = 2_000;
 
-/// Topics with new events that others were not told of yet, each with its last seq.
+/// What others were not told of yet.
 #[derive(Debug, Default)]
 pub(super) struct Herald {
-    fresh: Mutex<HashMap<Topic, u64, RandomState>>,
+    fresh: Mutex<Fresh>,
     told: Notify,
     running: OnceLock<AbortHandle>,
+}
+
+/// Topics with new events.
+#[derive(Debug)]
+enum Fresh {
+    /// These, each with its last seq.
+    Few(HashMap<Topic, u64, RandomState>),
+    /// More than others are told one by one.
+    Many,
+}
+
+impl Default for Fresh {
+    fn default() -> Self {
+        Self::Few(HashMap::default())
+    }
+}
+
+impl Fresh {
+    /// invariant 8: there is room for a number of topics, however long nobody can be told.
+    fn add(&mut self, topics: &[(&Topic, u64)]) {
+        let Self::Few(few) = self else { return };
+        few.extend(topics.iter().map(|(topic, last)| ((*topic).clone(), *last)));
+        if few.len() > WORD_TOPICS {
+            *self = Self::Many;
+        }
+    }
 }
 
 impl Herald {
@@ -77,21 +103,16 @@ impl Herald {
         if topics.is_empty() {
             return;
         }
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        for (topic, last) in topics {
-            fresh.insert((*topic).clone(), *last);
-        }
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).add(topics);
         self.told.notify_one();
     }
 
     /// What others are to be told, as notifications.
     fn words(&self, node: i64) -> Vec<String> {
         let fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
-        if fresh.len() > WORD_TOPICS {
-            return vec![format!("{node}\n*")];
-        }
+        let Fresh::Few(few) = fresh else { return vec![format!("{node}\n*")] };
         let mut words: Vec<String> = Vec::new();
-        for (topic, last) in fresh {
+        for (topic, last) in few {
             match words.last_mut().filter(|word| word.len() + topic.as_str().len() + 22 <= WORD_BYTES) {
                 // Writing to a String cannot fail. No name has a line feed.
                 Some(word) => drop(write!(word, "\n{last} {topic}")),
@@ -133,10 +154,15 @@ impl Ear {
 async fn run(database: Database, herald: Arc<Herald>, ear: Ear) {
     // One line says that others are not heard, and not one for each try.
     let mut hears = true;
+    let mut looked = Instant::now();
     loop {
         let Err(error) = listen(&database, &herald, &ear, &mut hears).await;
         if std::mem::replace(&mut hears, false) {
             tracing::warn!(%error, "other nodes are not heard of; connecting again");
+        }
+        if looked.elapsed() >= ROUND {
+            ear.news.look_again();
+            looked = Instant::now();
         }
         sleep(AGAIN).await;
     }
@@ -245,6 +271,8 @@ mod tests {
         let herald = Herald::default();
         let names: Vec<_> = (0..=WORD_TOPICS).map(|number| topic(&number.to_string())).collect();
         herald.tell(&names.iter().zip(1..).collect::<Vec<_>>());
+        herald.tell(&[(&topic("one more"), 1)]);
+        assert!(matches!(*herald.fresh.lock().unwrap(), Fresh::Many), "none of them is kept");
         let ear = Ear { node: 8, news: Arc::default(), look: Arc::default() };
         let _listener = ear.news.listen(topic("a"));
         for word in herald.words(7) {

@@ -14,6 +14,7 @@
 //! | `sources` | what is counted by source: a bounded number of names a topic |
 //! | `repeats` | the events that were repeated most recently, on all nodes |
 //! | `reader` | reads, on connections of a pool |
+//! | `past` | what nodes left that are gone, summed up in the background |
 //! | `transfer` | both ends of a copy from store to store |
 //! | `herald` | what this node tells others of its commits, and hears of theirs |
 
@@ -21,6 +22,7 @@ mod connection;
 mod counting;
 mod group;
 mod herald;
+mod past;
 mod reader;
 mod repeats;
 mod schema;
@@ -94,8 +96,7 @@ impl PostgresStore {
         let drivers = Drivers::start()?;
         let database = Database::new(settings, url, drivers.handle.clone())?;
         let id = fastrand::i64(1..);
-        let (prepared, repeated) = (database.clone(), settings.store.repeated_keys);
-        let store = database.block_on(async move { schema::prepare(&prepared, repeated).await })?;
+        let store = database.block_on(schema::prepare(&database))?;
         if store.half_copied {
             return Err(StoreError::HalfCopied { store: database.name().to_owned() });
         }
@@ -104,7 +105,7 @@ impl PostgresStore {
             herald: Herald::start(&database, id, &news),
             id,
             store,
-            tally: Arc::new(Tally::new(repeated)),
+            tally: Arc::new(Tally::new(settings.store.repeated_keys)),
             news,
             era: Arc::default(),
             topic_limit: settings.limits.topics,
@@ -116,6 +117,7 @@ impl PostgresStore {
             database,
         });
         let reader = Arc::new(PostgresReader::new(&node, settings.store.readers)?);
+        past::begin(&node.database, settings.store.repeated_keys);
         // One more stores counts.
         node.begin_sessions(node.writers + 1);
         Ok(Self { node, reader, _drivers: drivers })

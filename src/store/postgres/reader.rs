@@ -144,10 +144,10 @@ impl PostgresReader {
 impl Connect for Maker {
     fn connect(&self, _: &Config) -> Pin<Box<dyn Future<Output = Result<Made, Error>> + Send + '_>> {
         Box::pin(async {
-            match self.0.begin_to_connect(Use::Read).await {
-                Ok(made) => made,
+            match self.0.begin_to_connect(Use::Read).join_next().await {
+                Some(Ok(made)) => made,
                 // The store is closing; the pool does not wait for ever.
-                Err(_) => std::future::pending().await,
+                Some(Err(_)) | None => std::future::pending().await,
             }
         })
     }
@@ -196,7 +196,7 @@ impl Reader for PostgresReader {
     }
 
     async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
-        let tally = self.tally.snapshot();
+        let tally = self.tally.snapshot_of(&topic);
         let Some(row) = self.one(TOPIC, &[&self.node, &topic.as_str()]).await? else { return Ok(None) };
         let missing = tally.missing_from(row.try_get::<_, i64>(5)?.cast_unsigned());
         let mut counted = counted(&row)?;
@@ -205,7 +205,7 @@ impl Reader for PostgresReader {
     }
 
     async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
-        let tally = self.tally.snapshot();
+        let tally = self.tally.snapshot_of(&topic);
         let rows = self.rows(&SOURCES, &[&self.node, &topic.as_str()]).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let missing = tally.missing_from(first.try_get::<_, i64>(5)?.cast_unsigned());

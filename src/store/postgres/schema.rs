@@ -16,9 +16,6 @@ const SCHEMA_LOCK: i64 = 0x7365_6b61_6c69_0001;
 /// The lock under which a topic is made where their number is limited.
 pub(super) const TOPICS_LOCK: i64 = 0x7365_6b61_6c69_0002;
 
-/// The lock under which one node at a time sums up what others left.
-const PAST_LOCK: i64 = 0x7365_6b61_6c69_0003;
-
 /// The lock that each node shares as long as it is connected, and that a copy to this store has alone.
 pub(super) const COPY_LOCK: i64 = 0x7365_6b61_6c69_0004;
 
@@ -38,30 +35,6 @@ pub(super) const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), incl
 
 /// The version of the schema that this program writes.
 const VERSION: i64 = MIGRATIONS.len().cast_signed() as i64;
-
-/// Adds what nodes counted that were not heard of for a day to what all counted that are gone.
-const FORGET_NODES: &str = "
-    WITH gone AS (
-        DELETE FROM sekali.nodes WHERE node <> 0 AND seen < now() - interval '1 day' RETURNING node, rejected
-    ), counted AS (
-        UPDATE sekali.nodes SET rejected = rejected + gone.sum
-        FROM (SELECT sum(rejected) AS sum FROM gone) AS gone WHERE node = 0 AND gone.sum IS NOT NULL
-    ), left_over AS (
-        DELETE FROM sekali.repeats AS r USING gone WHERE r.node = gone.node RETURNING r.*
-    )
-    INSERT INTO sekali.repeats AS r (topic, seq, node, duplicates, conflicts, last_at, last_source, last_conflict)
-    SELECT topic, seq, 0, sum(duplicates), sum(conflicts), max(last_at),
-        (array_agg(last_source ORDER BY last_at DESC))[1], (array_agg(last_conflict ORDER BY last_at DESC))[1]
-    FROM left_over GROUP BY topic, seq
-    ON CONFLICT (topic, seq, node) DO UPDATE SET
-        duplicates = r.duplicates + excluded.duplicates, conflicts = r.conflicts + excluded.conflicts,
-        last_at = excluded.last_at, last_source = excluded.last_source, last_conflict = excluded.last_conflict";
-
-/// Keeps the newest $1 of the repeated events of nodes that are gone.
-const FORGET_REPEATS: &str = "
-    DELETE FROM sekali.repeats AS r
-    USING (SELECT topic, seq FROM sekali.repeats WHERE node = 0 ORDER BY last_at DESC OFFSET $1) AS old
-    WHERE r.topic = old.topic AND r.seq = old.seq AND r.node = 0";
 
 /// What is known of a store once it is ready.
 pub(super) struct Store {
@@ -89,14 +62,13 @@ pub(super) enum Known {
 /// # Errors
 /// When the schema is newer than this program, when a schema of that name is something else, when the database cannot
 /// keep what is promised.
-pub(super) async fn prepare(database: &Database, repeated_keys: usize) -> Result<Store, StoreError> {
-    let mut client = database.connect(Use::Read).await?;
+pub(super) async fn prepare(database: &Database) -> Result<Store, StoreError> {
+    let client = database.connect(Use::Read).await?;
     let limit = database.statement_timeout;
     examine(&client, database).await?;
     if version(&client, database).await? != Some(VERSION) {
         migrate(&client, database).await?;
     }
-    forget_nodes(&mut client, database, repeated_keys).await?;
     let asked = "SELECT replace(secret::text, '-', ''), half_copied FROM sekali.store";
     let row = within(limit, client.query_one(asked, &[])).await?;
     let secret = u128::from_str_radix(row.try_get(0)?, 16)
@@ -137,23 +109,6 @@ pub(super) async fn join(client: &Client, database: &Database) -> Result<(), Sto
         // A copy waits for the lock, or has begun and not marked the store yet.
         (false, false) => Err(StoreError::InUse { store: store() }),
     }
-}
-
-/// Sums up what nodes left that are gone.
-async fn forget_nodes(
-    client: &mut Client,
-    database: &Database,
-    repeated_keys: usize,
-) -> Result<(), StoreError> {
-    let kept = i64::try_from(repeated_keys).unwrap_or(i64::MAX);
-    let forget = async {
-        let transaction = client.transaction().await?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PAST_LOCK]).await?;
-        transaction.execute(FORGET_NODES, &[]).await?;
-        transaction.execute(FORGET_REPEATS, &[&kept]).await?;
-        transaction.commit().await
-    };
-    within(database.patience(), forget).await
 }
 
 /// Refuses a database that cannot keep what is promised, and warns of a server that does not.

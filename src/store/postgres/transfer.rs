@@ -267,7 +267,7 @@ impl PostgresTarget {
     pub(in crate::store) fn open(settings: &Settings, url: &PostgresUrl) -> Result<Self, StoreError> {
         let shared = Shared::connect(settings, url)?;
         shared.lock("pg_advisory_lock")?;
-        let prepared = schema::prepare(&shared.database, settings.store.repeated_keys);
+        let prepared = schema::prepare(&shared.database);
         let store = shared.database.block_on(prepared)?;
         Ok(Self { hasher: store.hasher, shared })
     }

@@ -161,6 +161,12 @@ impl Database {
         let all = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname";
         run(&self.server.url, &format!("{all} = '{}'", self.name)).unwrap();
     }
+
+    /// Says whether anybody may connect to it.
+    pub(crate) fn admit(&self, anybody: bool) {
+        let sql = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {anybody}", self.name);
+        run(&self.server.url, &sql).unwrap();
+    }
 }
 
 /// Locks that a thread holds until this is dropped.

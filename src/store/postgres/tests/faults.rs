@@ -1,5 +1,7 @@
 //! Connections that are lost at the worst moment, a database that is gone for a while, events that it does not take.
 
+use std::io::Read;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -8,10 +10,11 @@ use std::time::{Duration, Instant};
 use super::proxy::{Proxy, Way};
 use super::server::Database;
 use super::{accepted, duplicate, node, now, settings, try_open, until};
-use crate::config::Settings;
+use crate::config::{Settings, StoreUrl};
 use crate::domain::Counts;
 use crate::store::contract::{append, batch, read_all, topic, wait};
-use crate::store::postgres::PostgresStore;
+use crate::store::postgres::connection::{self, Use};
+use crate::store::postgres::{Drivers, PostgresStore};
 use crate::store::{AppendError, Engine, Repeat, StoreError};
 
 /// A node whose way to the database can be broken.
@@ -268,4 +271,23 @@ fn whatever_json_may_hold_is_compared_and_no_damage() {
         assert_eq!(verdicts, [accepted(number as u64 + 1)], "{payload}");
         assert_eq!(append(&mut *writer, &batch("a", &[(&id, r#"{"n":1}"#)])), [conflict], "{payload}");
     }
+}
+
+#[test]
+fn a_connection_that_is_accepted_and_never_answered_is_closed() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://sekali@{}/sekali?sslmode=disable", server.local_addr().unwrap());
+    let mut settings = settings(&url);
+    settings.store.connect_timeout = Duration::from_millis(200);
+    let StoreUrl::Postgres(url) = &settings.store.url else { unreachable!() };
+    let drivers = Drivers::start().unwrap();
+    let database = connection::Database::new(&settings, url, drivers.handle.clone()).unwrap();
+    let silent = thread::spawn(move || {
+        let (mut client, _) = server.accept().unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.read_to_end(&mut Vec::new()).map(drop)
+    });
+    let refused = database.block_on(database.connect(Use::Read)).map(drop);
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    silent.join().unwrap().unwrap();
 }

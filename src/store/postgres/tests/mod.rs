@@ -3,6 +3,7 @@
 mod cut_off;
 mod faults;
 mod nodes;
+mod past;
 mod proxy;
 #[path = "../../../../tests/it/support/postgres.rs"]
 #[expect(dead_code, reason = "what the tests through HTTP use of it")]
@@ -118,49 +119,6 @@ fn a_schema_that_an_administrator_made_is_taken() {
     let Some(database) = Database::fresh() else { return };
     database.run("CREATE SCHEMA sekali");
     node(&database).open_writer().unwrap();
-}
-
-#[test]
-fn counts_of_nodes_that_are_long_gone_are_kept_in_one_row() {
-    let Some(database) = Database::fresh() else { return };
-    for rejected in [3, 4] {
-        let gone = node(&database);
-        let mut writer = gone.open_writer().unwrap();
-        gone.tally().reject(rejected);
-        writer.flush(now()).unwrap();
-    }
-    database.run("UPDATE sekali.nodes SET seen = now() - interval '2 days'");
-    let store = node(&database);
-    assert_eq!(contract::wait(store.reader().totals()).counts.rejected, 7);
-    assert_eq!(database.run("SELECT rejected FROM sekali.nodes WHERE node = 0"), "7");
-}
-
-#[test]
-fn repeats_that_gone_nodes_saw_are_kept_in_rows_of_their_own_as_many_as_a_node_has() {
-    let Some(database) = Database::fresh() else { return };
-    // One sees the first event repeated, the other both.
-    for repeated in [&["1"][..], &["1", "2"]] {
-        let store = node(&database);
-        let mut writer = store.open_writer().unwrap();
-        contract::append(&mut *writer, &contract::batch("a", &[("1", "{}"), ("2", "{}")]));
-        for (id, second) in repeated.iter().zip(5..) {
-            let time = Timestamp::from_second(second).unwrap();
-            writer.append(&[&contract::batch("a", &[(id, "{}")])], time).unwrap();
-        }
-        writer.close().unwrap();
-    }
-    let gone = "UPDATE sekali.nodes SET seen = now() - interval '2 days'";
-    let rows = "SELECT string_agg(seq || ' ' || duplicates || ' ' || last_at, ', ' ORDER BY seq) \
-        FROM sekali.repeats WHERE node = 0";
-    database.run(gone);
-    let store = node(&database);
-    assert_eq!(database.run(rows), "1 3 5000000, 2 2 6000000");
-    let known = contract::wait(store.reader().repeats(contract::topic("a"), 1)).unwrap();
-    assert_eq!(known.duplicates, 3);
-    let mut few = settings(&database.url());
-    few.store.repeated_keys = 1;
-    drop(try_open(&few).unwrap());
-    assert_eq!(database.run(rows), "2 2 6000000", "those that were repeated last");
 }
 
 #[test]

@@ -244,3 +244,21 @@ fn a_word_that_was_lost_is_made_up_for_by_looking() {
     database.run("UPDATE sekali.topics SET last_seq = 3");
     told(&mut listener, 2);
 }
+
+#[test]
+fn who_listens_reads_for_itself_while_its_node_hears_nothing() {
+    let Some(database) = Database::fresh() else { return };
+    let here = node(&database);
+    let mut listener = here.news().listen(topic("a"));
+    database.admit(false);
+    database.disconnect();
+    let looked = thread::spawn(move || {
+        told(&mut listener, 0);
+        listener
+    });
+    let looked = looked.join();
+    database.admit(true);
+    let mut listener = looked.unwrap();
+    append(&mut *node(&database).open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+    told(&mut listener, 0);
+}
