@@ -33,6 +33,10 @@ parts *arguments:
 instructions:
     .ci/instructions
 
+# The PostgreSQL engine on the oldest and the newest version; arguments are others.
+postgres *arguments:
+    .ci/postgres {{arguments}}
+
 # The console in a headless browser.
 e2e *arguments:
     .ci/e2e {{arguments}}
