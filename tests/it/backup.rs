@@ -154,6 +154,25 @@ async fn a_name_that_is_taken_is_refused_and_what_has_it_is_left_alone() {
     fails(home.path(), &home.path().join("no/such/copy.db"), "no/such/copy.db").await;
 }
 
+/// The check of a copy reads the copy alone, so that nothing else would see it.
+#[actix_web::test]
+async fn a_copy_is_not_put_beside_files_that_would_be_played_into_it() {
+    let home = tempdir().unwrap();
+    Process::serve(home.path()).publish(array(ids("t", 0..10))).await.ok();
+    let dest = home.path().join("copy.db");
+    let other = Process::storing(home.path(), &format!("sqlite:{}", dest.display()));
+    other.publish(array(ids("u", 0..1_000))).await.ok();
+    drop(other);
+    fs::remove_file(&dest).unwrap();
+    let said = fails(home.path(), &dest, "copy.db-shm").await;
+    assert!(said.contains(&format!("remove {}-wal and ", dest.display())), "{said}");
+    fs::remove_file(dest.with_extension("db-wal")).unwrap();
+    fs::rename(dest.with_extension("db-shm"), dest.with_extension("db-journal")).unwrap();
+    fails(home.path(), &dest, "copy.db-journal").await;
+    fs::remove_file(dest.with_extension("db-journal")).unwrap();
+    assert_eq!(backed_up(home.path(), &dest).await["events"], 10);
+}
+
 /// A store may be named like the file that a copy is written to, and a link there may lead to any file.
 #[actix_web::test]
 async fn a_file_that_only_has_the_name_of_a_copy_that_is_being_made_is_left_alone() {

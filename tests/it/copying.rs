@@ -232,3 +232,16 @@ async fn a_full_disk_breaks_the_copy_off_and_with_room_it_goes_on() {
     std::fs::remove_file(ballast).unwrap();
     assert_eq!(copied(&from, &to).await["events"], 10_000);
 }
+
+/// SQLite removes the log of a file that is gone before it makes a new one of that name.
+#[actix_web::test]
+async fn what_a_file_that_is_gone_left_behind_does_not_get_into_a_copy() {
+    let (home, other) = (stopped_with(100).await, tempdir().unwrap());
+    Process::serve(other.path()).publish(array(ids("u", 0..1_000))).await.ok();
+    std::fs::remove_file(other.path().join("log.db")).unwrap();
+    assert!(std::fs::metadata(other.path().join("log.db-wal")).unwrap().len() > 0);
+    assert_eq!(copied(&file(home.path()), &file(other.path())).await["events"], 100);
+    let log = Process::serve(other.path());
+    assert_eq!(everything(&log, "t").await.len(), 100);
+    assert!(everything(&log, "u").await.is_empty());
+}

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::connection::Database;
+use super::connection::{Database, left_beside};
 use super::doctor::{Progress, Tell, check_file};
 use super::{existing, file_of, opening, schema};
 use crate::config::Settings;
@@ -59,6 +59,15 @@ pub enum BackupError {
     Exists {
         /// The name.
         path: String,
+    },
+    /// The name is free, and files that SQLite kept beside an earlier file of that name are not.
+    #[error(
+        "a store of that name left files, and SQLite would take them for a part of the copy: \
+         remove {files}, or name another file"
+    )]
+    LeftOver {
+        /// These files.
+        files: String,
     },
     /// Another backup writes the same file, or it is the store.
     #[error("{path} is in use, by another backup or as the store itself")]
@@ -204,6 +213,7 @@ struct Partial {
 impl Partial {
     fn begin(to: &Path, source: &Path) -> Result<Self, BackupError> {
         refuse_existing(to)?;
+        refuse_left_over(to)?;
         let mut name: OsString = to.into();
         name.push(PARTIAL);
         let path = PathBuf::from(name);
@@ -269,4 +279,10 @@ fn refuse_existing(path: &Path) -> Result<(), BackupError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(unwritten(path, &error)),
     }
+}
+
+/// Nobody would see what these do to the copy before it is opened: its check reads the file alone.
+fn refuse_left_over(path: &Path) -> Result<(), BackupError> {
+    let files: Vec<_> = left_beside(path).iter().map(|file| file.display().to_string()).collect();
+    if files.is_empty() { Ok(()) } else { Err(BackupError::LeftOver { files: files.join(" and ") }) }
 }

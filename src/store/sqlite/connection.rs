@@ -17,6 +17,11 @@ pub(super) const PAGE_SIZE: u32 = 4096;
 /// Memory for pages of one connection, in KiB. Enough for the upper levels of the indexes.
 const CACHE_KIB: i32 = 16 * 1024;
 
+/// What SQLite adds to a database's name for the files that it keeps beside it: they are part of the database.
+const BESIDE: [&str; 3] = [WAL, "-shm", "-journal"];
+
+const WAL: &str = "-wal";
+
 /// Where the database is and how long to wait for it.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
@@ -87,9 +92,20 @@ pub(super) fn report_recovery(path: &Path) {
 
 /// The bytes of the write-ahead log that the last process left; 0 where it closed the store.
 pub(super) fn left_wal(path: &Path) -> u64 {
-    let mut wal: OsString = path.into();
-    wal.push("-wal");
-    fs::metadata(wal).map_or(0, |left| left.len())
+    fs::metadata(beside(path, WAL)).map_or(0, |left| left.len())
+}
+
+/// The files of another database that SQLite would take for parts of one that gets this name.
+pub(super) fn left_beside(path: &Path) -> Vec<PathBuf> {
+    let files = BESIDE.iter().map(|suffix| beside(path, suffix));
+    // A link that leads nowhere is there too.
+    files.filter(|file| fs::symlink_metadata(file).is_ok()).collect()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.into();
+    name.push(suffix);
+    name.into()
 }
 
 /// Reading a value of a wrong type means damage, and so does a constraint that fails: the one that a repeated
