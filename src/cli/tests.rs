@@ -166,3 +166,23 @@ fn bench_fails_a_log_that_loses_an_event() {
     log.state.lock().unwrap().loses = Some("\"n\":7,".to_owned());
     assert_eq!(sekali(&log, &["bench", "--events", "100"]).unwrap(), Outcome::Failed);
 }
+
+const ONE_TOPIC: [&str; 5] = ["bench", "--events", "100", "--topics", "1"];
+
+#[test]
+fn bench_waits_for_duplicates_that_the_node_it_asks_does_not_know_of_yet() {
+    let log = FakeLog::start();
+    // Totals before, the topic before its events are read; then the topic's counters and the totals.
+    let behind = [false, false, true, true, false, true, true, false];
+    log.state.lock().unwrap().behind = behind.into();
+    assert_eq!(sekali(&log, &ONE_TOPIC).unwrap(), Outcome::Done);
+    assert!(log.state.lock().unwrap().behind.is_empty());
+}
+
+#[test]
+fn bench_fails_a_log_that_loses_counts_of_duplicates() {
+    let log = FakeLog::start();
+    log.state.lock().unwrap().behind = [true; 1_000].into();
+    assert_eq!(sekali(&log, &ONE_TOPIC).unwrap(), Outcome::Failed);
+    assert!(!log.state.lock().unwrap().behind.is_empty(), "it does not wait for ever");
+}

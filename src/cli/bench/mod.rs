@@ -5,19 +5,27 @@ mod load;
 mod plan;
 mod verify;
 
+use std::time::{Duration, Instant};
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
 use super::output::{self, thousands};
 use super::server::ServerArgs;
-use crate::api::{Key, Stats};
-use crate::client::{Client, Range};
+use crate::api::{Key, Stats, TopicStats};
+use crate::client::{Client, ClientError, Range};
 use load::{Measured, Shape};
 use plan::{Plan, Schedule};
 use verify::{Faults, Verifier};
 
 /// Events that are looked up one by one.
 const SAMPLE: usize = 1000;
+
+/// How long counters may lack duplicates: twice the second within which a node knows of those that another one answered.
+const LAG: Duration = Duration::from_secs(2);
+
+/// Between two looks at counters that lack some.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -59,8 +67,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     };
     output::result(&speed(&measured))?;
     let mut verifier = Verifier::new(&plan, unique, measured.sent.clone());
-    match verify(&client, &plan, &mut verifier, measured.lost).await {
-        Ok(after) => check_stats(&mut measured, &before, &after),
+    match verify(&client, &plan, &mut verifier, (&measured, &before)).await {
+        Ok(lacking) => lacking.into_iter().for_each(|fault| measured.faults.add(|| fault)),
         Err(error) => return failed(&error.context("cannot read back what was sent")),
     }
     measured.check_answers();
@@ -73,16 +81,36 @@ fn failed(error: &anyhow::Error) -> anyhow::Result<Outcome> {
     Ok(Outcome::Failed)
 }
 
-/// Reads everything back; gives the server's totals after it.
+/// Reads everything back; gives what the server's totals lack after it.
 async fn verify(
     client: &Client,
     plan: &Plan,
     verifier: &mut Verifier<'_>,
-    lost: u64,
-) -> anyhow::Result<Stats> {
-    read_back(client, plan, verifier, lost).await?;
+    (measured, before): (&Measured, &Stats),
+) -> anyhow::Result<Vec<String>> {
+    let settled_by = Instant::now() + LAG;
+    read_back(client, plan, verifier, (measured.lost, settled_by)).await?;
     look_up(client, plan, verifier).await?;
-    Ok(client.stats().await?)
+    let lacking = |after: &Stats| lacking(measured, before, after);
+    let after =
+        settled(settled_by, async || client.stats().await, |after| !lacking(after).is_empty()).await?;
+    Ok(lacking(&after))
+}
+
+/// Asks for counters, and again while they lack something that may still come to them. Too much is never mended by waiting.
+async fn settled<T>(
+    settled_by: Instant,
+    ask: impl AsyncFn() -> Result<T, ClientError>,
+    lacks: impl Fn(&T) -> bool,
+) -> Result<T, ClientError> {
+    loop {
+        let is_last = Instant::now() >= settled_by;
+        let counted = ask().await?;
+        if is_last || !lacks(&counted) {
+            return Ok(counted);
+        }
+        actix_web::rt::time::sleep(PAUSE).await;
+    }
 }
 
 fn progress_bar(events: u64) -> ProgressBar {
@@ -114,7 +142,7 @@ async fn read_back(
     client: &Client,
     plan: &Plan,
     verifier: &mut Verifier<'_>,
-    lost: u64,
+    (lost, settled_by): (u64, Instant),
 ) -> anyhow::Result<()> {
     for (topic, name) in plan.topics().iter().enumerate() {
         let mut lines = client.events(name, Range::default()).await?;
@@ -123,7 +151,9 @@ async fn read_back(
         }
         // A topic to which chance sent nothing does not exist.
         if verifier.expects(topic) {
-            verifier.counted(topic, &client.topic(name).await?, lost);
+            let lacks = |stats: &TopicStats| verifier.lacks(topic, stats);
+            let stats = settled(settled_by, async || client.topic(name).await, lacks).await?;
+            verifier.counted(topic, &stats, lost);
         }
     }
     Ok(())
@@ -143,18 +173,17 @@ async fn look_up(client: &Client, plan: &Plan, verifier: &mut Verifier<'_>) -> a
     Ok(())
 }
 
-/// Checks that the server's totals grew by at least this run; others may have published too.
-fn check_stats(measured: &mut Measured, before: &Stats, after: &Stats) {
+/// What the server's totals lack of this run. They may have grown by more: others may have published too.
+fn lacking(measured: &Measured, before: &Stats, after: &Stats) -> Vec<String> {
     let (old, new) = (&before.persistent, &after.persistent);
     let grown = [
         ("received", measured.all(), old.total_events_received, new.total_events_received),
         ("unique", measured.unique(), old.total_unique_events_processed, new.total_unique_events_processed),
     ];
-    for (name, sent, from, to) in grown {
-        if to < from + sent {
-            measured.faults.add(|| format!("/stats: {name} went from {from} to {to}, and {sent} were sent"));
-        }
-    }
+    let short = grown.into_iter().filter(|(_, sent, from, to)| *to < from + sent);
+    let fault =
+        |(name, sent, from, to)| format!("/stats: {name} went from {from} to {to}, and {sent} were sent");
+    short.map(fault).collect()
 }
 
 /// Says how it ended; the last line is for machines too.
