@@ -56,6 +56,11 @@ impl<M> Roster<M> {
         if now.duration_since(longest_idle.used_at) < idle { None } else { self.remove_longest_idle() }
     }
 
+    /// How many members there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Every member.
     pub(super) fn iter(&self) -> impl Iterator<Item = &M> {
         self.0.iter().map(|(_, entry)| &entry.member)
@@ -77,6 +82,7 @@ mod tests {
         for name in ["a", "b", "c"] {
             roster.add(lane(name), name, now);
         }
+        assert_eq!(roster.len(), 3);
         assert_eq!(roster.touch(&lane("a"), now), Some(&"a"));
         assert_eq!(roster.remove_longest_idle(), Some("b"));
         assert_eq!(roster.remove(&lane("c")), Some("c"));

@@ -134,16 +134,9 @@ impl Router {
         None
     }
 
-    /// Starts the consumer of a lane, unless as many are alive as may be; then the longest idle is retired.
-    fn start(&mut self, id: &LaneId, context: &mut Context<Self>) -> Option<Member> {
+    /// Starts the consumer of a lane that has none.
+    fn start(&mut self, id: LaneId, context: &mut Context<Self>) -> Member {
         let Wiring { settings, shards, room, shared, .. } = &self.wiring;
-        let alive = usize::try_from(shared.metrics.consumers.get()).unwrap_or(0);
-        if alive >= settings.router.consumers {
-            if let Some(longest_idle) = self.roster.remove_longest_idle() {
-                longest_idle.retire();
-            }
-            return None;
-        }
         let topic = id.topic.as_str();
         let lanes = settings.lanes(topic);
         let cache = HotCache::new(settings.keys_per_topic(topic).div_ceil(lanes), Arc::clone(room));
@@ -152,21 +145,39 @@ impl Router {
         self.next_shard = (self.next_shard + 1) % shards.len();
         let address = Consumer::start_in_arbiter(&shards[self.next_shard], |_| consumer);
         let member = Member { address, lane, shard: self.next_shard };
-        self.roster.add(id.clone(), member.clone(), Instant::now());
-        Some(member)
+        self.roster.add(id, member.clone(), Instant::now());
+        member
     }
 
-    /// Serves parked lanes as far as consumers can be started.
+    /// Serves parked lanes as far as consumers can be started, and sees to it that there will be room for the others.
     fn unpark(&mut self, context: &mut Context<Self>) {
-        while let Some(id) = self.parked.pop_front() {
-            let Some(Member { address, lane, .. }) = self.start(&id, context) else {
-                self.parked.push_front(id);
-                return;
-            };
-            for (share, undecided) in self.parked_work.remove(&id).into_iter().flatten() {
+        while self.has_room()
+            && let Some(id) = self.parked.pop_front()
+        {
+            let parked_work = self.parked_work.remove(&id);
+            let Member { address, lane, .. } = self.start(id, context);
+            for (share, undecided) in parked_work.into_iter().flatten() {
                 let work = Consume::new(undecided, &self.wiring.shared.metrics);
                 address.do_send(work.with(Arc::clone(&lane), share));
             }
+        }
+        self.make_room();
+    }
+
+    /// Whether one more consumer may be alive. One that was retired is, until it is gone.
+    fn has_room(&self) -> bool {
+        let alive = usize::try_from(self.wiring.shared.metrics.consumers.get()).unwrap_or(0);
+        alive < self.wiring.settings.router.consumers
+    }
+
+    /// Retires the longest idle consumers, one for each lane that waits. Those that were retired before are not in the
+    /// roster any more: each takes its cache with it, so that none is retired for a lane that waits for another one to go.
+    fn make_room(&mut self) {
+        let most = self.wiring.settings.router.consumers;
+        while self.parked.len() > most.saturating_sub(self.roster.len())
+            && let Some(longest_idle) = self.roster.remove_longest_idle()
+        {
+            longest_idle.retire();
         }
     }
 

@@ -349,6 +349,37 @@ async fn a_lane_that_waits_for_a_consumer_is_served_before_one_that_comes_later(
 }
 
 #[actix::test]
+async fn a_topic_that_waits_for_a_consumer_costs_one_other_its_cache_however_many_requests_it_has() {
+    let mut settings = settings();
+    settings.router.consumers = 3;
+    let log = start(&settings);
+    for topic in ["a", "b", "c"] {
+        assert_eq!(log.publish_one(topic, "1").await, Ok(accepted(1)));
+    }
+    let router = log.pipeline.0.router.address();
+    // The longest idle one, which is the last; the router's own thread has another one.
+    let (let_go, held) = mpsc::channel();
+    let mut holds = [None, None, Some(Hold(held))].into_iter();
+    router.do_send(WithConsumers(Box::new(move |consumer| {
+        holds.next().flatten().into_iter().for_each(|hold| consumer.do_send(hold));
+    })));
+    let ids: Vec<_> = (0..20).map(|id| id.to_string()).collect();
+    let mut waiting = Box::pin(join_all(ids.iter().map(|id| log.publish_one("new", id))));
+    assert!(is_pending(&mut waiting).await);
+    let (counted, count) = mpsc::channel();
+    router.send(WithConsumers(Box::new(move |_| counted.send(()).unwrap()))).await.unwrap();
+    assert_eq!(count.iter().count(), 2, "one of three was retired");
+    drop(let_go);
+    assert!(waiting.await.iter().all(Result::is_ok));
+    let commits = log.store.groups().len();
+    for topic in ["b", "c"] {
+        assert_eq!(log.publish_one(topic, "1").await, Ok(duplicate(1)));
+    }
+    assert_eq!(log.store.groups().len(), commits, "their caches are as they were");
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
 async fn a_stop_answers_what_is_in_flight_and_refuses_the_rest() {
     let log = start(&settings());
     log.store.close_gate();
