@@ -1,6 +1,5 @@
 //! Group commits on a store that may fail: what is answered, and when the writer is opened anew. No actor.
 
-use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +8,6 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::error::PublishError;
-use crate::config::Store;
-use crate::domain::Topic;
 use crate::metrics::Metrics;
 use crate::store::{AppendError, Batch, Decision, Engine, StoreError, Writer};
 
@@ -180,93 +177,9 @@ fn refusal(error: &AppendError) -> PublishError {
     }
 }
 
-/// Batches that wait for the next group commit, each with who gets its outcome.
-pub(super) struct Pending<W> {
-    waiting: VecDeque<(Batch, W)>,
-    max_events: usize,
-    max_bytes: usize,
-    max_topics: Option<usize>,
-}
-
-impl<W> Pending<W> {
-    /// Groups of at most so many events, bytes and topics, unless a single batch has more.
-    pub(super) fn new(settings: &Store) -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            max_events: settings.commit_events,
-            max_bytes: settings.commit_bytes,
-            max_topics: settings.commit_topics,
-        }
-    }
-
-    pub(super) fn push(&mut self, batch: Batch, waits: W) {
-        self.waiting.push_back((batch, waits));
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Takes out the next group, in the order in which the batches came.
-    pub(super) fn next_group(&mut self) -> (Vec<Batch>, Vec<W>) {
-        let (mut events, mut bytes) = (0, 0);
-        let fits = self.waiting.iter().take_while(|(batch, _)| {
-            let first = events == 0;
-            events += batch.events.len();
-            bytes += batch.events.iter().map(crate::domain::Event::bytes).sum::<usize>();
-            first || (events <= self.max_events && bytes <= self.max_bytes)
-        });
-        let group = fits.count();
-        match self.max_topics {
-            Some(most) => self.take_topics(group, most),
-            None => self.waiting.drain(..group).unzip(),
-        }
-    }
-
-    /// Takes out the batches of the first topics among the next ones; those of other topics stay in their order.
-    fn take_topics(&mut self, among: usize, most: usize) -> (Vec<Batch>, Vec<W>) {
-        let mut topics: HashSet<Topic> = HashSet::new();
-        let (mut group, mut others) = ((Vec::new(), Vec::new()), Vec::new());
-        for (batch, waits) in self.waiting.drain(..among) {
-            if topics.contains(&batch.topic) || topics.len() < most {
-                topics.insert(batch.topic.clone());
-                group.0.push(batch);
-                group.1.push(waits);
-            } else {
-                others.push((batch, waits));
-            }
-        }
-        for other in others.into_iter().rev() {
-            self.waiting.push_front(other);
-        }
-        group
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Overrides, load};
-    use crate::domain::{Event, Parts};
-
-    /// The topics of each group in which these events, one a batch, are committed.
-    fn groups(commit_topics: usize, topics: &str) -> Vec<String> {
-        let mut settings = load(None, &Overrides::default()).unwrap().store;
-        settings.commit_events = 5;
-        settings.commit_topics = Some(commit_topics).filter(|most| *most > 0);
-        let mut pending = Pending::new(&settings);
-        for (number, name) in topics.char_indices() {
-            let (topic, event_id) = (name.to_string(), number.to_string());
-            let parts =
-                Parts { topic: &topic, event_id: &event_id, timestamp: "", source: "s", payload: "{}" };
-            pending.push(Batch { topic: Topic::trusted(&topic), events: vec![Event::pack(parts)] }, ());
-        }
-        let mut groups = Vec::new();
-        while !pending.is_empty() {
-            groups.push(pending.next_group().0.iter().map(|batch| batch.topic.as_str()).collect());
-        }
-        groups
-    }
 
     #[test]
     fn a_store_can_write_when_each_of_its_writers_can() {
@@ -281,12 +194,5 @@ mod tests {
         assert!(!health.is_good() && first.can_write() && !second.can_write());
         second.set(true);
         assert!(health.is_good() && writers.iter().all(Health::can_write));
-    }
-
-    #[test]
-    fn a_group_has_as_many_topics_as_may_be_and_each_topic_keeps_its_order() {
-        assert_eq!(groups(0, "abcabcab"), ["abcab", "cab"]);
-        assert_eq!(groups(1, "abacab"), ["aaa", "bb", "c"]);
-        assert_eq!(groups(2, "abcab"), ["abab", "c"]);
     }
 }

@@ -8,7 +8,7 @@
 //!     Consumers     one for each lane, spread over the shards' threads; each asks     consumer, lane, hot_cache
 //!        |          its hot cache: stored -> duplicate; being committed -> waits;
 //!        | Append   unknown -> marked and passed on                                   undecided
-//!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, commit
+//!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, pending, commit
 //!        |          (a shared store takes several, each with topics of its own)       writers
 //!        |
 //!     Store
@@ -25,6 +25,7 @@ mod hot_cache;
 mod keeper;
 mod lane;
 mod messages;
+mod pending;
 mod reply;
 mod roster;
 mod router;

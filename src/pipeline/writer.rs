@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::commit::{BatchOutcome, Committer, Pending};
+use super::commit::{BatchOutcome, Committer};
 use super::lane::Part;
 use super::messages::{Append, Close, Commit};
+use super::pending::Pending;
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Queued;
 use crate::store::{Batch, News, StoreError};

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix::prelude::*;
 use foldhash::fast::RandomState;
 
-use super::commit::{Committer, Health, Pending};
+use super::commit::{Committer, Health};
 use super::keeper::Keeper;
 use super::lane::Part;
 use super::messages::{Append, Close};
+use super::pending::Pending;
 use super::writer::WriterActor;
 use crate::config::Settings;
 use crate::domain::Topic;
