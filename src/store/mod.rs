@@ -112,9 +112,10 @@ pub struct Decision {
 
 /// A writer of a store. It owns a thread and may block.
 pub trait Writer: Send {
-    /// Appends a group of batches in one transaction, together with their counters and with everything in
-    /// the [`Tally`], and returns when it is durable. Gives a decision on each event of each batch, in their
-    /// order; a key that is twice in the group is accepted once. Repeats are in the [`Tally`] when it returns.
+    /// Appends a group of batches in one transaction, together with the counts of what it accepts, and returns when it is
+    /// durable. Gives a decision on each event of each batch, in their order; a key that is twice in the group is accepted
+    /// once. Repeats are in the [`Tally`] when it returns: [`Writer::flush`] stores them. An engine may do so here too, with
+    /// the group or beside it, above all where much waits.
     ///
     /// # Errors
     /// [`AppendError::Failed`]: nothing of the group is stored, and this writer can go on.
