@@ -110,17 +110,22 @@ impl Committer {
     /// Does what is due without events: stores waiting counts, and finds out whether a store that could not
     /// write can write again.
     pub(super) fn maintain(&mut self) {
-        let healthy = self.can_write();
-        let now = Timestamp::now();
-        let outcome = self.run(|writer| if healthy { writer.flush(now) } else { writer.probe(now) });
-        if let Err(error) = outcome {
+        if let Err(error) = self.store_counts() {
             tracing::debug!(%error, "the store cannot be maintained");
         }
     }
 
+    fn store_counts(&mut self) -> Result<(), AppendError> {
+        let healthy = self.can_write();
+        let now = Timestamp::now();
+        self.run(|writer| if healthy { writer.flush(now) } else { writer.probe(now) })
+    }
+
     /// Stores the last counts and closes the store, so that nothing is left to recover.
     pub(super) fn close(&mut self) -> Result<(), StoreError> {
-        self.maintain();
+        if let Err(error) = self.store_counts() {
+            tracing::warn!(%error, "the last maintenance before the store is closed failed");
+        }
         match self.writer.take() {
             Some(writer) => writer.close(),
             None => Ok(()),

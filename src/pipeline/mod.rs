@@ -216,6 +216,7 @@ impl Pipeline {
             tracing::warn!("stopping with events in flight, whose requests get no answer");
         }
         self.0.writers.close().await;
+        self.report_lost_counts();
         // From here on nothing holds the engine but the threads, which end now.
         self.0.router.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -226,6 +227,20 @@ impl Pipeline {
         let joined = tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
         if !matches!(joined.await, Ok(true)) {
             tracing::error!("a thread of the pipeline ended with a panic");
+        }
+    }
+
+    /// Says what is lost where the store did not take the last counts. Nothing of it is in memory for a next start.
+    fn report_lost_counts(&self) {
+        let lost = self.0.tally.waiting();
+        if lost != Counts::default() {
+            let Counts { duplicates, conflicts, rejected, .. } = lost;
+            tracing::warn!(
+                duplicates,
+                conflicts,
+                rejected,
+                "the last counts of duplicates and of rejected events are not known to be stored, and lost where they are not"
+            );
         }
     }
 }

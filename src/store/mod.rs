@@ -143,7 +143,8 @@ pub trait Writer: Send {
     /// Tidies up before a clean stop, so that the next start has nothing to recover.
     ///
     /// # Errors
-    /// When that did not succeed; nothing is lost, the next start does it.
+    /// When that did not succeed; no event is lost, the next start does it. Counts that could not be stored stay in the
+    /// [`Tally`].
     fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 

@@ -82,6 +82,15 @@ impl Tally {
         self.lock().pending.rejected += events;
     }
 
+    /// What waits, or is not known to be stored: when nothing more is stored, so much is lost at most.
+    #[must_use]
+    pub fn waiting(&self) -> Counts {
+        let state = self.lock();
+        let mut sum = state.pending.sum();
+        sum += state.taken.as_ref().map(|taken| taken.sum()).unwrap_or_default();
+        sum
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().pending == Lot::default()

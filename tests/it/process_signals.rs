@@ -8,7 +8,7 @@ use std::path::Path;
 use futures_util::future::{join, join_all};
 use tempfile::tempdir;
 
-use crate::support::{Client, Ended, Process, array, event, event_with, everything, seqs, until};
+use crate::support::{Client, Ended, Locked, Process, array, event, event_with, everything, seqs, until};
 
 /// Clients that publish at the same time.
 const CLIENTS: usize = 8;
@@ -144,6 +144,35 @@ async fn an_interrupt_stops_it_as_cleanly_as_a_termination() {
     process.signal("INT");
     let ended = process.ended().await;
     assert_eq!((ended.code, wal_bytes(home.path())), (Some(0), 0), "{}", ended.stderr);
+}
+
+#[actix_web::test]
+async fn a_stop_of_a_store_that_takes_nothing_says_which_counts_are_lost() {
+    let home = tempdir().unwrap();
+    let config = "[store]\nlock_timeout = \"100ms\"";
+    let process = Process::configured(home.path(), config);
+    process.publish(event("t", "1")).await.ok();
+    let locked = Locked::take(&home.path().join("log.db"));
+    assert_eq!(process.publish(array(["1"; 3].map(|id| event("t", id)))).await.counts()[2], 3);
+    process.publish_skipping(event("", "1")).await.ok();
+    process.signal("TERM");
+    let ended = process.ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let lost = "\"duplicates\":3,\"conflicts\":0,\"rejected\":1";
+    assert!(ended.stderr.contains(lost), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("the last maintenance before the store is closed failed"),
+        "{}",
+        ended.stderr
+    );
+    drop(locked);
+    let again = Process::configured(home.path(), config);
+    assert_eq!(again.totals("persistent").await, [1, 1, 0, 0, 0]);
+    again.publish(event("t", "1")).await.ok();
+    again.signal("TERM");
+    let ended = again.ended().await;
+    assert!(!ended.stderr.contains("lost"), "{}", ended.stderr);
+    assert_eq!(Process::serve(home.path()).totals("persistent").await, [2, 1, 1, 0, 0]);
 }
 
 #[actix_web::test]
