@@ -68,7 +68,7 @@ struct Known {
 }
 
 /// Counts repeats of one topic on the list.
-pub(super) struct Counting<'l> {
+pub(super) struct Counter<'l> {
     list: &'l mut Repeated,
     /// The topic, and the seq that is looked for.
     place: Place,
@@ -89,8 +89,8 @@ impl Repeated {
     }
 
     /// Where repeats of a topic's events that come now are counted.
-    pub(super) fn entry(&mut self, topic: &Topic, now: Timestamp) -> Counting<'_> {
-        Counting { list: self, place: (topic.clone(), 0), now }
+    pub(super) fn entry(&mut self, topic: &Topic, now: Timestamp) -> Counter<'_> {
+        Counter { list: self, place: (topic.clone(), 0), now }
     }
 
     /// What is known of an event.
@@ -163,7 +163,7 @@ impl Repeated {
     }
 }
 
-impl Counting<'_> {
+impl Counter<'_> {
     pub(super) fn count(&mut self, Repeat { source, seq, conflict, .. }: Repeat<'_>) {
         let Repeated { events: Some(events), dropped, changed, .. } = &mut *self.list else { return };
         self.place.1 = seq;

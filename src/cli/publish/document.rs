@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::input::{InputError, InputEvent, Place, Sink};
+use super::input::{InputError, InputEvent, InputPlace, Sink};
 
 /// The object form of a list.
 #[derive(Deserialize)]
@@ -83,7 +83,7 @@ impl Documents<'_> {
         // In valid JSON a raw line break can stand between tokens only.
         let space = |byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
         let json = event.get().bytes().map(space).collect();
-        let flow = (self.sink)(InputEvent { place: Place::Index(self.count), json });
+        let flow = (self.sink)(InputEvent { place: InputPlace::Index(self.count), json });
         self.count += 1;
         self.stopped = flow.is_break();
         flow

@@ -21,14 +21,14 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InputEvent {
     /// Where it stands.
-    pub(super) place: Place,
+    pub(super) place: InputPlace,
     /// The event as one line of JSON; the server checks it.
     pub(super) json: Vec<u8>,
 }
 
 /// Where an event stands in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum InputPlace {
     /// In NDJSON: the line, from 1.
     Line(u64),
     /// In JSON documents: how many events stand before it.
@@ -93,7 +93,7 @@ fn read_lines(
     loop {
         let json = line.trim_ascii();
         let blank = json.is_empty();
-        if !blank && sink(InputEvent { place: Place::Line(at), json: json.to_vec() }).is_break() {
+        if !blank && sink(InputEvent { place: InputPlace::Line(at), json: json.to_vec() }).is_break() {
             return Ok(());
         }
         line.clear();
@@ -113,7 +113,7 @@ fn read_line(input: &mut impl BufRead, number: u64, line: &mut Vec<u8>) -> Resul
     Ok(read > 0)
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for InputPlace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(line) => write!(formatter, "line {line}"),
@@ -126,7 +126,7 @@ impl fmt::Display for Place {
 mod tests {
     use super::*;
 
-    fn events(input: &str) -> Result<Vec<(Place, String)>, String> {
+    fn events(input: &str) -> Result<Vec<(InputPlace, String)>, String> {
         let mut found = Vec::new();
         let mut sink = |event: InputEvent| {
             found.push((event.place, String::from_utf8(event.json).unwrap()));
@@ -146,7 +146,10 @@ mod tests {
     fn ndjson_is_one_event_a_line_and_keeps_every_byte() {
         let input = "\n{\"a\": 1.50}\r\n\n  {\"b\":\"\\u00e9\"}  \nnot json";
         let expected = [(2, "{\"a\": 1.50}"), (4, "{\"b\":\"\\u00e9\"}"), (5, "not json")];
-        assert_eq!(events(input).unwrap(), expected.map(|(line, text)| (Place::Line(line), text.to_owned())));
+        assert_eq!(
+            events(input).unwrap(),
+            expected.map(|(line, text)| (InputPlace::Line(line), text.to_owned()))
+        );
     }
 
     #[test]
@@ -158,9 +161,9 @@ mod tests {
     #[test]
     fn a_list_may_span_lines_or_not() {
         let expected = vec![
-            (Place::Index(0), "{\"a\": 1.0}".to_owned()),
-            (Place::Index(1), "{ \"b\" :  [1] }".to_owned()),
-            (Place::Index(2), "3".to_owned()),
+            (InputPlace::Index(0), "{\"a\": 1.0}".to_owned()),
+            (InputPlace::Index(1), "{ \"b\" :  [1] }".to_owned()),
+            (InputPlace::Index(2), "3".to_owned()),
         ];
         assert_eq!(events("[{\"a\": 1.0},{ \"b\" :  [1] },3]").unwrap(), expected);
         assert_eq!(events(" [ {\"a\": 1.0},\n{ \"b\" :\n [1] }\n,3\n]\n\n").unwrap(), expected);
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(texts("{\n  \"a\": 1\n}"), ["{   \"a\": 1 }"]);
         let several = events("{\r\n\"a\":1}\n{\n\"b\":2}[{\"c\":3}]").unwrap();
         let expected = [(0, "{  \"a\":1}"), (1, "{ \"b\":2}"), (2, "{\"c\":3}")];
-        assert_eq!(several, expected.map(|(index, text)| (Place::Index(index), text.to_owned())));
+        assert_eq!(several, expected.map(|(index, text)| (InputPlace::Index(index), text.to_owned())));
     }
 
     #[test]

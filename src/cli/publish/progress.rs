@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::input::Place;
+use super::input::InputPlace;
 use super::sender::Listener;
 use crate::api::EventFault;
 use crate::cli::output::{self, thousands};
@@ -62,7 +62,7 @@ impl Progress {
 }
 
 impl Listener for Progress {
-    fn rejected(&self, place: Place, fault: &EventFault) {
+    fn rejected(&self, place: InputPlace, fault: &EventFault) {
         let before = self.rejected.replace(self.rejected.get() + 1);
         if before >= self.named {
             if before == self.named {

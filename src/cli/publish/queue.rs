@@ -119,11 +119,11 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    use super::super::input::Place;
+    use super::super::input::InputPlace;
     use super::*;
 
     fn event(index: u64, bytes: usize) -> InputEvent {
-        InputEvent { place: Place::Index(index), json: vec![b'x'; bytes] }
+        InputEvent { place: InputPlace::Index(index), json: vec![b'x'; bytes] }
     }
 
     #[actix_web::test]
@@ -142,7 +142,7 @@ mod tests {
             assert!(batch.len() == 1 || (batch.len() <= 3 && bytes <= 10), "{} {bytes}", batch.len());
             seen.extend(batch.into_iter().map(|event| event.place));
         }
-        assert_eq!(seen, (0..100).map(Place::Index).collect::<Vec<_>>());
+        assert_eq!(seen, (0..100).map(InputPlace::Index).collect::<Vec<_>>());
         thread.join().unwrap();
     }
 

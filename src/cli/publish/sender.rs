@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::web::Bytes;
 use serde::Serialize;
 
-use super::input::{InputEvent, Place};
+use super::input::{InputEvent, InputPlace};
 use crate::api::{EventFault, EventResult};
 use crate::client::{Client, ClientError, Retry};
 
@@ -31,7 +31,7 @@ pub(super) struct Tally {
 /// What a sender says while it works.
 pub(super) trait Listener {
     /// An event will never be stored as it is.
-    fn rejected(&self, place: Place, fault: &EventFault);
+    fn rejected(&self, place: InputPlace, fault: &EventFault);
     /// A request failed and is sent again after the delay.
     fn again(&self, error: &ClientError, delay: Duration);
 }
@@ -42,7 +42,7 @@ pub(super) struct Unknown {
     /// What is known.
     pub(super) tally: Tally,
     /// The first event whose fate is not known.
-    pub(super) from: Option<Place>,
+    pub(super) from: Option<InputPlace>,
     /// Why.
     pub(super) error: ClientError,
 }

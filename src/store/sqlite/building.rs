@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::connection::Database;
 use super::runs::{self, PART_BYTES};
-use super::topics::{self, Place, TopicId};
+use super::topics::{self, LastEvent, TopicId};
 use super::{Sealing, sources};
 use crate::store::StoreError;
 use crate::store::index::{Built, Entry, Names, Pace, Recent, Run, RunBuilder, Segment, Span};
@@ -263,7 +263,7 @@ fn write_segments(
         let Some((Segment { first_seq, positions, .. }, _)) = of_topic.last() else { continue };
         let Some(pos) = positions.last().copied() else { continue };
         let seq = first_seq + positions.len() as u64 - 1;
-        topics::sealed(connection, topic, Place { seq, pos })?;
+        topics::sealed(connection, topic, LastEvent { seq, pos })?;
         let counts = names.count(&new);
         let counts = counts.iter().map(|(name, accepted)| (&**name, SourceCounts::accepted(*accepted)));
         // They come in the order of the log, as do all seals.

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::building::{Amount, Building, Output};
 use super::connection::Database;
 use super::searchers::Searchers;
-use super::topics::{Place, TopicId, TopicState};
+use super::topics::{LastEvent, TopicId, TopicState};
 use super::{Sealing, opening, runs};
 use crate::domain::Topic;
 use crate::store::StoreError;
@@ -80,9 +80,9 @@ impl Memory {
     }
 
     /// Where the last event of a topic is that is not sealed yet.
-    pub(super) fn last_place(&self, topic: TopicId) -> Option<Place> {
+    pub(super) fn last_event(&self, topic: TopicId) -> Option<LastEvent> {
         let last = *self.recent_seqs(topic.0)?.end();
-        self.positions(topic.0, last, last).next().map(|(seq, pos)| Place { seq, pos })
+        self.positions(topic.0, last, last).next().map(|(seq, pos)| LastEvent { seq, pos })
     }
 
     /// Counts how many events of a topic behind a seq each source sent, those that are not sealed yet, in the order in

@@ -9,8 +9,8 @@ use super::{runs, topics};
 use crate::domain::StoredEvent;
 use crate::store::{Order, PAGE_BYTES, PageQuery, StoreError};
 
-/// The seq and position of an event.
-type Place = (u64, u64);
+/// A seq of the topic, and the position of its row.
+type SeqAt = (u64, u64);
 
 /// Reads a page. Memory comes first, then the topic's row with segments and rows of events: what memory no longer
 /// has is sealed, and what the row then says is sealed is in a segment. A seq that is nowhere is damage.
@@ -20,7 +20,7 @@ pub(super) fn read(
     query: &PageQuery,
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let Some(TopicState { id, .. }) = topics::load(connection, &query.topic)? else { return Ok(Vec::new()) };
-    let recent = Recent::look(memory, id, query);
+    let recent = InMemory::look(memory, id, query);
     // One for all that follows: to begin and end one for each row would take longer than to read it.
     let snapshot = connection.unchecked_transaction()?;
     let sealed = topics::load(&snapshot, &query.topic)?.map_or(0, |topic| topic.last_seq);
@@ -47,11 +47,11 @@ struct Seqs {
 
 fn places(
     connection: &Connection,
-    recent: Recent,
+    recent: InMemory,
     topic: TopicId,
     sealed: Seqs,
     query: &PageQuery,
-) -> Result<Vec<Place>, StoreError> {
+) -> Result<Vec<SeqAt>, StoreError> {
     match query.order {
         Order::Ascending => {
             let mut places = ascending(connection, topic, sealed, query.limit)?;
@@ -67,14 +67,14 @@ fn places(
 }
 
 /// What memory knows of a topic.
-struct Recent {
+struct InMemory {
     /// The wanted places.
-    places: Vec<Place>,
+    places: Vec<SeqAt>,
     /// The first seq that memory has; `u64::MAX` where it has none.
     first: u64,
 }
 
-impl Recent {
+impl InMemory {
     fn look(memory: &SharedMemory, topic: TopicId, query: &PageQuery) -> Self {
         let memory = memory.read();
         let found = memory.positions(topic.0, query.first, query.last);
@@ -91,7 +91,7 @@ fn ascending(
     topic: TopicId,
     sealed: Seqs,
     limit: usize,
-) -> Result<Vec<Place>, StoreError> {
+) -> Result<Vec<SeqAt>, StoreError> {
     let (mut places, mut next) = (Vec::new(), sealed.first);
     while next <= sealed.last && places.len() < limit {
         let segment = Segment::with(connection, topic, next)?;
@@ -106,7 +106,7 @@ fn descending(
     topic: TopicId,
     sealed: Seqs,
     limit: usize,
-) -> Result<Vec<Place>, StoreError> {
+) -> Result<Vec<SeqAt>, StoreError> {
     let (mut places, mut last) = (Vec::new(), sealed.last);
     while last >= sealed.first && places.len() < limit {
         let segment = Segment::with(connection, topic, last)?;
@@ -130,7 +130,7 @@ impl Segment {
         Ok(Self { first, positions })
     }
 
-    fn places(&self, first: u64, last: u64) -> impl DoubleEndedIterator<Item = Place> {
+    fn places(&self, first: u64, last: u64) -> impl DoubleEndedIterator<Item = SeqAt> {
         let start = self.first;
         let places = self.positions.iter().enumerate().map(move |(at, pos)| (start + at as u64, *pos));
         places.filter(move |(seq, _)| (first..=last).contains(seq))

@@ -179,7 +179,7 @@ fn counted(
 ) -> Result<Vec<TopicCounts>, StoreError> {
     let recent: Vec<_> = {
         let memory = memory.read();
-        ids.iter().map(|id| memory.last_place(*id)).collect()
+        ids.iter().map(|id| memory.last_event(*id)).collect()
     };
     let snapshot = connection.unchecked_transaction()?;
     let missing = tally.missing_from(epoch(&snapshot)?);
@@ -207,7 +207,7 @@ pub(super) fn explained(
         let sealed = topics::sealed_seq(connection, id)?;
         let (last, count_recent) = {
             let memory = memory.read();
-            (memory.last_place(id), memory.sources(id, sealed))
+            (memory.last_event(id), memory.sources(id, sealed))
         };
         let recent = count_recent();
         let snapshot = connection.unchecked_transaction()?;

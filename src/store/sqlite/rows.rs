@@ -168,10 +168,10 @@ impl<'c> Rows<'c> {
     }
 }
 
-/// Events of all topics, in the order of the log.
-pub(super) struct Lot {
+/// A stretch of the log: events of all topics, in its order.
+pub(super) struct Stretch {
     pub(super) events: Vec<StoredEvent>,
-    /// The position behind which the next lot begins.
+    /// The position behind which the next one begins.
     pub(super) end: u64,
 }
 
@@ -183,19 +183,19 @@ pub(super) fn behind(
     (limit, most_bytes): (usize, usize),
     topics: &HashMap<i64, Topic>,
     wanted: &dyn Fn(&Topic, u64) -> bool,
-) -> Result<Lot, StoreError> {
+) -> Result<Stretch, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM events WHERE pos > ?1 ORDER BY pos");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query([after.cast_signed()])?;
-    let (mut lot, mut bytes) = (Lot { events: Vec::new(), end: after }, 0);
-    while lot.events.len() < limit
+    let (mut stretch, mut bytes) = (Stretch { events: Vec::new(), end: after }, 0);
+    while stretch.events.len() < limit
         && bytes < most_bytes
         && let Some(row) = rows.next()?
     {
         let (pos, topic) = (row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?);
         let unknown = || StoreError::Damaged(format!("the row at position {pos} is of no topic"));
         let topic = topics.get(&topic).ok_or_else(unknown)?;
-        lot.end = pos;
+        stretch.end = pos;
         if !wanted(topic, row.get::<_, i64>(2)?.cast_unsigned()) {
             continue;
         }
@@ -204,9 +204,9 @@ pub(super) fn behind(
         }
         let stored = stored_event(topic.as_str(), row)?;
         bytes += stored.event.bytes();
-        lot.events.push(stored);
+        stretch.events.push(stored);
     }
-    Ok(lot)
+    Ok(stretch)
 }
 
 /// What becomes of a row that is not as it was stored, or of which no key can be made: its id cannot be read, or its

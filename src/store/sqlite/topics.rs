@@ -21,9 +21,9 @@ const REMEMBERED: usize = 65_536;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TopicId(pub(super) i64);
 
-/// Where an event of a topic is.
+/// The last event of a topic, as far as it is known: its seq and its position in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LastEvent {
     pub(super) seq: u64,
     pub(super) pos: u64,
 }
@@ -96,7 +96,7 @@ pub(super) fn sealed_seq(connection: &Connection, topic: TopicId) -> rusqlite::R
 }
 
 /// Writes that the events of a topic are sealed up to this seq, which is at this position.
-pub(super) fn sealed(connection: &Connection, topic: TopicId, last: Place) -> rusqlite::Result<()> {
+pub(super) fn sealed(connection: &Connection, topic: TopicId, last: LastEvent) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "UPDATE topics SET last_seq = ?2, last_received_at =
@@ -121,12 +121,12 @@ pub(super) fn after(
     topics.collect()
 }
 
-/// What is stored of a topic whose last event that is not sealed is at this place; `None` where no event is known of
+/// What is stored of a topic whose last event that is not sealed is this one; `None` where no event is known of
 /// it yet.
 pub(super) fn one(
     connection: &Connection,
     topic: TopicId,
-    recent: Option<Place>,
+    recent: Option<LastEvent>,
 ) -> Result<Option<TopicCounts>, StoreError> {
     let sql = "SELECT name, last_seq, duplicates, conflicts, last_received_at FROM topics WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
@@ -134,7 +134,7 @@ pub(super) fn one(
     let Some(row) = rows.next()? else { return Ok(None) };
     let sealed = row.get::<_, i64>(1)?.cast_unsigned();
     match recent.filter(|recent| recent.seq > sealed) {
-        Some(Place { seq, pos }) => counts(row, seq, rows::received_at(connection, pos)?).map(Some),
+        Some(LastEvent { seq, pos }) => counts(row, seq, rows::received_at(connection, pos)?).map(Some),
         None if sealed > 0 => counts(row, sealed, rows::time(row.get(4)?)?).map(Some),
         None => Ok(None),
     }

@@ -158,9 +158,9 @@ impl Origin for SqliteOrigin {
     fn next(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
         let Self { file, topics, done, end } = self;
         let wanted = |topic: &Topic, seq| done.get(topic).is_none_or(|last| *last < seq);
-        let lot = rows::behind(&file.connection, *end, (BATCH_EVENTS, BATCH_BYTES), topics, &wanted)?;
-        *end = lot.end;
-        Ok(lot.events)
+        let stretch = rows::behind(&file.connection, *end, (BATCH_EVENTS, BATCH_BYTES), topics, &wanted)?;
+        *end = stretch.end;
+        Ok(stretch.events)
     }
 
     fn repeats(&mut self) -> Result<Vec<(Place, Repeats)>, StoreError> {

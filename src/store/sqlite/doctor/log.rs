@@ -78,9 +78,9 @@ pub(super) fn place(topic: i64, seq: u64, pos: u64) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
-/// Where a row says that it is.
+/// Where a row claims to be.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Claim {
     pos: i64,
     topic: i64,
     seq: i64,
@@ -187,32 +187,32 @@ impl Pass<'_> {
             self.log.unreadable.insert(pos.cast_unsigned());
             return;
         };
-        let place = Place { pos, topic, seq };
-        self.follow(place);
+        let claim = Claim { pos, topic, seq };
+        self.follow(claim);
         if !(1..=MAX_NUMBER.cast_signed()).contains(&pos) {
-            let what = format!("{}: a log has no such position", self.describe(place));
+            let what = format!("{}: a log has no such position", self.describe(claim));
             self.fault(&what);
         }
         let whole = rows::is_whole(row);
         let changed = || Err("it does not match its checksum, it was changed since it was stored".to_owned());
         if let Err(what) = texts(row).and_then(|()| if whole { Ok(()) } else { changed() }) {
-            let what = format!("{}: {what}", self.describe(place));
+            let what = format!("{}: {what}", self.describe(claim));
             self.fault(&what);
         }
-        self.index(place, row, whole);
+        self.index(claim, row, whole);
     }
 
     /// Checks that a row has the seq that follows in its topic.
-    fn follow(&mut self, place: Place) {
-        let Place { topic, pos, seq } = place;
+    fn follow(&mut self, claim: Claim) {
+        let Claim { topic, pos, seq } = claim;
         let seen = usize::try_from(topic).ok().and_then(|number| self.log.topics.get_mut(number)?.as_mut());
         let Some(seen) = seen else {
-            return self.fault(&format!("{}: no topic has this number", self.describe(place)));
+            return self.fault(&format!("{}: no topic has this number", self.describe(claim)));
         };
         let (next, seq) = (seen.last.saturating_add(1), seq.cast_unsigned());
         let (sealed, mut wrong) = (pos.cast_unsigned() <= self.sealed, false);
         if sealed {
-            seen.places = seen.places.wrapping_add(self::place(topic, seq, pos.cast_unsigned()));
+            seen.places = seen.places.wrapping_add(place(topic, seq, pos.cast_unsigned()));
         }
         if seq == next {
             seen.last = seq;
@@ -227,13 +227,13 @@ impl Pass<'_> {
             seen.sealed = seen.last;
         }
         if wrong {
-            self.fault(&format!("{}: seq {next} has to follow here", self.describe(place)));
+            self.fault(&format!("{}: seq {next} has to follow here", self.describe(claim)));
         }
     }
 
     /// Adds a row to what the index has to know.
-    fn index(&mut self, place: Place, row: &Row<'_>, whole: bool) {
-        let pos = place.pos.cast_unsigned();
+    fn index(&mut self, claim: Claim, row: &Row<'_>, whole: bool) {
+        let pos = claim.pos.cast_unsigned();
         let entry = if whole { rows::said(self.hasher, row) } else { None };
         let Some(entry) = entry else {
             self.log.complete &= self.log.unreadable.len() < UNREADABLE_MAX;
@@ -259,7 +259,7 @@ impl Pass<'_> {
         self.findings.add(Part::Rows, Cure::Restore, what);
     }
 
-    fn describe(&self, Place { pos, topic, seq }: Place) -> String {
+    fn describe(&self, Claim { pos, topic, seq }: Claim) -> String {
         if self.findings.is_full(Part::Rows) {
             return String::new();
         }
