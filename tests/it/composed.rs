@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::haproxy;
+use crate::support::postgres::skipped;
+use crate::support::{Container, haproxy};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -158,4 +159,19 @@ fn haproxy_takes_its_configuration() {
     let checked = haproxy.args(["-c", "-dW"]).output().unwrap();
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(checked.status.success(), "{said}");
+}
+
+#[test]
+fn the_database_starts_again_after_a_kill_and_has_what_was_committed() {
+    let mut container = match Container::new() {
+        Ok(container) => container,
+        Err(why) => return skipped(&format!("no container without root and Debian's PostgreSQL: {why}")),
+    };
+    container.start("before");
+    container.run("CREATE TABLE kept AS SELECT 'committed' AS what");
+    container.kill();
+    // Of a server that is gone, and of the process that starts the next one.
+    assert_eq!(container.owner(), "1");
+    container.start("after");
+    assert_eq!(container.run("SELECT what FROM kept"), "committed");
 }

@@ -3,6 +3,7 @@
 mod answer;
 mod balancer;
 mod client;
+mod container;
 pub(crate) mod disk;
 pub(crate) mod events;
 mod follow;
@@ -20,6 +21,7 @@ mod wait;
 pub(crate) use answer::Answer;
 pub(crate) use balancer::{Balancer, haproxy};
 pub(crate) use client::Client;
+pub(crate) use container::Container;
 pub(crate) use events::{array, event, event_with, ids, lines};
 pub(crate) use follow::{everything, seqs};
 pub(crate) use lock::Locked;

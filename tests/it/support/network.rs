@@ -49,7 +49,7 @@ pub(crate) enum Cut {
 
 impl Namespace {
     /// A new one, in which nothing is up; an error says why there can be none.
-    fn new() -> Result<Self, String> {
+    pub(crate) fn new() -> Result<Self, String> {
         let mut unshare = Command::new("unshare");
         unshare.args(["--net", "--", "sh", "-c", HOLD]);
         unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -85,7 +85,8 @@ impl Namespace {
         self.try_run(line).unwrap();
     }
 
-    fn try_run(&self, line: &str) -> Result<(), String> {
+    /// Runs a program inside; an error is what it says.
+    pub(crate) fn try_run(&self, line: &str) -> Result<(), String> {
         let mut words = line.split(' ');
         let mut command = Command::new(words.next().unwrap());
         command.args(words);

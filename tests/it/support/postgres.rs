@@ -27,7 +27,7 @@ const USUAL_PLACE: &str = "/usr/lib/postgresql";
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
 /// What a server in a network of its own listens on.
-const USUAL_PORT: u16 = 5432;
+pub(crate) const USUAL_PORT: u16 = 5432;
 
 /// The longest that a start may take.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -291,7 +291,8 @@ fn make_certificates(home: &Path) {
     file.write_all(key.serialize_pem().as_bytes()).unwrap();
 }
 
-fn wait_for(url: &str, child: &mut Child, home: &Path) {
+/// Waits until a server answers that writes its log into `home`; panics with that log where it never does.
+pub(crate) fn wait_for(url: &str, child: &mut Child, home: &Path) {
     let started = Instant::now();
     while let Err(error) = run(url, "SELECT 1") {
         let log = || fs::read_to_string(home.join("log")).unwrap_or_default();
@@ -302,7 +303,7 @@ fn wait_for(url: &str, child: &mut Child, home: &Path) {
 }
 
 /// The directory of its programs: on PATH, or the newest that Debian has.
-fn programs() -> Option<PathBuf> {
+pub(crate) fn programs() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let usual = fs::read_dir(USUAL_PLACE).into_iter().flatten().filter_map(Result::ok);
     let mut usual: Vec<_> = usual.map(|version| version.path().join("bin")).collect();
@@ -312,21 +313,23 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// Who runs the server, if not who runs the tests.
-fn user() -> Option<&'static str> {
+pub(crate) fn user() -> Option<&'static str> {
     let id = |arguments: &[&str]| Command::new("id").args(arguments).output().ok();
     let is_root = id(&["-u"]).is_some_and(|said| said.stdout == b"0\n");
     let exists = |user: &&str| id(&["-u", user]).is_some_and(|said| said.status.success());
     if is_root { USERS.into_iter().find(exists) } else { None }
 }
 
-fn command(user: Option<&str>, program: &Path) -> Command {
+/// A program that is run by this user.
+pub(crate) fn command(user: Option<&str>, program: &Path) -> Command {
     let Some(user) = user else { return Command::new(program) };
     let mut command = Command::new("setpriv");
     command.args(["--reuid", user, "--regid", user, "--clear-groups", "--"]).arg(program);
     command
 }
 
-fn done(command: &mut Command) {
+/// Runs a program, which must succeed.
+pub(crate) fn done(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -343,7 +346,7 @@ pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> 
 }
 
 /// Runs SQL on a connection of its own.
-fn run(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
+pub(crate) fn run(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
     let (url, sql) = (url.to_owned(), sql.to_owned());
     blocking(async move {
         let said = connect(&url).await?.simple_query(&sql).await?;
