@@ -2,6 +2,7 @@
 
 mod cut_off;
 mod faults;
+mod locked;
 mod nodes;
 mod proxy;
 #[path = "../../../../tests/it/support/postgres.rs"]
