@@ -220,7 +220,9 @@ impl Committer {
 fn refusal(error: &AppendError) -> PublishError {
     match error {
         AppendError::Failed(StoreError::Damaged(_)) => PublishError::Damaged(error.to_string()),
-        AppendError::Failed(_) | AppendError::Locked { .. } | AppendError::Unknown(_) => PublishError::Unavailable(error.to_string()),
+        AppendError::Failed(_) | AppendError::Locked { .. } | AppendError::Unknown(_) => {
+            PublishError::Unavailable(error.to_string())
+        }
     }
 }
 

@@ -196,12 +196,11 @@ impl Writer for ScriptedWriter {
         }
         let suspects = self.script.suspects.lock().unwrap().clone();
         let names: BTreeSet<_> = group.iter().map(|batch| &batch.topic).collect();
-        let is_locked = |topic: &&&Topic| match suspects.iter().position(|suspect| suspect == topic.as_str()) {
-            Some(0) => true,
-            Some(_) => names.len() > 1,
-            None => false,
+        let is_named = |topic: &&&Topic| {
+            let number = suspects.iter().position(|suspect| suspect == topic.as_str());
+            number.is_some_and(|number| number == 0 || names.len() > 1)
         };
-        let topics: BTreeSet<_> = names.iter().filter(is_locked).copied().cloned().collect();
+        let topics: BTreeSet<_> = names.iter().filter(is_named).copied().cloned().collect();
         if !topics.is_empty() {
             return Err(AppendError::Locked { topics });
         }

@@ -31,7 +31,7 @@ pub(super) struct LockedOut {
     /// A lock of which no topic can be named, such as that of a whole table.
     store: bool,
     topics: HashSet<Topic, RandomState>,
-    /// Which of them were tried in vain, and when: not longer than [`REST`] ago.
+    /// Which of them were tried in vain last, and when: [`TRIES`] at most.
     tried: VecDeque<(Instant, Topic)>,
 }
 
@@ -77,6 +77,9 @@ impl LockedOut {
                 tracing::warn!(%topic, topics = new, "something else has locked topics; their events are refused");
             }
             if group.topics().len() == 1 {
+                if self.tried.len() >= TRIES {
+                    self.tried.pop_front();
+                }
                 self.tried.push_back((Instant::now(), topic.clone()));
             }
         }
@@ -126,14 +129,20 @@ impl PostgresWriter {
                 return Err(error);
             }
         };
-        there.iter().for_each(|topic| self.session.learn(topic));
-        let trusted = |topics: Vec<&str>| topics.into_iter().map(Topic::trusted).collect::<BTreeSet<_>>();
-        let (there, new): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| there.contains(*topic));
-        let mut locked = trusted(there.into_iter().filter(|topic| !free.contains(*topic)).collect());
-        if locked.is_empty() {
-            // Somebody else makes one of them, or has the lock of their number.
-            locked = trusted(new);
+        for topic in &there {
+            self.session.learn(topic);
         }
+        let (mut held, mut new) = (Vec::new(), Vec::new());
+        for topic in topics {
+            if !there.contains(topic) {
+                new.push(topic);
+            } else if !free.contains(topic) {
+                held.push(topic);
+            }
+        }
+        // Somebody else makes one of the new ones, or has the lock of their number.
+        let locked = if held.is_empty() { new } else { held };
+        let locked = locked.into_iter().map(Topic::trusted).collect::<BTreeSet<_>>();
         if locked.is_empty() {
             self.session.locked_out.remember_all();
         } else {

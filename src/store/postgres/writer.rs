@@ -87,7 +87,9 @@ impl PostgresWriter {
                     Err(_) => return Err(AppendError::Failed(error)),
                 },
                 // The run before this one may hold the lock.
-                Err(Trouble::Failed(error) | Trouble::Locked(error)) => return Err(AppendError::Unknown(error)),
+                Err(Trouble::Failed(error) | Trouble::Locked(error)) => {
+                    return Err(AppendError::Unknown(error));
+                }
                 Err(Trouble::Again(error)) => unknown = Some(error),
                 Err(Trouble::Lost(error)) => {
                     tracing::warn!(%error, "the outcome of a commit is not known; it is run again");
@@ -158,7 +160,8 @@ impl PostgresWriter {
         let values = parameters(&columns, topic_of_each, &mark, &self.node.source_limit);
         let sent = async {
             let lock = client.query(&storing.lock, names);
-            let (made, locked, stored) = join3(make_topics, lock, client.query(&storing.store, &values)).await;
+            let (made, locked, stored) =
+                join3(make_topics, lock, client.query(&storing.store, &values)).await;
             made.and_then(|_| Ok((locked?, stored?)))
         };
         let lock = if limit.is_some() { Lock::Topics } else { Lock::Rows };

@@ -86,14 +86,31 @@ fn topics_that_somebody_holds_are_named_and_nothing_of_their_group_is_stored() {
     assert!(took < AT_ONCE, "{took:?}");
     drop(held);
     until_accepted(&mut *writer, "b");
-    assert_eq!(locked(&mut *writer, "4", &["a", "b", "c"]), names(&["c"]), "b was seen free, and c was not yet");
+    assert_eq!(
+        locked(&mut *writer, "4", &["a", "b", "c"]),
+        names(&["c"]),
+        "b was seen free, and c was not yet"
+    );
     until_accepted(&mut *writer, "c");
     let all = new("5", &["a", "b", "c"]);
     let stored = verdicts(writer.append(&[&all[0], &all[1], &all[2]], now()));
     assert_eq!(stored, [[accepted(3)], [accepted(3)], [accepted(3)]]);
 }
 
-/// A lock that is known is waited for briefly, and a commit of another node is brief: who waits for it in turn gets it.
+#[test]
+fn however_many_topics_are_locked_others_wait_for_few_of_them() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let many: Vec<_> = (0..300).map(|number| format!("many {number}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let made = new("1", &many);
+    writer.append(&made.iter().collect::<Vec<_>>(), now()).unwrap();
+    let _held = database.hold("SELECT FROM sekali.topics WHERE topic LIKE 'many %' FOR UPDATE");
+    assert_eq!(locked(&mut *writer, "2", &many), names(&many));
+    let took = takes(|| many.iter().for_each(|name| drop(locked(&mut *writer, "2", &[name]))));
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
 #[test]
 fn a_topic_that_was_locked_is_waited_for_in_full_once_it_was_seen_free() {
     let Some(database) = Database::fresh() else { return };
