@@ -1,5 +1,6 @@
 //! Group commits on a store that may fail: what is answered, and when the writer is opened anew. No actor.
 
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +9,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::error::PublishError;
+use crate::domain::Topic;
 use crate::metrics::Metrics;
 use crate::store::{AppendError, Batch, Decision, Engine, StoreError, Writer};
 
@@ -89,7 +91,7 @@ impl Committer {
     }
 
     /// Commits a group and gives an outcome for each batch. A batch that cannot be decided because stored data
-    /// is damaged fails alone.
+    /// is damaged fails alone, and so do those of a topic that something else has locked.
     pub(super) fn commit(&mut self, group: &[&Batch]) -> Vec<BatchOutcome> {
         let could_write = self.can_write();
         match self.append(group) {
@@ -97,6 +99,7 @@ impl Committer {
             Err(AppendError::Failed(StoreError::Damaged(_))) if group.len() > 1 => {
                 group.iter().flat_map(|batch| self.commit(&[batch])).collect()
             }
+            Err(ref error @ AppendError::Locked { ref topics }) => self.commit_apart(group, topics, error),
             Err(error) => {
                 // While nothing can be written, one line says so, and not one for each request.
                 if could_write {
@@ -105,6 +108,41 @@ impl Committer {
                 vec![Err(refusal(&error)); group.len()]
             }
         }
+    }
+
+    /// Commits what is not of these topics, then each of them by itself. Nothing of the group is stored yet.
+    fn commit_apart(
+        &mut self,
+        group: &[&Batch],
+        locked: &BTreeSet<Topic>,
+        error: &AppendError,
+    ) -> Vec<BatchOutcome> {
+        // The places of those batches that are committed together; first come those of all other topics.
+        let (mut parts, mut parts_of) = (vec![Vec::new()], HashMap::new());
+        for (place, Batch { topic, .. }) in group.iter().enumerate() {
+            let part = if locked.contains(topic) {
+                *parts_of.entry(topic).or_insert_with(|| {
+                    parts.push(Vec::new());
+                    parts.len() - 1
+                })
+            } else {
+                0
+            };
+            parts[part].push(place);
+        }
+        parts.retain(|part| !part.is_empty());
+        let mut outcomes = vec![Err(refusal(error)); group.len()];
+        if parts.len() == 1 {
+            self.metrics.commit_failures.inc();
+            return outcomes;
+        }
+        for places in parts {
+            let part: Vec<_> = places.iter().map(|place| group[*place]).collect();
+            for (place, outcome) in places.into_iter().zip(self.commit(&part)) {
+                outcomes[place] = outcome;
+            }
+        }
+        outcomes
     }
 
     /// Does what is due without events: stores waiting counts, and finds out whether a store that could not
@@ -135,6 +173,10 @@ impl Committer {
     fn append(&mut self, group: &[&Batch]) -> Result<Vec<Vec<Decision>>, AppendError> {
         let begun = Instant::now();
         let outcome = self.run(|writer| writer.append(group, Timestamp::now()));
+        if matches!(outcome, Err(AppendError::Locked { .. })) {
+            // No commit, but the way to several.
+            return outcome;
+        }
         let events: usize = group.iter().map(|batch| batch.events.len()).sum();
         self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a group has far fewer than 2^52 events")]
@@ -166,6 +208,10 @@ impl Committer {
             tracing::error!(%error, "the outcome of a commit is not known; opening the store again");
             self.writer = None;
         }
+        if matches!(outcome, Err(AppendError::Locked { .. })) {
+            // Whether anything else can be written is not known by that.
+            return outcome;
+        }
         if outcome.is_err() {
             self.metrics.commit_failures.inc();
         }
@@ -178,7 +224,9 @@ impl Committer {
 fn refusal(error: &AppendError) -> PublishError {
     match error {
         AppendError::Failed(StoreError::Damaged(_)) => PublishError::Damaged(error.to_string()),
-        AppendError::Failed(_) | AppendError::Unknown(_) => PublishError::Unavailable(error.to_string()),
+        AppendError::Failed(_) | AppendError::Locked { .. } | AppendError::Unknown(_) => {
+            PublishError::Unavailable(error.to_string())
+        }
     }
 }
 

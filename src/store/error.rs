@@ -1,6 +1,10 @@
 //! What can go wrong with a store, and what is known afterwards.
 
+use std::collections::BTreeSet;
+
 use thiserror::Error;
+
+use crate::domain::Topic;
 
 /// Why a store did not do what it was asked to.
 #[derive(Debug, Error)]
@@ -65,7 +69,23 @@ pub enum AppendError {
     /// Nothing of the group is stored, and nothing of it ever will be.
     #[error("nothing was stored: {0}")]
     Failed(#[source] StoreError),
+    /// Nothing of the group is stored, and nothing of it ever will be, because something else has locked these topics of it.
+    /// The others can be stored without them.
+    #[error("nothing was stored: something else has locked {}", name(topics))]
+    Locked {
+        /// Never none.
+        topics: BTreeSet<Topic>,
+    },
     /// All of the group is stored or nothing of it; only opening the store again can tell.
     #[error("it is not known whether the events were stored: {0}")]
     Unknown(#[source] StoreError),
+}
+
+/// Some topics in a few words.
+fn name(topics: &BTreeSet<Topic>) -> String {
+    match topics.first() {
+        Some(only) if topics.len() == 1 => format!("topic {only}"),
+        Some(first) => format!("topic {first} and {} more", topics.len() - 1),
+        None => "no topic".to_owned(),
+    }
 }

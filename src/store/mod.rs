@@ -119,6 +119,8 @@ pub trait Writer: Send {
     ///
     /// # Errors
     /// [`AppendError::Failed`]: nothing of the group is stored, and this writer can go on.
+    /// [`AppendError::Locked`]: the same. Where the group has several topics, those that are named are to be appended each in
+    /// a group of its own, and what is left without them: so only those fail that something else has locked indeed.
     /// [`AppendError::Unknown`]: all or nothing of it is stored; drop this writer and open another one.
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError>;
 

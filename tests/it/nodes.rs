@@ -1,10 +1,13 @@
 //! Several nodes on one PostgreSQL are one log.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use sekali::api::Code;
 
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, Held};
 use crate::support::{Log, array, event, event_with, everything, ids, seqs, until};
 
 /// Two nodes, where there is a server.
@@ -61,4 +64,86 @@ async fn a_node_without_its_database_says_so_and_heals() {
     database.run("ALTER TABLE sekali.elsewhere RENAME TO topics");
     until("it is ready again", async || a.is_ready().await).await;
     assert_eq!(a.publish(event("t", "2")).await.fates(), ["accepted 2"]);
+}
+
+/// How long a node waits for a lock, if nobody is known to hold it; far more than anything else takes here.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A node with one writer, so that all topics are in its groups, and its database.
+fn patient() -> Option<(Arc<Database>, Log)> {
+    let database = Arc::new(Database::fresh()?);
+    let config = format!("[store]\nwriters = 1\nlock_timeout = \"{}ms\"", PATIENCE.as_millis());
+    let log = Log::on(&database, &config);
+    Some((database, log))
+}
+
+/// Does something, and sees that the log is ready all the while.
+async fn while_ready<T>(log: &Log, work: impl Future<Output = T>) -> T {
+    let is_done = Cell::new(false);
+    let watch = async {
+        while !is_done.get() {
+            assert!(log.is_ready().await, "a topic that is locked does not keep the store from writing");
+        }
+    };
+    let work = async {
+        let result = work.await;
+        is_done.set(true);
+        result
+    };
+    join(work, watch).await.0
+}
+
+/// Publishes to a topic that something else has locked, and to others, until the lock is gone.
+async fn is_refused_alone(log: &Log, stored: u64, held: Held) {
+    // invariant 5: nothing of what was refused is stored.
+    let both = |id: &str| format!("[{},{}]", event("held", id), event("free", id));
+    while_ready(log, async {
+        // They are in one group: the request is refused, and what could be stored of it is.
+        log.publish(both("1")).await.problem(Code::StoreUnavailable);
+        assert_eq!(log.publish(event("free", "1")).await.fates(), ["duplicate 2"]);
+        let begun = Instant::now();
+        for (id, seq) in [("2", 3), ("3", 4)] {
+            let others = join(log.publish(event("free", id)), log.publish(event(id, "1")));
+            let (refused, (free, new)) = join(log.publish(event("held", id)), others).await;
+            refused.problem(Code::StoreUnavailable);
+            assert_eq!(free.fates(), [format!("accepted {seq}")]);
+            assert_eq!(new.fates(), ["accepted 1"]);
+        }
+        assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+        drop(held);
+        until("it is accepted", async || log.publish(event("held", "2")).await.status == 200).await;
+        assert_eq!(log.publish(event("held", "2")).await.fates(), [format!("duplicate {}", stored + 1)]);
+    })
+    .await;
+    assert_eq!(everything(log, "held").await.len() as u64, stored + 1);
+}
+
+#[actix_web::test]
+async fn a_topic_that_something_else_has_locked_is_refused_alone() {
+    let Some((database, log)) = patient() else { return };
+    log.publish(format!("[{},{}]", event("held", "0"), event("free", "0"))).await.ok();
+    let held = database.hold("SELECT FROM sekali.topics WHERE topic = 'held' FOR UPDATE");
+    is_refused_alone(&log, 1, held).await;
+}
+
+#[actix_web::test]
+async fn a_topic_that_something_else_is_making_is_refused_alone() {
+    let Some((database, log)) = patient() else { return };
+    log.publish(event("free", "0")).await.ok();
+    let held = database.hold("INSERT INTO sekali.topics VALUES ('held', 0, 0, 0, 0)");
+    is_refused_alone(&log, 0, held).await;
+}
+
+#[actix_web::test]
+async fn a_node_is_not_ready_while_a_whole_table_is_locked() {
+    let Some((database, log)) = patient() else { return };
+    let held = database.hold("LOCK TABLE sekali.events IN SHARE MODE");
+    log.publish(event("t", "1")).await.problem(Code::StoreUnavailable);
+    let failures = async || log.metric("sekali_commit_failures_total").await;
+    let before = failures().await;
+    until("it was tried again", async || failures().await > before + 1.5).await;
+    assert!(!log.is_ready().await);
+    drop(held);
+    until("it is ready again", async || log.is_ready().await).await;
+    assert_eq!(log.publish(event("t", "1")).await.fates(), ["accepted 1"]);
 }

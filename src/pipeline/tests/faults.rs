@@ -1,17 +1,21 @@
 //! A failed or unknown commit, a panic of any actor: an error to who it held, never a false verdict.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 use futures_util::future::join_all;
 
-use super::scripted::Fault;
+use super::scripted::{Fault, ScriptedStore};
 use super::{accepted, duplicate, event, settings, start};
-use crate::domain::Verdict;
+use crate::domain::{Topic, Verdict};
+use crate::metrics::Metrics;
+use crate::pipeline::commit::{Committer, Health};
 use crate::pipeline::consumer::Consumer;
 use crate::pipeline::messages::{Close, Panic, WithConsumers};
 use crate::pipeline::router::Router;
 use crate::pipeline::writer::WriterActor;
 use crate::pipeline::{Pipeline, PublishError};
-use crate::store::Engine;
+use crate::store::{Batch, Engine};
 
 impl Handler<Panic> for Router {
     type Result = ();
@@ -118,6 +122,32 @@ async fn damage_under_one_batch_fails_no_other_batch_of_its_group() {
     assert!(matches!(bad, Err(PublishError::Damaged(_))), "{bad:?}");
     assert!(log.pipeline.ready(), "the store can write");
     log.pipeline.stop().await;
+}
+
+// invariant 5: a topic that something else has locked fails no other, also not one that was only taken for locked.
+#[test]
+fn a_locked_topic_fails_alone_whatever_is_in_its_group() {
+    let (store, metrics, health) = (ScriptedStore::new(), Arc::new(Metrics::new()), Health::good());
+    let mut committer = Committer::new(Arc::new(store.clone()), health.clone(), Arc::clone(&metrics));
+    store.lock(&["locked", "suspect", "other suspect"]);
+    let names = ["good", "suspect", "other suspect", "locked", "good", "locked"];
+    let batches: Vec<_> = names.into_iter().zip(["1", "2", "3", "4", "5", "6"]).map(batch).collect();
+    let outcomes = committer.commit(&batches.iter().collect::<Vec<_>>());
+    let verdicts = outcomes.into_iter().map(|outcome| outcome.map(|decided| decided[0].verdict).ok());
+    let expected = [Some(1), Some(1), Some(1), None, Some(2), None].map(|seq| seq.map(accepted));
+    assert_eq!(verdicts.collect::<Vec<_>>(), expected);
+    assert_eq!(store.groups(), [6, 2, 1, 1, 2], "all, all others, and each that was named by itself");
+    assert!(health.is_good(), "the store can write");
+    assert_eq!(metrics.commit_failures.get(), 1, "what was refused, and not what was split");
+    store.lock(&[]);
+    let refused = &batches[3];
+    let stored = committer.commit(&[refused]).remove(0).unwrap();
+    assert_eq!(stored[0].verdict, accepted(1), "nothing of it was stored");
+}
+
+/// A batch of one event.
+fn batch((name, id): (&str, &str)) -> Batch {
+    Batch { topic: Topic::parse(name).unwrap(), events: vec![event(name, id, "{}")] }
 }
 
 fn panic_consumers() -> WithConsumers {

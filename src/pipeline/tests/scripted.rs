@@ -1,6 +1,6 @@
 //! A store that fails as a test tells it to, on top of another one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::domain::Topic;
 use crate::store::{
     AppendError, Batch, Decision, Engine, MemoryStore, News, Reader, StoreError, Tally, Writer,
 };
@@ -41,6 +42,7 @@ pub(super) struct ScriptedStore {
 struct Script {
     faults: Mutex<VecDeque<Fault>>,
     damaged_topic: Mutex<Option<String>>,
+    suspects: Mutex<Vec<String>>,
     opened: AtomicUsize,
     flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
@@ -79,6 +81,11 @@ impl ScriptedStore {
     /// Every group with this topic in it fails as damaged.
     pub(super) fn damage(&self, topic: &str) {
         *self.script.damaged_topic.lock().unwrap() = Some(topic.to_owned());
+    }
+
+    /// Every group of several topics with one of these in it fails as locked, and names them; the first one is locked indeed.
+    pub(super) fn lock(&self, suspects: &[&str]) {
+        *self.script.suspects.lock().unwrap() = suspects.iter().map(|topic| (*topic).to_owned()).collect();
     }
 
     /// How often a writer was opened.
@@ -186,6 +193,16 @@ impl Writer for ScriptedWriter {
         let damaged = self.script.damaged_topic.lock().unwrap().clone();
         if group.iter().any(|batch| Some(batch.topic.as_str()) == damaged.as_deref()) {
             return Err(AppendError::Failed(StoreError::Damaged("on purpose".to_owned())));
+        }
+        let suspects = self.script.suspects.lock().unwrap().clone();
+        let names: BTreeSet<_> = group.iter().map(|batch| &batch.topic).collect();
+        let is_named = |topic: &&&Topic| {
+            let number = suspects.iter().position(|suspect| suspect == topic.as_str());
+            number.is_some_and(|number| number == 0 || names.len() > 1)
+        };
+        let topics: BTreeSet<_> = names.iter().filter(is_named).copied().cloned().collect();
+        if !topics.is_empty() {
+            return Err(AppendError::Locked { topics });
         }
         let fault = self.script.faults.lock().unwrap().pop_front();
         let error = || StoreError::Unavailable("on purpose".to_owned());

@@ -12,7 +12,7 @@ use super::connection::within;
 use super::repeats::Columns;
 use super::session::Session;
 use super::statements::{FENCE, REPEAT_COLUMNS};
-use super::transaction::{Lock, Trouble};
+use super::transaction::{LOCKED_OUT_TIMEOUT, Lock, Transaction, Trouble};
 use super::writer::Values;
 use crate::domain::Topic;
 use crate::store::repeated::Changes;
@@ -39,6 +39,8 @@ struct Fenced {
     session: Session,
     /// What this node's counts must carry to be stored.
     fence: i64,
+    /// Whether something else had locked one of their topics when they were last to be stored.
+    locked_out: bool,
 }
 
 /// A lot as the columns of a statement: a row for each source of each topic.
@@ -104,10 +106,11 @@ impl Node {
         let fenced = counting.connect(self).map_err(AppendError::Failed)?;
         let taken = self.tally.take();
         let counted = self.database.block_on(self.count(fenced, taken.as_ref()));
+        fenced.locked_out = matches!(counted, Err(Trouble::Locked(_)));
         match &counted {
             Ok(()) => self.tally.stored(),
-            // Something else has locked one of the topics. They can wait, and the store can be written to.
-            Err(Trouble::Failed(_)) if fenced.session.locked_out.is_locked_out() => {
+            // They can wait, and the store can be written to.
+            Err(Trouble::Locked(_)) => {
                 self.tally.put_back();
                 return Ok(());
             }
@@ -127,7 +130,9 @@ impl Node {
                 counting.seen_at = Some(Instant::now());
                 Ok(())
             }
-            Err(Trouble::Failed(error) | Trouble::Again(error)) => Err(AppendError::Failed(error)),
+            Err(Trouble::Failed(error) | Trouble::Locked(error) | Trouble::Again(error)) => {
+                Err(AppendError::Failed(error))
+            }
             Err(Trouble::Lost(error)) => {
                 counting.session = None;
                 Err(AppendError::Failed(error))
@@ -142,17 +147,17 @@ impl Node {
         let asked = session.client.query_one(FENCE, node);
         let row = self.database.block_on(within(self.database.patience(), asked))?;
         self.tally.resume(row.try_get::<_, i64>(1)?.cast_unsigned());
-        Ok(Fenced { fence: row.try_get(0)?, session })
+        Ok(Fenced { fence: row.try_get(0)?, session, locked_out: false })
     }
 
     async fn count(
         &self,
-        Fenced { session, fence }: &Fenced,
+        Fenced { session, fence, locked_out }: &Fenced,
         taken: Option<&(u64, Arc<Lot>)>,
     ) -> Result<(), Trouble> {
         let none = Lot::default();
         let (epoch, lot) = taken.map_or((0, &none), |(epoch, lot)| (epoch.cast_signed(), &**lot));
-        let Session { client, statements, locked_out, .. } = session;
+        let Session { client, statements, .. } = session;
         let names: Vec<_> = lot.topics.keys().map(Topic::as_str).collect();
         let by_source = BySource::of(lot);
         let rejected = lot.rejected.cast_signed();
@@ -167,8 +172,10 @@ impl Node {
             rows.and(counted)
         };
         // It holds the topics that it has, and those who commit to them wait, while it waits for the next.
-        let lock = Lock::Briefly(self.database.lock_timeout() / COUNTS_PATIENCE);
-        let rows = locked_out.transact(client, (lock, self.database.patience()), statements).await?;
+        let usual = (self.database.lock_timeout() / COUNTS_PATIENCE).max(LOCKED_OUT_TIMEOUT);
+        let wait = Some(if *locked_out { LOCKED_OUT_TIMEOUT } else { usual });
+        let patience = self.database.patience();
+        let rows = Transaction { client, lock: Lock::Rows, wait, patience }.commit(statements).await?;
         if rows.try_get::<_, i64>(0)? == 0 {
             let other = "another connection counts for this node".to_owned();
             return Err(Trouble::Lost(StoreError::Unavailable(other)));
@@ -180,7 +187,7 @@ impl Node {
     }
 
     async fn put_repeats(&self, fenced: &Fenced, changes: &Changes) -> Result<(), Trouble> {
-        let Session { client, statements, locked_out, .. } = &fenced.session;
+        let Session { client, statements, .. } = &fenced.session;
         let repeats = Columns::of(changes);
         let dropped: Values<'_> = &[&self.id, &repeats.dropped.0, &repeats.dropped.1];
         let [duplicates, conflicts, times] = &repeats.numbers;
@@ -204,18 +211,18 @@ impl Node {
             cleared.and(gone).and(stored)
         };
         let patience = self.database.patience();
-        locked_out.transact(client, (Lock::Rows, patience), statements).await.map(drop)
+        Transaction { client, lock: Lock::Rows, wait: None, patience }.commit(statements).await.map(drop)
     }
 }
 
 impl Counting {
     /// The connection; another one where it is gone.
-    fn connect(&mut self, node: &Node) -> Result<&Fenced, StoreError> {
+    fn connect(&mut self, node: &Node) -> Result<&mut Fenced, StoreError> {
         let mut fenced = match self.session.take() {
             Some(fenced) if !fenced.session.client.is_closed() => fenced,
             _ => node.open_fenced()?,
         };
-        node.database.block_on(fenced.session.plan_again(node.database.patience()))?;
+        node.database.block_on(fenced.session.plan_again(&node.database))?;
         Ok(self.session.insert(fenced))
     }
 }

@@ -27,6 +27,7 @@ struct Sent {
 }
 
 /// The columns of the keys' events.
+#[derive(Default)]
 pub(super) struct Columns<'a> {
     pub(super) topics: Vec<&'a str>,
     pub(super) ids: Vec<&'a str>,

@@ -9,6 +9,7 @@
 //! | `group` | a group as the columns of a statement, and its verdicts from the rows that come back |
 //! | `session` | a connection that writes, with what it knows of the store |
 //! | `transaction` | one transaction, sent as a whole, and what is known of it afterwards |
+//! | `locked` | topics that something else has locked: which they are, and how they are kept from holding up others |
 //! | `writer` | group commits, and how one of unknown outcome is settled |
 //! | `counting` | the connection that stores what waits in memory: repeats by source and by event |
 //! | `sources` | what is counted by source: a bounded number of names a topic |
@@ -22,6 +23,7 @@ mod connection;
 mod counting;
 mod group;
 mod herald;
+mod locked;
 mod past;
 mod reader;
 mod repeats;

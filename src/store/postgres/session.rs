@@ -6,15 +6,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use futures_util::future::join3;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::Node;
 use super::connection::{Database, Use, within};
+use super::locked::LockedOut;
 use super::schema;
 use super::statements::Statements;
-use super::transaction::LockedOut;
+use super::transaction::LOCKED_OUT_TIMEOUT;
 use crate::store::StoreError;
 
 /// How many topics are known to exist, so that memory does not grow with the topics ever seen. One that was forgotten
@@ -64,13 +66,35 @@ impl Session {
         })
     }
 
-    /// Prepares all statements again where their plans are old.
-    pub(super) async fn plan_again(&mut self, patience: Duration) -> Result<(), StoreError> {
-        if self.planned_at.elapsed() >= self.planned_for {
-            self.statements = within(patience, Box::pin(Statements::prepare(&self.client))).await?;
-            self.planned_at = Instant::now();
-            self.planned_for = (self.planned_for * 2).min(PLANNED_FOR[1]);
+    /// Prepares all statements again where their plans are old. They stay as they are where the database does not take them
+    /// now, because a table is locked for instance: to prepare one waits for that as a commit does.
+    ///
+    /// # Errors
+    /// Where the connection is of no use any more.
+    pub(super) async fn plan_again(&mut self, database: &Database) -> Result<(), StoreError> {
+        if self.planned_at.elapsed() < self.planned_for {
+            return Ok(());
         }
+        let client = &self.client;
+        let [briefly, usually] = [LOCKED_OUT_TIMEOUT, database.lock_timeout()]
+            .map(|wait| format!("SET lock_timeout = {}", wait.as_millis()));
+        let prepared = async {
+            // Sent in this order. What has failed does not keep those behind it from waiting too.
+            let preparing = Box::pin(Statements::prepare(client));
+            let (briefly, usually) = (client.batch_execute(&briefly), client.batch_execute(&usually));
+            let (begun, prepared, ended) = join3(briefly, preparing, usually).await;
+            begun.and(ended)?;
+            match prepared {
+                Ok(statements) => Ok(Some(statements)),
+                Err(error) if error.as_db_error().is_some() => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        if let Some(statements) = within(database.patience(), prepared).await? {
+            self.statements = statements;
+        }
+        self.planned_at = Instant::now();
+        self.planned_for = (self.planned_for * 2).min(PLANNED_FOR[1]);
         Ok(())
     }
 

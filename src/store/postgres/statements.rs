@@ -19,13 +19,6 @@ const MAKE_FEW_TOPICS: &str = "
     WHERE NOT EXISTS (SELECT FROM sekali.topics AS t WHERE t.topic = name)
     ORDER BY n LIMIT greatest(0, $2::bigint - (SELECT count(*) FROM sekali.topics))";
 
-/// Locks topics until the transaction ends, in the order of their names: two groups never wait for each other.
-pub(super) const LOCK_TOPICS: &str = "
-    SELECT topic FROM sekali.topics WHERE topic = ANY ($1::text[]) ORDER BY topic FOR NO KEY UPDATE";
-
-/// The same of one topic.
-pub(super) const LOCK_TOPIC: &str = "SELECT topic FROM sekali.topics WHERE topic = $1 FOR NO KEY UPDATE";
-
 /// What a statement is about.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Topics {
@@ -37,6 +30,24 @@ pub(super) enum Topics {
 }
 
 impl Topics {
+    /// Gives those topics that exist, in the order of their names.
+    pub(super) fn there(self) -> &'static str {
+        match self {
+            Self::Many => "SELECT topic FROM sekali.topics WHERE topic = ANY ($1::text[]) ORDER BY topic",
+            Self::One => "SELECT topic FROM sekali.topics WHERE topic = $1",
+        }
+    }
+
+    /// Locks them until the transaction ends, in that order: two groups never wait for each other.
+    pub(super) fn lock(self) -> String {
+        format!("{} FOR NO KEY UPDATE", self.there())
+    }
+
+    /// Locks those of them that nothing else has locked.
+    pub(super) fn lock_free(self) -> String {
+        format!("{} SKIP LOCKED", self.lock())
+    }
+
     /// The topic of a row, where it is that of a table's.
     pub(super) fn of(self, row: &str) -> String {
         match self {
@@ -156,17 +167,21 @@ pub(super) const FENCE: &str = "
 pub(super) struct Storing {
     pub(super) lock: Statement,
     pub(super) store: Statement,
+    /// Why it could not be stored.
+    pub(super) there: Statement,
+    pub(super) lock_free: Statement,
 }
 
 impl Storing {
     async fn prepare(client: &Client, topics: Topics) -> Result<Self, Error> {
-        let lock = match topics {
-            Topics::Many => LOCK_TOPICS,
-            Topics::One => LOCK_TOPIC,
-        };
-        let store = store(topics);
-        let (lock, store) = tokio::try_join!(client.prepare(lock), client.prepare(&store))?;
-        Ok(Self { lock, store })
+        let (lock, store, lock_free) = (topics.lock(), store(topics), topics.lock_free());
+        let (lock, store, there, lock_free) = tokio::try_join!(
+            client.prepare(&lock),
+            client.prepare(&store),
+            client.prepare(topics.there()),
+            client.prepare(&lock_free)
+        )?;
+        Ok(Self { lock, store, there, lock_free })
     }
 }
 

@@ -10,9 +10,9 @@ use tokio_postgres::types::ToSql;
 
 use super::Node;
 use super::connection::within;
-use super::group::{Fate, Group};
+use super::group::{Columns, Fate, Group};
 use super::session::Session;
-use super::transaction::{Lock, Trouble};
+use super::transaction::{Lock, Transaction, Trouble};
 use crate::domain::{Second, Verdict};
 use crate::store::sources::repeats;
 use crate::store::{AppendError, Batch, Decision, StoreError, Writer};
@@ -22,19 +22,40 @@ const ATTEMPTS: usize = 3;
 
 /// One of the writers of this node, on a connection of its own; other nodes have theirs.
 pub(super) struct PostgresWriter {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     pub(super) session: Session,
 }
 
 /// The time of a group, and the id by which its rows are known.
 #[derive(Clone, Copy)]
-struct Mark {
-    received_at: i64,
-    commit: i64,
+pub(super) struct Mark {
+    pub(super) received_at: i64,
+    pub(super) commit: i64,
 }
 
 /// The values of a statement.
 pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// The values of the statement that stores a group, which says in its own way of which topic each row is.
+pub(super) fn parameters<'a>(
+    columns: &'a Columns<'_>,
+    topic_of_each: &'a (dyn ToSql + Sync),
+    mark: &'a Mark,
+    source_limit: &'a i64,
+) -> [&'a (dyn ToSql + Sync); 10] {
+    [
+        topic_of_each,
+        &columns.ids,
+        &columns.timestamps,
+        &columns.sources,
+        &columns.payloads,
+        &columns.digests,
+        &columns.varies,
+        &mark.received_at,
+        &mark.commit,
+        source_limit,
+    ]
+}
 
 impl PostgresWriter {
     pub(super) fn open(node: &Arc<Node>) -> Result<Self, StoreError> {
@@ -54,12 +75,21 @@ impl PostgresWriter {
     fn settle(&mut self, group: &Group<'_>, now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         let mark = Mark { received_at: now.as_microsecond(), commit: fastrand::i64(..) };
         let database = self.node.database.clone();
-        let mut unknown = None;
+        let (mut unknown, mut locked) = (None, None);
         for _ in 0..ATTEMPTS {
             match database.block_on(self.attempt(group, mark)) {
                 Ok((fates, conflicts)) => return Ok(group.decisions(&fates, &conflicts, Second::of(now))),
                 Err(Trouble::Failed(error)) if unknown.is_none() => return Err(AppendError::Failed(error)),
-                Err(Trouble::Failed(error)) => return Err(AppendError::Unknown(error)),
+                Err(Trouble::Locked(error)) if unknown.is_none() => match self.who_is_locked(group) {
+                    // What held it may have let go: once more, briefly.
+                    Ok(topics) if topics.is_empty() => locked = Some(error),
+                    Ok(topics) => return Err(AppendError::Locked { topics }),
+                    Err(_) => return Err(AppendError::Failed(error)),
+                },
+                // The run before this one may hold the lock.
+                Err(Trouble::Failed(error) | Trouble::Locked(error)) => {
+                    return Err(AppendError::Unknown(error));
+                }
                 Err(Trouble::Again(error)) => unknown = Some(error),
                 Err(Trouble::Lost(error)) => {
                     tracing::warn!(%error, "the outcome of a commit is not known; it is run again");
@@ -68,8 +98,11 @@ impl PostgresWriter {
                 }
             }
         }
-        let error = unknown.unwrap_or_else(|| StoreError::Unavailable("no attempt was made".to_owned()));
-        Err(AppendError::Unknown(error))
+        let no_attempt = || StoreError::Unavailable("no attempt was made".to_owned());
+        match unknown {
+            Some(error) => Err(AppendError::Unknown(error)),
+            None => Err(AppendError::Failed(locked.unwrap_or_else(no_attempt))),
+        }
     }
 
     /// What became of each key, and which repeats are conflicts.
@@ -124,25 +157,16 @@ impl PostgresWriter {
             _ => (&statements.many, &topics, &columns.topics),
         };
         let names: Values<'_> = &[names];
-        let values: Values<'_> = &[
-            topic_of_each,
-            &columns.ids,
-            &columns.timestamps,
-            &columns.sources,
-            &columns.payloads,
-            &columns.digests,
-            &columns.varies,
-            &mark.received_at,
-            &mark.commit,
-            &self.node.source_limit,
-        ];
+        let values = parameters(&columns, topic_of_each, &mark, &self.node.source_limit);
         let sent = async {
             let lock = client.query(&storing.lock, names);
-            let (made, locked, stored) = join3(make_topics, lock, client.query(&storing.store, values)).await;
+            let (made, locked, stored) =
+                join3(make_topics, lock, client.query(&storing.store, &values)).await;
             made.and_then(|_| Ok((locked?, stored?)))
         };
         let lock = if limit.is_some() { Lock::Topics } else { Lock::Rows };
-        locked_out.transact(client, (lock, self.node.database.patience()), sent).await
+        let (wait, patience) = (locked_out.wait(topics), self.node.database.patience());
+        Transaction { client, lock, wait, patience }.commit(sent).await
     }
 
     /// Says which stored payload it was that failed a group, if one did. Nothing of the group is stored.
@@ -213,6 +237,10 @@ impl PostgresWriter {
 impl Writer for PostgresWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.reopen()?;
+        let topics = self.session.locked_out.apart(group);
+        if !topics.is_empty() {
+            return Err(AppendError::Locked { topics });
+        }
         if self.node.tally.is_large()
             && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) = self.node.store_counts()
         {
@@ -220,12 +248,13 @@ impl Writer for PostgresWriter {
             tracing::debug!(%error, "many counts wait and are not stored");
         }
         let keyed = Group::new(group, &self.node.store.hasher);
-        let patience = self.node.database.patience();
-        if let Err(error) = self.node.database.block_on(self.session.plan_again(patience)) {
+        let database = &self.node.database;
+        if let Err(error) = database.block_on(self.session.plan_again(database)) {
             tracing::debug!(%error, "statements are not planned again; connecting again");
             self.session = self.node.open_session().map_err(AppendError::Failed)?;
         }
         let decisions = self.settle(&keyed, now)?;
+        self.session.locked_out.forget(group);
         self.report(group, &decisions, now);
         Ok(decisions)
     }
@@ -238,7 +267,12 @@ impl Writer for PostgresWriter {
 
     fn probe(&mut self, _: Timestamp) -> Result<(), AppendError> {
         self.reopen()?;
-        self.node.store_counts()
+        let database = self.node.database.clone();
+        match database.block_on(self.ask(&[])) {
+            // Counts wait for another time, and commits cannot.
+            Err(Trouble::Locked(error) | Trouble::Lost(error)) => Err(AppendError::Failed(error)),
+            Ok(_) | Err(Trouble::Failed(_) | Trouble::Again(_)) => self.node.store_counts(),
+        }
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ use crate::store::postgres::{Drivers, PostgresStore};
 use crate::store::{AppendError, Engine, Repeat, StoreError};
 
 /// A node whose way to the database can be broken.
-fn behind_a_proxy(database: &Database) -> (Proxy, Settings) {
+pub(super) fn behind_a_proxy(database: &Database) -> (Proxy, Settings) {
     let proxy = Proxy::to(&database.url());
     let mut settings = settings(&proxy.url(&database.url()));
     settings.store.statement_timeout = Duration::from_millis(300);

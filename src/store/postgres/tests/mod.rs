@@ -2,6 +2,7 @@
 
 mod cut_off;
 mod faults;
+mod locked;
 mod nodes;
 mod past;
 mod proxy;

@@ -32,7 +32,11 @@ pub(super) enum Way {
 pub(super) struct Proxy {
     port: u16,
     way: Arc<(Mutex<Way>, Condvar)>,
+    sent: Sent,
 }
+
+/// What clients sent since somebody asked, by connection.
+type Sent = Arc<Mutex<Vec<Vec<u8>>>>;
 
 impl Proxy {
     /// Stands before the server in this URL.
@@ -42,14 +46,19 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let way = Arc::new((Mutex::new(Way::Open), Condvar::new()));
         let shared = Arc::clone(&way);
+        let sent = Sent::default();
+        let recorded = Arc::clone(&sent);
         thread::spawn(move || {
-            for client in listener.incoming() {
+            for (number, client) in listener.incoming().enumerate() {
                 let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
-                pass(&client, &server, Way::LoseCommit, &shared);
-                pass(&server, &client, Way::LoseConfirmation, &shared);
+                recorded.lock().unwrap().push(Vec::new());
+                let recorded = Arc::clone(&recorded);
+                let record = move |bytes: &[u8]| recorded.lock().unwrap()[number].extend_from_slice(bytes);
+                pass(&client, &server, Way::LoseCommit, &shared, record);
+                pass(&server, &client, Way::LoseConfirmation, &shared, |_| ());
             }
         });
-        Self { port, way }
+        Self { port, way, sent }
     }
 
     /// The URL through here.
@@ -60,6 +69,26 @@ impl Proxy {
     pub(super) fn set(&self, way: Way) {
         *self.way.0.lock().unwrap() = way;
         self.way.1.notify_all();
+    }
+
+    /// The messages that each connection sent since this was asked last, while none was on its way: simple statements as they
+    /// are, others by their kinds.
+    pub(super) fn sent(&self) -> Vec<String> {
+        let messages = |sent: &mut Vec<u8>| {
+            let sent = std::mem::take(sent);
+            let (mut kinds, mut rest) = (Vec::new(), &*sent);
+            while let [kind, a, b, c, d, ..] = *rest {
+                // What a connection begins with has no kind.
+                let bytes = if kind == 0 { [kind, a, b, c] } else { [a, b, c, d] };
+                let length = u32::from_be_bytes(bytes) as usize + usize::from(kind != 0);
+                let text = String::from_utf8_lossy(rest.get(5..length).unwrap_or_default());
+                let text = text.trim_end_matches('\0').to_owned();
+                kinds.push(if kind == b'Q' { text } else { char::from(kind).to_string() });
+                rest = rest.get(length..).unwrap_or_default();
+            }
+            kinds.join(", ")
+        };
+        self.sent.lock().unwrap().iter_mut().map(messages).collect()
     }
 
     /// Whether what was to be lost was lost.
@@ -80,12 +109,19 @@ fn ends(bytes: &[u8]) -> bool {
 }
 
 /// Passes on what comes, on a thread of its own; `losing` is what loses a commit in this direction.
-fn pass(from: &TcpStream, to: &TcpStream, losing: Way, way: &Arc<(Mutex<Way>, Condvar)>) {
+fn pass(
+    from: &TcpStream,
+    to: &TcpStream,
+    losing: Way,
+    way: &Arc<(Mutex<Way>, Condvar)>,
+    record: impl Fn(&[u8]) + Send + 'static,
+) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     let way = Arc::clone(way);
     thread::spawn(move || {
         let mut bytes = vec![0; 1 << 20];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
+            record(&bytes[..length]);
             let mut now = way.0.lock().unwrap();
             while *now == Way::Blocked {
                 now = way.1.wait(now).unwrap();

@@ -77,9 +77,10 @@ fn touched(database: &Database, topics: Topics) -> Vec<String> {
     server::blocking(async move {
         let client = server::connect(&url).await.unwrap();
         client.batch_execute("SET plan_cache_mode = force_custom_plan; BEGIN").await.unwrap();
+        let lock = topics.lock();
         match topics {
-            Topics::Many => client.query(statements::LOCK_TOPICS, &[&vec!["a"]]).await.unwrap(),
-            Topics::One => client.query(statements::LOCK_TOPIC, &[&"a"]).await.unwrap(),
+            Topics::Many => client.query(&lock, &[&vec!["a"]]).await.unwrap(),
+            Topics::One => client.query(&lock, &[&"a"]).await.unwrap(),
         };
         assert_eq!(store_by_hand(&client, topics, "new").await, 2);
         let parts = "SELECT DISTINCT relname::text FROM pg_locks JOIN pg_class AS c ON c.oid = relation

@@ -131,6 +131,7 @@ fn a_node_that_comes_back_while_its_database_is_copied_to_is_refused_until_it_is
                 let is_half = matches!(error, StoreError::HalfCopied { .. });
                 assert!(is_half || refused.get() > 0, "{error}");
             }
+            Err(error @ AppendError::Locked { .. }) => panic!("{error}"),
             Ok(decided) => panic!("{decided:?}"),
         }
         refused.set(refused.get() + 1);

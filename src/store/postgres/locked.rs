@@ -1,0 +1,183 @@
+//! Topics that something else has locked: which they are, and how they are kept from holding up others.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use futures_util::future::join3;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row};
+
+use super::group::{Columns, Group};
+use super::session::Session;
+use super::transaction::{LOCKED_OUT_TIMEOUT, Lock, Transaction, Trouble};
+use super::writer::{Mark, PostgresWriter, parameters};
+use crate::domain::Topic;
+use crate::store::{Batch, StoreError};
+
+/// How many locked topics are remembered, so that memory does not grow with the topics ever seen locked. One that was
+/// forgotten is waited for once more.
+const REMEMBERED: usize = 65_536;
+
+/// How long a topic that was tried in vain is left alone: less than what producers are told to wait.
+const REST: Duration = Duration::from_millis(250);
+
+/// How many topics may be tried in vain within [`REST`]: others wait meanwhile, for [`LOCKED_OUT_TIMEOUT`] each.
+const TRIES: usize = 4;
+
+/// What something else held when a connection last tried to lock it.
+#[derive(Debug, Default)]
+pub(super) struct LockedOut {
+    /// A lock of which no topic can be named, such as that of a whole table.
+    store: bool,
+    topics: HashSet<Topic, RandomState>,
+    /// Which of them were tried in vain last, and when: [`TRIES`] at most.
+    tried: VecDeque<(Instant, Topic)>,
+}
+
+impl LockedOut {
+    /// Which topics of a group keep it from being tried: they are to be tried each by itself, or not yet.
+    pub(super) fn apart(&mut self, group: &[&Batch]) -> BTreeSet<Topic> {
+        if self.topics.is_empty() {
+            return BTreeSet::new();
+        }
+        let names = group.iter().map(|batch| &batch.topic);
+        let locked: BTreeSet<_> = names.filter(|topic| self.topics.contains(*topic)).cloned().collect();
+        let is_alone = group.windows(2).all(|pair| pair[0].topic == pair[1].topic);
+        match locked.first() {
+            Some(only) if is_alone && self.may_be_tried(only) => BTreeSet::new(),
+            _ => locked,
+        }
+    }
+
+    fn may_be_tried(&mut self, topic: &Topic) -> bool {
+        while self.tried.front().is_some_and(|(at, _)| at.elapsed() >= REST) {
+            self.tried.pop_front();
+        }
+        self.tried.len() < TRIES && self.tried.iter().all(|(_, tried)| tried != topic)
+    }
+
+    /// How long a group of these topics waits for each lock, where that is not `store.lock_timeout`.
+    pub(super) fn wait(&self, topics: &[&str]) -> Option<Duration> {
+        let is_known = topics.first().is_some_and(|topic| self.topics.contains(*topic));
+        (self.store || is_known).then_some(LOCKED_OUT_TIMEOUT)
+    }
+
+    /// A group did not get the locks of these topics, of which there are some.
+    fn remember(&mut self, locked: &BTreeSet<Topic>, group: &Group<'_>) {
+        self.store = false;
+        if self.topics.len() + locked.len() > REMEMBERED {
+            self.topics.clear();
+        }
+        let before = self.topics.len();
+        self.topics.extend(locked.iter().cloned());
+        let new = self.topics.len() - before;
+        if let Some(topic) = locked.first() {
+            if new > 0 {
+                tracing::warn!(%topic, topics = new, "something else has locked topics; their events are refused");
+            }
+            if group.topics().len() == 1 {
+                if self.tried.len() >= TRIES {
+                    self.tried.pop_front();
+                }
+                self.tried.push_back((Instant::now(), topic.clone()));
+            }
+        }
+    }
+
+    /// Something else has locked all there is.
+    fn remember_all(&mut self) {
+        self.store = true;
+    }
+
+    /// A group has got its locks.
+    pub(super) fn forget(&mut self, group: &[&Batch]) {
+        self.store = false;
+        if self.topics.is_empty() {
+            return;
+        }
+        for Batch { topic, .. } in group {
+            if self.topics.remove(topic) {
+                tracing::info!(%topic, "a topic that was locked is free");
+            }
+        }
+    }
+}
+
+/// What is known of the topics of a group that did not get its locks.
+pub(super) struct Asked {
+    there: HashSet<String>,
+    free: HashSet<String>,
+}
+
+impl PostgresWriter {
+    /// Says which topics it was that kept a group, of which nothing is stored, from its locks; none where whatever did that
+    /// has let go since, or holds something that is no topic's.
+    ///
+    /// # Errors
+    /// Where it is a whole table that is locked, or nothing can be asked now.
+    pub(super) fn who_is_locked(&mut self, group: &Group<'_>) -> Result<BTreeSet<Topic>, StoreError> {
+        let (database, topics) = (self.node.database.clone(), group.topics());
+        let Asked { there, free } = match database.block_on(self.ask(&topics)) {
+            Ok(asked) => asked,
+            Err(Trouble::Lost(error)) => {
+                self.session = self.node.open_session()?;
+                return Err(error);
+            }
+            Err(Trouble::Locked(error) | Trouble::Failed(error) | Trouble::Again(error)) => {
+                self.session.locked_out.remember_all();
+                return Err(error);
+            }
+        };
+        for topic in &there {
+            self.session.learn(topic);
+        }
+        let (mut held, mut new) = (Vec::new(), Vec::new());
+        for topic in topics {
+            if !there.contains(topic) {
+                new.push(topic);
+            } else if !free.contains(topic) {
+                held.push(topic);
+            }
+        }
+        // Somebody else makes one of the new ones, or has the lock of their number.
+        let locked = if held.is_empty() { new } else { held };
+        let locked = locked.into_iter().map(Topic::trusted).collect::<BTreeSet<_>>();
+        if locked.is_empty() {
+            self.session.locked_out.remember_all();
+        } else {
+            self.session.locked_out.remember(&locked, group);
+        }
+        Ok(locked)
+    }
+
+    /// Asks, without waiting for any of them, which of these topics exist and which could be locked, and whether anything
+    /// could be stored: what a commit of nothing waits for, every commit does.
+    ///
+    /// # Errors
+    /// [`Trouble::Locked`]: a whole table is locked.
+    pub(super) async fn ask(&self, topics: &[&str]) -> Result<Asked, Trouble> {
+        let Session { client, statements, .. } = &self.session;
+        let (storing, names): (_, &(dyn ToSql + Sync)) = match topics {
+            [only] => (&statements.one, only),
+            _ => (&statements.many, &topics),
+        };
+        let (nothing, mark) = (Columns::default(), Mark { received_at: 0, commit: 0 });
+        let of_each: &(dyn ToSql + Sync) = if topics.len() == 1 { names } else { &nothing.topics };
+        let (names, values) = ([names], parameters(&nothing, of_each, &mark, &self.node.source_limit));
+        let sent = async {
+            let there = client.query(&storing.there, &names);
+            let free = client.query(&storing.lock_free, &names);
+            let (there, free, stored) = join3(there, free, client.query(&storing.store, &values)).await;
+            let asked = Asked { there: first_column(&there?)?, free: first_column(&free?)? };
+            stored.map(|_| asked)
+        };
+        let patience = self.node.database.patience();
+        let wait = Some(LOCKED_OUT_TIMEOUT);
+        Transaction { client, lock: Lock::Rows, wait, patience }.roll_back(sent).await
+    }
+}
+
+fn first_column(rows: &[Row]) -> Result<HashSet<String>, Error> {
+    rows.iter().map(|row| row.try_get(0)).collect()
+}

@@ -1,0 +1,234 @@
+//! Locks of others: a topic that somebody holds fails alone, and is not waited for again and again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::faults::behind_a_proxy;
+use super::proxy::Way;
+use super::server::{Database, Held};
+use super::{accepted, now, settings, try_open, until};
+use crate::domain::Topic;
+use crate::store::contract::{append, batch, read_all, topic, verdicts};
+use crate::store::postgres::PostgresStore;
+use crate::store::postgres::schema::TOPICS_LOCK;
+use crate::store::{AppendError, Batch, Engine, StoreError, Writer};
+
+/// How long a commit waits for a lock that nobody is known to hold; far more than anything else takes here.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is done without waiting for a lock takes less than this.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// A node and its writer on a database with topics a, b and c.
+fn with_topics(database: &Database, topic_limit: Option<u64>) -> (PostgresStore, Box<dyn Writer>) {
+    let mut settings = settings(&database.url());
+    settings.store.lock_timeout = PATIENCE;
+    settings.limits.topics = topic_limit;
+    let store = try_open(&settings).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| batch(name, &[("1", "{}")]));
+    writer.append(&[&a, &b, &c], now()).unwrap();
+    (store, writer)
+}
+
+fn hold_topic(database: &Database, name: &str) -> Held {
+    database.hold(&format!("SELECT FROM sekali.topics WHERE topic = '{name}' FOR UPDATE"))
+}
+
+/// A new event of each of these topics.
+fn new(id: &str, topics: &[&str]) -> Vec<Batch> {
+    topics.iter().map(|name| batch(name, &[(id, "{}")])).collect()
+}
+
+/// Which topics the writer says are locked of a group with a new event of each of these.
+fn locked(writer: &mut dyn Writer, id: &str, topics: &[&str]) -> BTreeSet<Topic> {
+    let batches = new(id, topics);
+    match writer.append(&batches.iter().collect::<Vec<_>>(), now()) {
+        Err(AppendError::Locked { topics }) => topics,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(topics: &[&str]) -> BTreeSet<Topic> {
+    topics.iter().map(|name| topic(name)).collect()
+}
+
+/// Waits until a new event of a topic is accepted.
+fn until_accepted(writer: &mut dyn Writer, name: &str) {
+    until("it is accepted", || writer.append(&[&batch(name, &[("late", "{}")])], now()).is_ok());
+}
+
+fn takes(what: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    what();
+    begun.elapsed()
+}
+
+#[test]
+fn topics_that_somebody_holds_are_named_and_nothing_of_their_group_is_stored() {
+    // invariant 5: nothing of a group that failed is stored.
+    let Some(database) = Database::fresh() else { return };
+    let (store, mut writer) = with_topics(&database, None);
+    let held = ["b", "c"].map(|name| hold_topic(&database, name));
+    assert_eq!(locked(&mut *writer, "2", &["c", "a", "b", "new"]), names(&["b", "c"]));
+    assert_eq!(read_all(&*store.reader(), "a").len(), 1);
+    let took = takes(|| {
+        let others = new("2", &["new", "a"]);
+        let stored = verdicts(writer.append(&[&others[0], &others[1]], now()));
+        assert_eq!(stored, [[accepted(1)], [accepted(2)]]);
+        for _ in 0..50 {
+            // Known by now: they keep nobody waiting, neither with others nor alone.
+            assert_eq!(locked(&mut *writer, "3", &["a", "b", "c"]), names(&["b", "c"]));
+            assert_eq!(locked(&mut *writer, "3", &["b"]), names(&["b"]));
+        }
+    });
+    assert!(took < AT_ONCE, "{took:?}");
+    drop(held);
+    until_accepted(&mut *writer, "b");
+    assert_eq!(
+        locked(&mut *writer, "4", &["a", "b", "c"]),
+        names(&["c"]),
+        "b was seen free, and c was not yet"
+    );
+    until_accepted(&mut *writer, "c");
+    let all = new("5", &["a", "b", "c"]);
+    let stored = verdicts(writer.append(&[&all[0], &all[1], &all[2]], now()));
+    assert_eq!(stored, [[accepted(3)], [accepted(3)], [accepted(3)]]);
+}
+
+#[test]
+fn however_many_topics_are_locked_others_wait_for_few_of_them() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let many: Vec<_> = (0..300).map(|number| format!("many {number}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let made = new("1", &many);
+    writer.append(&made.iter().collect::<Vec<_>>(), now()).unwrap();
+    let _held = database.hold("SELECT FROM sekali.topics WHERE topic LIKE 'many %' FOR UPDATE");
+    assert_eq!(locked(&mut *writer, "2", &many), names(&many));
+    let took = takes(|| many.iter().for_each(|name| drop(locked(&mut *writer, "2", &[name]))));
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
+#[test]
+fn a_topic_that_was_locked_is_waited_for_in_full_once_it_was_seen_free() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let held = hold_topic(&database, "b");
+    assert_eq!(locked(&mut *writer, "2", &["b"]), names(&["b"]));
+    drop(held);
+    until_accepted(&mut *writer, "b");
+    let _held = hold_topic(&database, "b");
+    let took = takes(|| drop(locked(&mut *writer, "3", &["b"])));
+    assert!(took >= PATIENCE, "{took:?}");
+}
+
+#[test]
+fn a_topic_that_somebody_else_makes_fails_alone() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let held = database.hold("INSERT INTO sekali.topics VALUES ('new', 0, 0, 0, 0)");
+    assert_eq!(locked(&mut *writer, "2", &["a", "new"]), names(&["new"]));
+    let took = takes(|| {
+        assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}")])), [accepted(2)]);
+        assert_eq!(locked(&mut *writer, "2", &["new"]), names(&["new"]));
+        assert_eq!(locked(&mut *writer, "2", &["new"]), names(&["new"]));
+    });
+    assert!(took < AT_ONCE, "{took:?}");
+    // It was not made after all.
+    drop(held);
+    until_accepted(&mut *writer, "new");
+}
+
+#[test]
+fn new_topics_that_wait_for_the_lock_of_their_number_fail_alone() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut first) = with_topics(&database, Some(9));
+    append(&mut *first, &batch("d", &[("1", "{}")]));
+    // It does not know the topics yet, and would take that lock for each of them.
+    let (_other, mut writer) = with_topics(&database, Some(9));
+    let _held = database.hold(&format!("SELECT pg_advisory_xact_lock({TOPICS_LOCK})"));
+    assert_eq!(locked(&mut *writer, "2", &["d", "a", "new"]), names(&["new"]));
+    let took = takes(|| {
+        let others = new("2", &["d", "a"]);
+        assert_eq!(verdicts(writer.append(&[&others[0], &others[1]], now())), [[accepted(2)], [accepted(2)]]);
+    });
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
+#[test]
+fn a_lock_of_a_whole_table_fails_every_group_and_is_waited_for_in_full_once() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let whole = ["sekali.topics IN EXCLUSIVE", "sekali.topics IN SHARE", "sekali.events IN SHARE"];
+    for (locks, seq) in whole.into_iter().zip(2..) {
+        let held = database.hold(&format!("LOCK TABLE {locks} MODE"));
+        let group = new(locks, &["a", "b", "new"]);
+        let group: Vec<_> = group.iter().collect();
+        let refused = |writer: &mut dyn Writer| {
+            let refused = writer.append(&group, now());
+            assert!(matches!(refused, Err(AppendError::Failed(StoreError::Unavailable(_)))), "{refused:?}");
+        };
+        refused(&mut *writer);
+        let took = takes(|| {
+            refused(&mut *writer);
+            refused(&mut *writer);
+            let probed = writer.probe(now());
+            assert!(matches!(probed, Err(AppendError::Failed(_))), "{locks}: {probed:?}");
+        });
+        assert!(took < AT_ONCE, "{locks}: {took:?}");
+        drop(held);
+        // A connection whose making has met the lock says so once.
+        until("it can be written to", || writer.probe(now()).is_ok());
+        assert_eq!(verdicts(writer.append(&group, now()))[1], [accepted(seq)], "{locks}");
+    }
+}
+
+#[test]
+fn a_lock_of_which_no_topic_can_be_named_fails_the_group_and_is_waited_for_in_full_once() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let held = database.hold("SELECT FROM sekali.sources WHERE topic = 'a' FOR UPDATE");
+    let group = new("2", &["a", "b"]);
+    let group: Vec<_> = group.iter().collect();
+    let refused = writer.append(&group, now());
+    assert!(matches!(refused, Err(AppendError::Failed(StoreError::Unavailable(_)))), "{refused:?}");
+    let took = takes(|| assert!(writer.append(&group, now()).is_err()));
+    assert!(took < AT_ONCE, "{took:?}");
+    drop(held);
+    assert_eq!(verdicts(writer.append(&group, now())), [[accepted(2)], [accepted(2)]]);
+}
+
+#[test]
+fn an_unknown_outcome_stays_unknown_where_its_topic_is_locked() {
+    // invariant 5: the run before may hold the lock, and be stored yet.
+    let Some(database) = Database::fresh() else { return };
+    let (proxy, settings) = behind_a_proxy(&database);
+    let store = Arc::new(try_open(&settings).unwrap());
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}")]));
+    let _held = hold_topic(&database, "a");
+    proxy.set(Way::LoseNode);
+    let group = new("2", &["a", "b"]);
+    let refused = writer.append(&[&group[0], &group[1]], now());
+    assert!(matches!(refused, Err(AppendError::Unknown(_))), "{refused:?}");
+}
+
+#[test]
+fn a_commit_that_nothing_holds_up_sends_nothing_for_locks_of_others() {
+    let Some(database) = Database::fresh() else { return };
+    let (proxy, settings) = behind_a_proxy(&database);
+    let store = try_open(&settings).unwrap();
+    let mut writer = store.open_writer().unwrap();
+    for (topics, id) in [(&["a", "b"][..], "1"), (&["a"], "2")] {
+        let group = new(id, topics);
+        let group: Vec<_> = group.iter().collect();
+        writer.append(&group, now()).unwrap();
+        proxy.sent();
+        // Repeats are not written: the topics are known, locked, and looked into.
+        writer.append(&group, now()).unwrap();
+        let commits: Vec<_> = proxy.sent().into_iter().filter(|sent| sent.contains("COMMIT")).collect();
+        assert_eq!(commits, ["BEGIN ISOLATION LEVEL READ COMMITTED, B, E, S, B, E, S, COMMIT"]);
+    }
+}
