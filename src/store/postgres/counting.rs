@@ -9,10 +9,11 @@ use tokio_postgres::types::ToSql;
 
 use super::Node;
 use super::connection::within;
+use super::locked::Retry;
 use super::repeats::Columns;
 use super::session::Session;
 use super::statements::{FENCE, REPEAT_COLUMNS};
-use super::transaction::{LOCKED_OUT_TIMEOUT, Lock, Transaction, Trouble};
+use super::transaction::{Lock, Transaction, Trouble};
 use super::writer::Values;
 use crate::domain::Topic;
 use crate::store::repeated::Changes;
@@ -25,6 +26,15 @@ const SEEN_EVERY: Duration = Duration::from_hours(1);
 
 /// Counts wait for a lock for `store.lock_timeout` divided by this: they can be stored later, and commits cannot.
 const COUNTS_PATIENCE: u32 = 10;
+
+/// How much it matters that counts are stored now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// There will be others.
+    Usual,
+    /// What is not stored now is lost.
+    Last,
+}
 
 /// The connection that stores counts.
 #[derive(Default)]
@@ -39,8 +49,8 @@ struct Fenced {
     session: Session,
     /// What this node's counts must carry to be stored.
     fence: i64,
-    /// Whether something else had locked one of their topics when they were last to be stored.
-    locked_out: bool,
+    /// Where something else had locked one of their topics when they were last to be stored: the next try.
+    locked_out: Option<Retry>,
 }
 
 /// A lot as the columns of a statement: a row for each source of each topic.
@@ -81,13 +91,26 @@ impl Node {
             // A connection that was lost while nothing was counted is seen here.
             return counting.connect(self).map(drop).map_err(AppendError::Failed);
         }
-        self.count_on(&mut counting)
+        self.count_on(&mut counting, Occasion::Usual)
     }
 
     /// Stores counts that waited in memory, and that this node was seen.
     pub(super) fn store_counts(&self) -> Result<(), AppendError> {
-        let mut counting = self.counting.lock().unwrap_or_else(|poisoned| self.forget_connection(poisoned));
-        self.count_on(&mut counting)
+        self.count_on(&mut self.lock_counting(), Occasion::Usual)
+    }
+
+    /// Stores what waits in memory and is lost else, if there is anything: waits for locks as commits do.
+    pub(super) fn store_last_counts(&self) -> Result<(), AppendError> {
+        let mut counting = self.lock_counting();
+        self.tally.repeated().hurry();
+        if self.tally.is_empty() && !self.tally.repeated().is_due() {
+            return Ok(());
+        }
+        self.count_on(&mut counting, Occasion::Last)
+    }
+
+    fn lock_counting(&self) -> MutexGuard<'_, Counting> {
+        self.counting.lock().unwrap_or_else(|poisoned| self.forget_connection(poisoned))
     }
 
     /// After a panic it is not known whether what was taken is stored: the next connection asks.
@@ -102,17 +125,29 @@ impl Node {
     }
 
     /// Takes what waits, and settles it with the tally. Whatever goes wrong, a writer can go on.
-    fn count_on(&self, counting: &mut Counting) -> Result<(), AppendError> {
+    fn count_on(&self, counting: &mut Counting, occasion: Occasion) -> Result<(), AppendError> {
         let fenced = counting.connect(self).map_err(AppendError::Failed)?;
+        // It holds the topics that it has, and those who commit to them wait, while it waits for the next.
+        let wait = match (occasion, fenced.locked_out) {
+            (Occasion::Usual, Some(retry)) if !retry.is_due() => return Ok(()),
+            (Occasion::Usual, Some(retry)) => Some(retry.wait()),
+            (Occasion::Usual, None) => Some(self.database.lock_timeout() / COUNTS_PATIENCE),
+            (Occasion::Last, _) => None,
+        };
         let taken = self.tally.take();
-        let counted = self.database.block_on(self.count(fenced, taken.as_ref()));
-        fenced.locked_out = matches!(counted, Err(Trouble::Locked(_)));
+        let counted = self.database.block_on(self.count(fenced, taken.as_ref(), wait));
         match &counted {
-            Ok(()) => self.tally.stored(),
-            // They can wait, and the store can be written to.
+            Ok(()) => {
+                fenced.locked_out = None;
+                self.tally.stored();
+            }
             Err(Trouble::Locked(_)) => {
+                fenced.locked_out = Some(Retry::after(fenced.locked_out, self.database.lock_timeout()));
                 self.tally.put_back();
-                return Ok(());
+                if occasion == Occasion::Usual {
+                    // They can wait, and the store can be written to.
+                    return Ok(());
+                }
             }
             Err(Trouble::Failed(_) | Trouble::Again(_)) => self.tally.put_back(),
             // The next connection asks which counts are stored.
@@ -147,13 +182,14 @@ impl Node {
         let asked = session.client.query_one(FENCE, node);
         let row = self.database.block_on(within(self.database.patience(), asked))?;
         self.tally.resume(row.try_get::<_, i64>(1)?.cast_unsigned());
-        Ok(Fenced { fence: row.try_get(0)?, session, locked_out: false })
+        Ok(Fenced { fence: row.try_get(0)?, session, locked_out: None })
     }
 
     async fn count(
         &self,
-        Fenced { session, fence, locked_out }: &Fenced,
+        Fenced { session, fence, .. }: &Fenced,
         taken: Option<&(u64, Arc<Lot>)>,
+        wait: Option<Duration>,
     ) -> Result<(), Trouble> {
         let none = Lot::default();
         let (epoch, lot) = taken.map_or((0, &none), |(epoch, lot)| (epoch.cast_signed(), &**lot));
@@ -171,9 +207,6 @@ impl Node {
             let (rows, counted) = join(lock, client.query_one(&statements.count, &counts)).await;
             rows.and(counted)
         };
-        // It holds the topics that it has, and those who commit to them wait, while it waits for the next.
-        let usual = (self.database.lock_timeout() / COUNTS_PATIENCE).max(LOCKED_OUT_TIMEOUT);
-        let wait = Some(if *locked_out { LOCKED_OUT_TIMEOUT } else { usual });
         let patience = self.database.patience();
         let rows = Transaction { client, lock: Lock::Rows, wait, patience }.commit(statements).await?;
         if rows.try_get::<_, i64>(0)? == 0 {

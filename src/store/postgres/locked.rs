@@ -1,6 +1,6 @@
 //! Topics that something else has locked: which they are, and how they are kept from holding up others.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -19,30 +19,68 @@ use crate::store::{Batch, StoreError};
 /// forgotten is waited for once more.
 const REMEMBERED: usize = 65_536;
 
-/// How long a topic that was tried in vain is left alone: less than what producers are told to wait.
+/// How long a topic that was tried in vain is left alone at least: less than what producers are told to wait.
 const REST: Duration = Duration::from_millis(250);
 
-/// How many topics may be tried in vain within [`REST`]: others wait meanwhile, for [`LOCKED_OUT_TIMEOUT`] each.
-const TRIES: usize = 4;
+/// For how many times as long as it has waited in vain a connection tries nothing that may be locked: others lose a fifth of
+/// their time at most.
+const PAUSE: u32 = 4;
+
+/// The longest wait of a further try is `store.lock_timeout` divided by this.
+const PATIENCE: u32 = 10;
+
+/// How long the next try waits for a lock that was not had. Others wait meanwhile, and so it is short at first. It doubles,
+/// because who asks for what many use stands in a queue: one that never waits for its turn never has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    wait: Duration,
+    tried_at: Instant,
+}
+
+impl Retry {
+    /// A lock was not had, also not by the try before, if there was one.
+    pub(super) fn after(before: Option<Self>, lock_timeout: Duration) -> Self {
+        let most = (lock_timeout / PATIENCE).max(LOCKED_OUT_TIMEOUT);
+        let wait = before.map_or(LOCKED_OUT_TIMEOUT, |before| before.wait * 2);
+        Self { wait: wait.min(most), tried_at: Instant::now() }
+    }
+
+    /// How long it waits.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// Whether others have had their time since the last one.
+    pub(super) fn is_due(&self) -> bool {
+        // The last one has waited for half as long.
+        self.tried_at.elapsed() >= REST.max(self.wait * PAUSE / 2)
+    }
+}
 
 /// What something else held when a connection last tried to lock it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LockedOut {
+    lock_timeout: Duration,
     /// A lock of which no topic can be named, such as that of a whole table.
-    store: bool,
-    topics: HashSet<Topic, RandomState>,
-    /// Which of them were tried in vain last, and when: [`TRIES`] at most.
-    tried: VecDeque<(Instant, Topic)>,
+    store: Option<Retry>,
+    /// Those that were not tried by themselves yet have no further try.
+    topics: HashMap<Topic, Option<Retry>, RandomState>,
+    /// Until when none of them is tried.
+    paused: Option<Instant>,
 }
 
 impl LockedOut {
+    pub(super) fn new(lock_timeout: Duration) -> Self {
+        Self { lock_timeout, store: None, topics: HashMap::default(), paused: None }
+    }
+
     /// Which topics of a group keep it from being tried: they are to be tried each by itself, or not yet.
-    pub(super) fn apart(&mut self, group: &[&Batch]) -> BTreeSet<Topic> {
+    pub(super) fn apart(&self, group: &[&Batch]) -> BTreeSet<Topic> {
         if self.topics.is_empty() {
             return BTreeSet::new();
         }
         let names = group.iter().map(|batch| &batch.topic);
-        let locked: BTreeSet<_> = names.filter(|topic| self.topics.contains(*topic)).cloned().collect();
+        let locked: BTreeSet<_> = names.filter(|topic| self.topics.contains_key(*topic)).cloned().collect();
         let is_alone = group.windows(2).all(|pair| pair[0].topic == pair[1].topic);
         match locked.first() {
             Some(only) if is_alone && self.may_be_tried(only) => BTreeSet::new(),
@@ -50,54 +88,52 @@ impl LockedOut {
         }
     }
 
-    fn may_be_tried(&mut self, topic: &Topic) -> bool {
-        while self.tried.front().is_some_and(|(at, _)| at.elapsed() >= REST) {
-            self.tried.pop_front();
-        }
-        self.tried.len() < TRIES && self.tried.iter().all(|(_, tried)| tried != topic)
+    fn may_be_tried(&self, topic: &Topic) -> bool {
+        let is_due = self.topics.get(topic).is_none_or(|retry| retry.is_none_or(|retry| retry.is_due()));
+        is_due && self.paused.is_none_or(|until| until <= Instant::now())
     }
 
     /// How long a group of these topics waits for each lock, where that is not `store.lock_timeout`.
     pub(super) fn wait(&self, topics: &[&str]) -> Option<Duration> {
-        let is_known = topics.first().is_some_and(|topic| self.topics.contains(*topic));
-        (self.store || is_known).then_some(LOCKED_OUT_TIMEOUT)
+        let retry = topics.first().and_then(|topic| self.topics.get(*topic));
+        let of_topic = retry.map(|retry| retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait()));
+        of_topic.or(self.store.map(|retry| retry.wait()))
     }
 
     /// A group did not get the locks of these topics, of which there are some.
     fn remember(&mut self, locked: &BTreeSet<Topic>, group: &Group<'_>) {
-        self.store = false;
+        self.store = None;
         if self.topics.len() + locked.len() > REMEMBERED {
             self.topics.clear();
         }
         let before = self.topics.len();
-        self.topics.extend(locked.iter().cloned());
-        let new = self.topics.len() - before;
-        if let Some(topic) = locked.first() {
-            if new > 0 {
-                tracing::warn!(%topic, topics = new, "something else has locked topics; their events are refused");
-            }
+        for topic in locked {
+            let retry = self.topics.entry(topic.clone()).or_default();
             if group.topics().len() == 1 {
-                if self.tried.len() >= TRIES {
-                    self.tried.pop_front();
-                }
-                self.tried.push_back((Instant::now(), topic.clone()));
+                let waited = retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait());
+                self.paused = Some(Instant::now() + waited * PAUSE);
+                *retry = Some(Retry::after(*retry, self.lock_timeout));
             }
+        }
+        let new = self.topics.len() - before;
+        if let Some(topic) = locked.first().filter(|_| new > 0) {
+            tracing::warn!(%topic, topics = new, "something else has locked topics; their events are refused");
         }
     }
 
-    /// Something else has locked all there is.
+    /// Something else has locked all there is, or what nobody can name.
     fn remember_all(&mut self) {
-        self.store = true;
+        self.store = Some(Retry::after(self.store, self.lock_timeout));
     }
 
     /// A group has got its locks.
     pub(super) fn forget(&mut self, group: &[&Batch]) {
-        self.store = false;
+        self.store = None;
         if self.topics.is_empty() {
             return;
         }
         for Batch { topic, .. } in group {
-            if self.topics.remove(topic) {
+            if self.topics.remove(topic).is_some() {
                 tracing::info!(%topic, "a topic that was locked is free");
             }
         }

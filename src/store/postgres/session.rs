@@ -59,7 +59,7 @@ impl Session {
         Ok(Self {
             client,
             statements,
-            locked_out: LockedOut::default(),
+            locked_out: LockedOut::new(database.lock_timeout()),
             known: HashSet::default(),
             planned_at: Instant::now(),
             planned_for: PLANNED_FOR[0],

@@ -276,12 +276,8 @@ impl Writer for PostgresWriter {
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
-        // Nothing waits for its time any more.
-        self.node.tally.repeated().hurry();
-        if self.node.tally.repeated().is_due()
-            && let Err(AppendError::Failed(error) | AppendError::Unknown(error)) = self.node.store_counts()
-        {
-            tracing::warn!(%error, "the last repeats of single events are not stored");
+        if let Err(error) = self.node.store_last_counts() {
+            tracing::warn!(%error, "the last counts are not stored");
         }
         Ok(())
     }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::faults::behind_a_proxy;
 use super::proxy::Way;
-use super::server::{Database, Held};
+use super::server::{self, Database, Held};
 use super::{accepted, now, settings, try_open, until};
 use crate::domain::Topic;
 use crate::store::contract::{append, batch, read_all, topic, verdicts};
 use crate::store::postgres::PostgresStore;
 use crate::store::postgres::schema::TOPICS_LOCK;
-use crate::store::{AppendError, Batch, Engine, StoreError, Writer};
+use crate::store::{AppendError, Batch, Engine, Repeat, StoreError, Writer};
 
 /// How long a commit waits for a lock that nobody is known to hold; far more than anything else takes here.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -122,6 +124,85 @@ fn a_topic_that_was_locked_is_waited_for_in_full_once_it_was_seen_free() {
     let _held = hold_topic(&database, "b");
     let took = takes(|| drop(locked(&mut *writer, "3", &["b"])));
     assert!(took >= PATIENCE, "{took:?}");
+}
+
+/// Others that lock topic a one after the other, as nodes that always have something to commit to it, while something is done.
+fn while_others_commit<T>(database: &Database, what: impl FnOnce() -> T) -> T {
+    let stop = Arc::new(AtomicBool::new(false));
+    let others = [(); 3].map(|()| {
+        let (url, stop) = (database.url(), Arc::clone(&stop));
+        thread::spawn(move || {
+            server::blocking(async move {
+                let client = server::connect(&url).await.unwrap();
+                let commit = "BEGIN; SELECT FROM sekali.topics WHERE topic = 'a' FOR NO KEY UPDATE; \
+                    SELECT pg_sleep(0.04); COMMIT";
+                while !stop.load(Ordering::Relaxed) {
+                    client.batch_execute(commit).await.unwrap();
+                }
+            });
+        })
+    });
+    let done = what();
+    stop.store(true, Ordering::Relaxed);
+    for other in others {
+        other.join().unwrap();
+    }
+    done
+}
+
+#[test]
+fn a_topic_that_was_locked_is_had_in_the_end_also_where_others_always_commit_to_it() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let held = hold_topic(&database, "a");
+    assert_eq!(locked(&mut *writer, "2", &["a"]), names(&["a"]));
+    drop(held);
+    while_others_commit(&database, || until_accepted(&mut *writer, "a"));
+}
+
+#[test]
+fn counts_of_a_topic_that_was_locked_are_stored_in_the_end_also_where_others_always_commit_to_it() {
+    let Some(database) = Database::fresh() else { return };
+    let (store, mut writer) = with_topics(&database, None);
+    let held = hold_topic(&database, "a");
+    repeat(&store);
+    writer.flush(now()).unwrap();
+    assert!(!store.tally().is_empty());
+    drop(held);
+    while_others_commit(&database, || {
+        until("they are stored", || {
+            writer.flush(now()).unwrap();
+            store.tally().is_empty()
+        });
+    });
+}
+
+#[test]
+fn the_last_counts_wait_for_a_lock_as_a_commit_does() {
+    let Some(database) = Database::fresh() else { return };
+    let (store, mut writer) = with_topics(&database, None);
+    let held = hold_topic(&database, "a");
+    repeat(&store);
+    writer.flush(now()).unwrap();
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| writer.close());
+        // Longer than any but the last counts do.
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+            AND clock_timestamp() - query_start > interval '{} ms'",
+            PATIENCE.as_millis() / 4
+        );
+        until("they wait", || database.run(&waiting) != "0");
+        drop(held);
+        closing.join().unwrap().unwrap();
+    });
+    assert_eq!(database.run("SELECT duplicates FROM sekali.topics WHERE topic = 'a'"), "1");
+}
+
+/// A repeat of the first event of topic a, which waits to be counted.
+fn repeat(store: &PostgresStore) {
+    let repeat = Repeat { source: "test", seq: 1, conflict: false, late: 3 };
+    store.tally().count(&topic("a"), now(), [repeat].into_iter());
 }
 
 #[test]
