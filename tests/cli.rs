@@ -108,6 +108,20 @@ fn there_is_a_manual_page_for_every_command() {
     assert!(stderr(&sekali(&["man", taken.to_str().unwrap()]).code(1)).contains("cannot be written to"));
 }
 
+/// A password is told to a process by its environment because nobody else sees that.
+#[test]
+fn a_password_of_the_environment_is_in_no_help() {
+    const SECRET: &str = "postgres://me:topsecret@db/log";
+    let lists = commands();
+    let all = lists.iter().map(|name| vec![name.as_str(), "--help"]);
+    for arguments in all.chain([vec!["--help"], vec!["help", "serve"], vec!["man"]]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
+        command.envs(["SEKALI_STORE", "SEKALI_COPY_FROM", "SEKALI_COPY_TO"].map(|name| (name, SECRET)));
+        let help = stdout(&command.args(&arguments).assert().success());
+        assert!(!help.is_empty() && !help.contains("topsecret"), "{arguments:?}: {help}");
+    }
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     for wrong in [

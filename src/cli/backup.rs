@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", env = "SEKALI_CONFIG")]
     config: Option<PathBuf>,
     /// Where the events are, such as sqlite:data/sekali.db
-    #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
+    #[arg(long, value_name = "URL", env = "SEKALI_STORE", hide_env_values = true)]
     store: Option<String>,
     /// Give the result as JSON
     #[arg(long)]

@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", env = "SEKALI_CONFIG")]
     config: Option<PathBuf>,
     /// Where the events are, such as sqlite:data/sekali.db
-    #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
+    #[arg(long, value_name = "URL", env = "SEKALI_STORE", hide_env_values = true)]
     store: Option<String>,
     /// Build the dedup index again from the events, then check
     #[arg(long)]
