@@ -10,9 +10,20 @@ use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use tempfile::TempDir;
 
+/// What stands for arguments.
+const VARIABLES: [&str; 7] = [
+    "SEKALI_CONFIG",
+    "SEKALI_BIND",
+    "SEKALI_STORE",
+    "SEKALI_LOG",
+    "SEKALI_URL",
+    "SEKALI_COPY_FROM",
+    "SEKALI_COPY_TO",
+];
+
 fn sekali(arguments: &[&str]) -> Assert {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
-    for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL", "COLUMNS"] {
+    for variable in VARIABLES.into_iter().chain(["COLUMNS"]) {
         command.env_remove(variable);
     }
     command.args(arguments).assert()
@@ -123,9 +134,62 @@ fn a_password_of_the_environment_is_in_no_help() {
 }
 
 #[test]
+fn a_password_is_in_no_error_about_a_url() {
+    for url in ["postgres://me:topsecret", "postgres://me:topsecret/log", "postgres://me:x@topsecret@h:y/log"]
+    {
+        for arguments in
+            [&["serve", "--store", url][..], &["doctor", "--store", url], &["copy", url, "sqlite:a"]]
+        {
+            let text = stderr(&sekali(arguments).code(2));
+            assert!(text.contains("***") && !text.contains("topsecret"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_key_of_a_database_url_is_named() {
+    for (query, words) in [
+        ("sslmode=verify-ca", "sslmode must be disable, prefer, require or verify-full"),
+        ("foo=1", "unknown option `foo`"),
+        ("sslrootcert=ca.pem", "sslrootcert needs sslmode=verify-full"),
+    ] {
+        let text = stderr(&sekali(&["serve", "--store", &format!("postgres://me@h/log?{query}")]).code(2));
+        assert!(text.contains(words) && !text.contains("sqlite:"), "{text}");
+    }
+}
+
+/// The four exit codes: what each is, and that it is the one that the help tells.
+#[test]
+fn exit_codes_are_those_of_the_help() {
+    let (help, page) = (stdout(&sekali(&["--help"]).success()), stdout(&sekali(&["man"]).success()));
+    for text in [help, page, fs::read_to_string("README.md").unwrap()] {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for told in ["0 is done", "1 is failed", "2 is wrong usage", "has 3: the server did not say"] {
+            assert!(words.contains(told), "{told}: {text}");
+        }
+    }
+    sekali(&["check", "--config", "config/default.toml"]).code(0);
+    sekali(&["check", "--config", "no/such.toml"]).code(1);
+    let nobody = "http://127.0.0.1:1";
+    sekali(&["stats", "--url", nobody]).code(1);
+    let text = stderr(&sekali(&["lookup", "orders", "1", "--url", nobody]).code(3));
+    assert!(text.contains("it is not known whether the events are stored: cannot reach"), "{text}");
+}
+
+#[test]
 fn wrong_usage_exits_with_2() {
     for wrong in [
-        &["nonsense"][..],
+        &["--store", "foo"][..],
+        &["--bind", "8080"],
+        &["serve", "--log", "nope"],
+        &["backup", "copy.db", "--store", "foo"],
+        &["doctor", "--store", "foo"],
+        &["stats", "--url", "localhost"],
+        &["lookup", "orders", "1", "--url", "localhost"],
+        &["copy", "foo", "sqlite:no/such.db"],
+        &["copy", "sqlite:no/such.db", "bar"],
+        &["publish", "--give-up-after", "5"],
+        &["nonsense"],
         &["--nonsense"],
         &["lookup", "orders"],
         &["events"],
@@ -188,7 +252,7 @@ fn a_store_that_is_not_there_is_named_and_not_made() {
 #[test]
 fn bad_flags_of_serve_are_named_like_keys_with_and_without_its_name() {
     for command in [&["serve"][..], &[]] {
-        let text = stderr(&sekali(&[command, &["--bind", "8080", "--store", "mysql:x"]].concat()).code(1));
+        let text = stderr(&sekali(&[command, &["--bind", "8080", "--store", "mysql:x"]].concat()).code(2));
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("--bind (SEKALI_BIND): server.bind: must be HOST:PORT"), "{text}");
         assert!(lines[1].starts_with("--store (SEKALI_STORE): store.url: must be sqlite:PATH"), "{text}");
@@ -200,7 +264,8 @@ fn a_server_that_is_not_there_fails_with_advice() {
     for command in
         [&["stats"][..], &["health"], &["events", "orders"], &["lookup", "orders", "1"], &["bench"]]
     {
-        let text = stderr(&sekali(&[command, &["--url", "http://127.0.0.1:1"]].concat()).code(1));
+        let code = if command[0] == "lookup" { 3 } else { 1 };
+        let text = stderr(&sekali(&[command, &["--url", "http://127.0.0.1:1"]].concat()).code(code));
         assert!(text.contains("cannot reach http://127.0.0.1:1: "), "{text}");
         assert!(text.contains("Start a server with `sekali serve`"), "{text}");
     }
@@ -208,6 +273,6 @@ fn a_server_that_is_not_there_fails_with_advice() {
 
 #[test]
 fn https_is_refused_with_its_reason() {
-    let text = stderr(&sekali(&["stats", "--url", "https://localhost"]).code(1));
+    let text = stderr(&sekali(&["stats", "--url", "https://localhost"]).code(2));
     assert!(text.contains("https is not supported yet"), "{text}");
 }

@@ -191,8 +191,9 @@ async fn what_cannot_be_copied_is_refused_with_its_reason() {
         assert_eq!(Ended::of(arguments).await.code, Some(2), "{arguments:?}");
     }
     fails(&from, &from, "the same store").await;
-    let said = fails("mysql://me:secret@h/d", &to, "FROM: must be sqlite:PATH").await;
-    assert!(!said.contains("secret"), "{said}");
+    let wrong = Ended::of(["copy", "mysql://me:secret@h/d", &to]).await;
+    assert!(wrong.code == Some(2) && wrong.stderr.contains("FROM: must be sqlite:PATH"), "{}", wrong.stderr);
+    assert!(!wrong.stderr.contains("secret"), "{}", wrong.stderr);
     let said = fails(&from, "postgres://me:secret@127.0.0.1:1/d", "TO: ").await;
     assert!(!said.contains("secret"), "{said}");
     fails(&to, &from, "log.db").await;
