@@ -12,8 +12,8 @@ use crate::config::{self, Overrides};
 
 /// What the store is, what helps, and what the index is there for.
 const AFTER: &str = "\
-Stop the server first: the doctor takes the store for itself. It changes nothing, except with --rebuild-index, \
-which drops the dedup index and builds it again from the events. Events themselves cannot be rebuilt; those that \
+Stop the server first: the doctor takes the store for itself. It changes nothing and leaves nothing beside the store, except \
+where the server was not stopped cleanly (its write-ahead log is read then, and stays), and with --rebuild-index, which drops the dedup index and builds it again from the events. Events themselves cannot be rebuilt; those that \
 are damaged are named and left as they are. Make a copy of the files before you mend anything.";
 
 #[derive(Debug, clap::Args)]

@@ -179,7 +179,7 @@ async fn what_is_no_store_is_not_copied() {
     fs::write(&store, "").unwrap();
     fails(home.path(), &dest, "it is empty").await;
     fs::write(&store, "no database\n".repeat(1000)).unwrap();
-    fails(home.path(), &dest, "file is not a database").await;
+    fails(home.path(), &dest, "it is no SQLite database").await;
     fs::remove_file(&store).unwrap();
     let other = rusqlite::Connection::open(&store).unwrap();
     other.execute_batch("CREATE TABLE mine (x)").unwrap();

@@ -98,6 +98,7 @@ pub fn copy(
 ) -> Result<Copied, BackupError> {
     let database =
         Database { path: existing(file_of(settings)?)?, lock_timeout: settings.store.lock_timeout };
+    schema::refuse_foreign(&database.path)?;
     let source = database.open_to_read().map_err(StoreError::from)?;
     let version = schema::check_store(&database, &source)?;
     let partial = Partial::begin(to, &database.path)?;

@@ -163,6 +163,17 @@ impl Ended {
         let mut script = command("script");
         script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env(setting.0, setting.1);
         Program::spawn(&mut script).ended().await
+    /// The same without root's right to write where nobody may.
+    pub(crate) async fn unprivileged<const N: usize>(arguments: [&str; N]) -> Self {
+        const RIGHTS: &str = "-dac_override,-dac_read_search";
+        if !rustix::process::geteuid().is_root() {
+            return Self::of(arguments).await;
+        }
+        let mut without = command("setpriv");
+        without.args(["--bounding-set", RIGHTS, "--inh-caps", RIGHTS, PROGRAM]).args(arguments);
+        Program::spawn(&mut without).ended().await
+    }
+
     }
 }
 
