@@ -114,6 +114,13 @@ impl Process {
         Self::listening(Program::spawn(shell.args(serving(directory, config))))
     }
 
+    /// Serves with these arguments and this environment, started in this directory.
+    pub(crate) fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().copied();
+        let mut run = command(PROGRAM);
+        Self::listening(Program::spawn(run.args(arguments).envs(environment).current_dir(directory)))
+    }
+
     fn listening(mut program: Program) -> Self {
         let started = Instant::now();
         loop {
@@ -156,13 +163,6 @@ impl Ended {
         Program::spawn(command(PROGRAM).args(arguments)).ended().await
     }
 
-    /// How it ends on a terminal, which takes both outputs as one, with this setting of the environment. The terminal is
-    /// that of `script` (Debian's bsdutils, which every system has).
-    pub(crate) async fn on_a_terminal(arguments: &[&str], setting: (&str, &str)) -> Self {
-        let line = [&[PROGRAM], arguments].concat().join(" ");
-        let mut script = command("script");
-        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env(setting.0, setting.1);
-        Program::spawn(&mut script).ended().await
     /// The same without root's right to write where nobody may.
     pub(crate) async fn unprivileged<const N: usize>(arguments: [&str; N]) -> Self {
         const RIGHTS: &str = "-dac_override,-dac_read_search";
@@ -174,6 +174,13 @@ impl Ended {
         Program::spawn(&mut without).ended().await
     }
 
+    /// How it ends on a terminal, which takes both outputs as one, with this setting of the environment. The terminal is
+    /// that of `script` (Debian's bsdutils, which every system has).
+    pub(crate) async fn on_a_terminal(arguments: &[&str], setting: (&str, &str)) -> Self {
+        let line = [&[PROGRAM], arguments].concat().join(" ");
+        let mut script = command("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env(setting.0, setting.1);
+        Program::spawn(&mut script).ended().await
     }
 }
 
