@@ -141,7 +141,10 @@ impl App {
             Ok(bound) => bound,
             Err(error) => {
                 pipeline.stop().await;
-                return Err(error).with_context(|| format!("cannot listen on {}", settings.server.bind));
+                let bind = &settings.server.bind;
+                return Err(error).with_context(|| {
+                    format!("cannot listen on {bind} (--bind or server.bind names another address)")
+                });
             }
         };
         let app = Self {
