@@ -205,6 +205,22 @@ fn wrong_usage_exits_with_2() {
 }
 
 #[test]
+fn a_limit_of_nothing_is_refused_in_words() {
+    let text = stderr(&sekali(&["events", "orders", "--limit", "0"]).code(2));
+    assert!(text.contains("must be a whole number from 1 on"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_sekali"));
+    let ended = program.arg("man").stdout(full()).output().unwrap();
+    let text = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(text.starts_with("error: standard output cannot be written: No space left"), "{text}");
+}
+
+#[test]
 fn an_environment_for_the_server_does_not_disturb_other_commands() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
     let checked =

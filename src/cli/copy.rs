@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::output::{self, thousands};
+use super::output::{self, counted, thousands};
 use super::{Outcome, WrongUsage, interrupt};
 use crate::app::{self, Transferred};
 use crate::config::{self, Overrides, StoreUrl};
@@ -65,6 +65,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
 
 fn text(answer: &Answer) -> String {
     let Transferred { events, copied, topics, .. } = answer.transferred;
-    let (events, copied, topics) = (thousands(events), thousands(copied), thousands(topics));
-    format!("{}: {events} events of {topics} topics, {copied} of them copied now", answer.to)
+    let (events, topics) = (counted(events, "event"), counted(topics, "topic"));
+    format!("{}: {events} of {topics}, {} of them copied now", answer.to, thousands(copied))
 }

@@ -60,7 +60,9 @@ struct Judged<'a> {
 
 fn text(report: &Report) -> String {
     let rows = report.checked.iter().map(|checked| {
-        let amount = format!("{} {}", thousands(checked.amount), checked.part.unit());
+        let [one, many] = checked.part.units();
+        let amount =
+            format!("{} {}", thousands(checked.amount), if checked.amount == 1 { one } else { many });
         vec![checked.part.as_str().to_owned(), amount, thousands(checked.faults)]
     });
     let mut text = output::table(&["part", "checked", "faults"], 1, rows);
@@ -104,6 +106,7 @@ mod tests {
             checked: vec![
                 Checked { part: Part::Rows, amount: 12_345, faults: 1_200 },
                 Checked { part: Part::Runs, amount: 12_000, faults: 1 },
+                Checked { part: Part::Sources, amount: 1, faults: 0 },
             ],
             faults: vec![
                 fault(Part::Rows, Cure::Restore, "a row"),
@@ -114,6 +117,7 @@ mod tests {
         let text = text(&report);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].contains("12,345 events") && lines[1].ends_with("1,200"), "{text}");
+        assert!(lines[3].contains("1 source ") && lines[2].contains("12,000 entries"), "{text}");
         for cure in [Cure::Restore, Cure::RebuildIndex] {
             assert!(text.contains(&format!("  what to do: {}", cure.as_str())), "{text}");
         }

@@ -151,7 +151,7 @@ async fn a_name_that_is_taken_is_refused_and_what_has_it_is_left_alone() {
     let nowhere = home.path().join("nowhere");
     symlink(home.path().join("gone"), &nowhere).unwrap();
     fails(home.path(), &nowhere, "is there already").await;
-    fails(home.path(), &home.path().join("no/such/copy.db"), "no/such/copy.db").await;
+    fails(home.path(), &home.path().join("no/such/copy.db"), "no/such/copy.db cannot be written").await;
 }
 
 /// A store may be named like the file that a copy is written to, and a link there may lead to any file.

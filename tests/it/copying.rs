@@ -214,7 +214,7 @@ async fn a_person_sees_how_far_it_is_and_what_has_a_password_can_be_in_the_envir
     let to = file(other.path());
     let shown = Ended::on_a_terminal(&["copy", &file(home.path())], ("SEKALI_COPY_TO", &to)).await;
     assert_eq!(shown.code, Some(0), "{}", shown.stdout);
-    for words in ["copying", "1,000/1,000", &format!("{to}: 1,000 events of 1 topics, 1,000 of them")] {
+    for words in ["copying", "1,000/1,000", &format!("{to}: 1,000 events of 1 topic, 1,000 of them")] {
         assert!(shown.stdout.contains(words), "{words} in {}", shown.stdout);
     }
 }

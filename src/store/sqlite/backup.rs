@@ -208,7 +208,8 @@ impl Partial {
         let mut name: OsString = to.into();
         name.push(PARTIAL);
         let path = PathBuf::from(name);
-        let failed = |error| unwritten(&path, &error);
+        // Of the name that was given: nobody knows the other one.
+        let failed = |error| unwritten(to, &error);
         let file = open_partial(&path).map_err(failed)?;
         let busy = || BackupError::Busy { path: path.display().to_string() };
         match file.try_lock() {
