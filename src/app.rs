@@ -3,6 +3,8 @@
 //! Start: store, pipeline, server. Stop: first no new requests and no followers, then the server when every request is answered,
 //! then the pipeline when everything published is committed.
 
+mod signals;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,8 +15,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
+
+pub use self::signals::Signals;
 
 use crate::config::{Settings, StoreUrl};
 use crate::http::{self, State};
@@ -55,6 +58,16 @@ fn raise_file_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
+    }
+}
+
+/// A store by a name that does not depend on where the process was started: elsewhere a relative path is another, empty log.
+fn found(url: &StoreUrl) -> StoreUrl {
+    match url {
+        StoreUrl::Sqlite(path) => {
+            StoreUrl::Sqlite(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        }
+        StoreUrl::Postgres(_) => url.clone(),
     }
 }
 
@@ -128,7 +141,10 @@ impl App {
             Ok(bound) => bound,
             Err(error) => {
                 pipeline.stop().await;
-                return Err(error).with_context(|| format!("cannot listen on {}", settings.server.bind));
+                let bind = &settings.server.bind;
+                return Err(error).with_context(|| {
+                    format!("cannot listen on {bind} (--bind or server.bind names another address)")
+                });
             }
         };
         let app = Self {
@@ -139,7 +155,7 @@ impl App {
             server: rt::spawn(bound.server),
         };
         tracing::info!(
-            store = %settings.store.url,
+            store = %found(&settings.store.url),
             durability = app.pipeline.durability(),
             shards = app.pipeline.shards(),
             "listening on {}",
@@ -184,25 +200,6 @@ impl App {
         tokio::select! {
             () = self.stop() => Ok(()),
             () = signals.next() => Err(anyhow!("stopped at once by a second signal")),
-        }
-    }
-}
-
-/// The signals that stop the log.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn catch() -> Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

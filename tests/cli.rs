@@ -10,9 +10,20 @@ use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use tempfile::TempDir;
 
+/// What stands for arguments.
+const VARIABLES: [&str; 7] = [
+    "SEKALI_CONFIG",
+    "SEKALI_BIND",
+    "SEKALI_STORE",
+    "SEKALI_LOG",
+    "SEKALI_URL",
+    "SEKALI_COPY_FROM",
+    "SEKALI_COPY_TO",
+];
+
 fn sekali(arguments: &[&str]) -> Assert {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
-    for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL", "COLUMNS"] {
+    for variable in VARIABLES.into_iter().chain(["COLUMNS"]) {
         command.env_remove(variable);
     }
     command.args(arguments).assert()
@@ -108,10 +119,77 @@ fn there_is_a_manual_page_for_every_command() {
     assert!(stderr(&sekali(&["man", taken.to_str().unwrap()]).code(1)).contains("cannot be written to"));
 }
 
+/// A password is told to a process by its environment because nobody else sees that.
+#[test]
+fn a_password_of_the_environment_is_in_no_help() {
+    const SECRET: &str = "postgres://me:topsecret@db/log";
+    let lists = commands();
+    let all = lists.iter().map(|name| vec![name.as_str(), "--help"]);
+    for arguments in all.chain([vec!["--help"], vec!["help", "serve"], vec!["man"]]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
+        command.envs(["SEKALI_STORE", "SEKALI_COPY_FROM", "SEKALI_COPY_TO"].map(|name| (name, SECRET)));
+        let help = stdout(&command.args(&arguments).assert().success());
+        assert!(!help.is_empty() && !help.contains("topsecret"), "{arguments:?}: {help}");
+    }
+}
+
+#[test]
+fn a_password_is_in_no_error_about_a_url() {
+    for url in ["postgres://me:topsecret", "postgres://me:topsecret/log", "postgres://me:x@topsecret@h:y/log"]
+    {
+        for arguments in
+            [&["serve", "--store", url][..], &["doctor", "--store", url], &["copy", url, "sqlite:a"]]
+        {
+            let text = stderr(&sekali(arguments).code(2));
+            assert!(text.contains("***") && !text.contains("topsecret"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_key_of_a_database_url_is_named() {
+    for (query, words) in [
+        ("sslmode=verify-ca", "sslmode must be disable, prefer, require or verify-full"),
+        ("foo=1", "unknown option `foo`"),
+        ("sslrootcert=ca.pem", "sslrootcert needs sslmode=verify-full"),
+    ] {
+        let text = stderr(&sekali(&["serve", "--store", &format!("postgres://me@h/log?{query}")]).code(2));
+        assert!(text.contains(words) && !text.contains("sqlite:"), "{text}");
+    }
+}
+
+/// The four exit codes: what each is, and that it is the one that the help tells.
+#[test]
+fn exit_codes_are_those_of_the_help() {
+    let (help, page) = (stdout(&sekali(&["--help"]).success()), stdout(&sekali(&["man"]).success()));
+    for text in [help, page, fs::read_to_string("README.md").unwrap()] {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for told in ["0 is done", "1 is failed", "2 is wrong usage", "has 3: the server did not say"] {
+            assert!(words.contains(told), "{told}: {text}");
+        }
+    }
+    sekali(&["check", "--config", "config/default.toml"]).code(0);
+    sekali(&["check", "--config", "no/such.toml"]).code(1);
+    let nobody = "http://127.0.0.1:1";
+    sekali(&["stats", "--url", nobody]).code(1);
+    let text = stderr(&sekali(&["lookup", "orders", "1", "--url", nobody]).code(3));
+    assert!(text.contains("it is not known whether the events are stored: cannot reach"), "{text}");
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     for wrong in [
-        &["nonsense"][..],
+        &["--store", "foo"][..],
+        &["--bind", "8080"],
+        &["serve", "--log", "nope"],
+        &["backup", "copy.db", "--store", "foo"],
+        &["doctor", "--store", "foo"],
+        &["stats", "--url", "localhost"],
+        &["lookup", "orders", "1", "--url", "localhost"],
+        &["copy", "foo", "sqlite:no/such.db"],
+        &["copy", "sqlite:no/such.db", "bar"],
+        &["publish", "--give-up-after", "5"],
+        &["nonsense"],
         &["--nonsense"],
         &["lookup", "orders"],
         &["events"],
@@ -124,6 +202,22 @@ fn wrong_usage_exits_with_2() {
         let assert = sekali(wrong).code(2);
         assert!(stdout(&assert).is_empty() && !stderr(&assert).is_empty(), "{wrong:?}");
     }
+}
+
+#[test]
+fn a_limit_of_nothing_is_refused_in_words() {
+    let text = stderr(&sekali(&["events", "orders", "--limit", "0"]).code(2));
+    assert!(text.contains("must be a whole number from 1 on"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_sekali"));
+    let ended = program.arg("man").stdout(full()).output().unwrap();
+    let text = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(text.starts_with("error: standard output cannot be written: No space left"), "{text}");
 }
 
 #[test]
@@ -174,7 +268,7 @@ fn a_store_that_is_not_there_is_named_and_not_made() {
 #[test]
 fn bad_flags_of_serve_are_named_like_keys_with_and_without_its_name() {
     for command in [&["serve"][..], &[]] {
-        let text = stderr(&sekali(&[command, &["--bind", "8080", "--store", "mysql:x"]].concat()).code(1));
+        let text = stderr(&sekali(&[command, &["--bind", "8080", "--store", "mysql:x"]].concat()).code(2));
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("--bind (SEKALI_BIND): server.bind: must be HOST:PORT"), "{text}");
         assert!(lines[1].starts_with("--store (SEKALI_STORE): store.url: must be sqlite:PATH"), "{text}");
@@ -186,7 +280,8 @@ fn a_server_that_is_not_there_fails_with_advice() {
     for command in
         [&["stats"][..], &["health"], &["events", "orders"], &["lookup", "orders", "1"], &["bench"]]
     {
-        let text = stderr(&sekali(&[command, &["--url", "http://127.0.0.1:1"]].concat()).code(1));
+        let code = if command[0] == "lookup" { 3 } else { 1 };
+        let text = stderr(&sekali(&[command, &["--url", "http://127.0.0.1:1"]].concat()).code(code));
         assert!(text.contains("cannot reach http://127.0.0.1:1: "), "{text}");
         assert!(text.contains("Start a server with `sekali serve`"), "{text}");
     }
@@ -194,6 +289,6 @@ fn a_server_that_is_not_there_fails_with_advice() {
 
 #[test]
 fn https_is_refused_with_its_reason() {
-    let text = stderr(&sekali(&["stats", "--url", "https://localhost"]).code(1));
+    let text = stderr(&sekali(&["stats", "--url", "https://localhost"]).code(2));
     assert!(text.contains("https is not supported yet"), "{text}");
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::output::{self, thousands};
+use super::output::{self, counted};
 use super::{Outcome, interrupt};
 use crate::app::{self, Copied};
 use crate::config::{self, Overrides};
@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", env = "SEKALI_CONFIG")]
     config: Option<PathBuf>,
     /// Where the events are, such as sqlite:data/sekali.db
-    #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
+    #[arg(long, value_name = "URL", env = "SEKALI_STORE", hide_env_values = true)]
     store: Option<String>,
     /// Give the result as JSON
     #[arg(long)]
@@ -54,8 +54,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     if args.json {
         output::json(&Answer { path, copied })?;
     } else {
-        let (events, topics) = (thousands(copied.events), thousands(copied.topics));
-        output::result(&format!("{path}: {events} events of {topics} topics, {}", HumanBytes(copied.bytes)))?;
+        let (events, topics) = (counted(copied.events, "event"), counted(copied.topics, "topic"));
+        output::result(&format!("{path}: {events} of {topics}, {}", HumanBytes(copied.bytes)))?;
     }
     Ok(Outcome::Done)
 }

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use serde::Serialize;
 
-use super::output::{self, thousands};
-use super::{Outcome, interrupt};
+use super::output::{self, counted, thousands};
+use super::{Outcome, WrongUsage, interrupt};
 use crate::app::{self, Transferred};
 use crate::config::{self, Overrides, StoreUrl};
 
@@ -45,7 +44,7 @@ struct Answer {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let settings = config::load(args.config.as_deref(), &Overrides::default())?;
-    let parse = |name, url: &str| StoreUrl::parse(url).map_err(|rule| anyhow!("{name}: {rule}"));
+    let parse = |name, url: &str| StoreUrl::parse(url).map_err(|rule| WrongUsage(format!("{name}: {rule}")));
     let (from, to) = (parse("FROM", &args.from)?, parse("TO", &args.to)?);
     let names = (from.to_string(), to.to_string());
     let transferred = interrupt::run(move |stop| {
@@ -66,6 +65,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
 
 fn text(answer: &Answer) -> String {
     let Transferred { events, copied, topics, .. } = answer.transferred;
-    let (events, copied, topics) = (thousands(events), thousands(copied), thousands(topics));
-    format!("{}: {events} events of {topics} topics, {copied} of them copied now", answer.to)
+    let (events, topics) = (counted(events, "event"), counted(topics, "topic"));
+    format!("{}: {events} of {topics}, {} of them copied now", answer.to, thousands(copied))
 }

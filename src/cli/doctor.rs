@@ -12,8 +12,8 @@ use crate::config::{self, Overrides};
 
 /// What the store is, what helps, and what the index is there for.
 const AFTER: &str = "\
-Stop the server first: the doctor takes the store for itself. It changes nothing, except with --rebuild-index, \
-which drops the dedup index and builds it again from the events. Events themselves cannot be rebuilt; those that \
+Stop the server first: the doctor takes the store for itself. It changes nothing and leaves nothing beside the store, except \
+where the server was not stopped cleanly (its write-ahead log is read then, and stays), and with --rebuild-index, which drops the dedup index and builds it again from the events. Events themselves cannot be rebuilt; those that \
 are damaged are named and left as they are. Make a copy of the files before you mend anything.";
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", env = "SEKALI_CONFIG")]
     config: Option<PathBuf>,
     /// Where the events are, such as sqlite:data/sekali.db
-    #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
+    #[arg(long, value_name = "URL", env = "SEKALI_STORE", hide_env_values = true)]
     store: Option<String>,
     /// Build the dedup index again from the events, then check
     #[arg(long)]
@@ -60,7 +60,9 @@ struct Judged<'a> {
 
 fn text(report: &Report) -> String {
     let rows = report.checked.iter().map(|checked| {
-        let amount = format!("{} {}", thousands(checked.amount), checked.part.unit());
+        let [one, many] = checked.part.units();
+        let amount =
+            format!("{} {}", thousands(checked.amount), if checked.amount == 1 { one } else { many });
         vec![checked.part.as_str().to_owned(), amount, thousands(checked.faults)]
     });
     let mut text = output::table(&["part", "checked", "faults"], 1, rows);
@@ -104,6 +106,7 @@ mod tests {
             checked: vec![
                 Checked { part: Part::Rows, amount: 12_345, faults: 1_200 },
                 Checked { part: Part::Runs, amount: 12_000, faults: 1 },
+                Checked { part: Part::Sources, amount: 1, faults: 0 },
             ],
             faults: vec![
                 fault(Part::Rows, Cure::Restore, "a row"),
@@ -114,6 +117,7 @@ mod tests {
         let text = text(&report);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].contains("12,345 events") && lines[1].ends_with("1,200"), "{text}");
+        assert!(lines[3].contains("1 source ") && lines[2].contains("12,000 entries"), "{text}");
         for cure in [Cure::Restore, Cure::RebuildIndex] {
             assert!(text.contains(&format!("  what to do: {}", cure.as_str())), "{text}");
         }

@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SEQ", conflicts_with = "follow")]
     before: Option<u64>,
     /// So many events at most
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = one_or_more)]
     limit: Option<u64>,
     /// The newest first
     #[arg(long, conflicts_with = "follow")]
@@ -41,7 +41,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let client = args.server.client()?;
     let mut out = BufWriter::new(io::stdout().lock());
     let copied = if args.follow {
-        follow::copy(&client, &args.topic, args.after.unwrap_or(0), most, &mut out).await
+        // Else who is gone would be missed at the next event, which may be tomorrow's.
+        tokio::select! {
+            copied = follow::copy(&client, &args.topic, args.after.unwrap_or(0), most, &mut out) => copied,
+            () = output::reader_gone() => return Ok(Outcome::Done),
+        }
     } else {
         read(&client, &args, most, &mut out).await
     };
@@ -49,8 +53,18 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     match copied.and(flushed) {
         // A reader that has seen enough (`| head`) is no error.
         Err(error) if is_broken_pipe(&error) => Ok(Outcome::Done),
-        done => done.map(|()| Outcome::Done),
+        Err(error) => match error.downcast::<io::Error>() {
+            // Everything else that fails has errors of its own.
+            Ok(unwritten) => Err(output::unwritten(&unwritten).into()),
+            Err(other) => Err(other),
+        },
+        Ok(()) => Ok(Outcome::Done),
     }
+}
+
+fn one_or_more(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "must be a whole number from 1 on".to_owned())
 }
 
 async fn read(

@@ -9,6 +9,10 @@ use futures_util::FutureExt;
 use super::output;
 use crate::client::{Begin, Client, ClientError, Following, Retry};
 
+/// What it means that the server does not know the last event that came.
+const FEWER: &str = "the server's store has fewer events than were read (was it put back from a backup?); \
+    start again with --after SEQ";
+
 /// Before a new connection, where the last one gave nothing: as long as the server asks browsers to wait.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -67,9 +71,14 @@ async fn copy_one(
 }
 
 /// The next connection, however long it takes to get one.
-async fn again(client: &Client, topic: &str, begin: Begin) -> Result<Following, ClientError> {
+async fn again(client: &Client, topic: &str, begin: Begin) -> anyhow::Result<Following> {
     let patience = Retry { give_up_after: Duration::MAX };
-    patience.run(|| client.follow(topic, begin), |_, _| {}).await
+    let followed = patience.run(|| client.follow(topic, begin), |_, _| {}).await;
+    followed.map_err(|error| {
+        let is_unknown = error.refused().is_some_and(|refused| refused.status == 422);
+        let error = anyhow::Error::new(error);
+        if is_unknown && matches!(begin, Begin::Had(_)) { error.context(FEWER) } else { error }
+    })
 }
 
 fn place(begin: Begin) -> String {

@@ -1,11 +1,14 @@
 //! `sekali lookup`: whether events are stored, and since when.
 
+use anyhow::Context;
 use serde::Serialize;
+use thiserror::Error;
 
 use super::Outcome;
 use super::output::{self, Form};
 use super::server::ServerArgs;
 use crate::api::{Found, Key};
+use crate::client::{Client, ClientError};
 
 /// Keys of one request, well under every limit of a server.
 const KEYS: usize = 1000;
@@ -31,20 +34,30 @@ struct Answer {
     found: Option<Found>,
 }
 
+/// Nobody said whether the events are stored, which is not the same as that they are not.
+#[derive(Debug, Error)]
+#[error("it is not known whether the events are stored")]
+pub(super) struct NotKnown;
+
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let client = args.server.client()?;
     let keys = args.ids.into_iter().map(|event_id| Key { topic: args.topic.clone(), event_id });
     let keys: Vec<Key> = keys.collect();
-    let mut found = Vec::with_capacity(keys.len());
-    for some in keys.chunks(KEYS) {
-        found.append(&mut client.lookup(some).await?);
-    }
+    let found = ask(&client, &keys).await.context(NotKnown)?;
     let outcome = if found.contains(&None) { Outcome::Failed } else { Outcome::Done };
     let answers = keys.into_iter().zip(found).map(|(key, found)| Answer { key, found }).collect();
     args.form.list(answers, |answers| {
         output::table(&["event_id", "received at", "seq"], 2, answers.into_iter().map(row))
     })?;
     Ok(outcome)
+}
+
+async fn ask(client: &Client, keys: &[Key]) -> Result<Vec<Option<Found>>, ClientError> {
+    let mut found = Vec::with_capacity(keys.len());
+    for some in keys.chunks(KEYS) {
+        found.append(&mut client.lookup(some).await?);
+    }
+    Ok(found)
 }
 
 fn row(answer: Answer) -> Vec<String> {

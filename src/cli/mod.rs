@@ -1,5 +1,5 @@
-//! The command line: one file a command. Results go to standard output, talk to standard error; the exit code
-//! is 0 when everything is done, 1 when it failed, 2 for wrong usage.
+//! The command line: one file a command. Results go to standard output, talk to standard error; [`EXIT_CODES`] says
+//! what the exit code is.
 
 mod backup;
 mod bench;
@@ -30,9 +30,21 @@ use clap::{Parser, Subcommand};
 use crate::client::ClientError;
 use crate::config::ConfigErrors;
 
+/// What the exit code says, for the help and the manual page.
+const EXIT_CODES: &str = "\
+Exit codes: 0 is done; 1 is failed, or that the answer is no (an event is not stored, something is damaged, the server is not \
+ready); 2 is wrong usage: an argument, or a variable in its place, that cannot be right, and nothing was done. `lookup` alone \
+has 3: the server did not say whether the events are stored.";
+
+/// Wrong usage, the same as clap's.
+const WRONG_USAGE: u8 = 2;
+
+/// An answer was asked for, and is not known.
+const NOT_KNOWN: u8 = 3;
+
 /// An idempotent event log: every event stored exactly once, durable before it is acknowledged.
 #[derive(Debug, Parser)]
-#[command(name = "sekali", version, args_conflicts_with_subcommands = true)]
+#[command(name = "sekali", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -52,7 +64,7 @@ enum Command {
     Stats(stats::Args),
     /// List the topics
     Topics(topics::Args),
-    /// Ask whether events are stored, and since when; exit 1 if one is not
+    /// Ask whether events are stored, and since when; exit 1 if one is not, 3 if nobody says so
     Lookup(lookup::Args),
     /// Put load on a server, with duplicates, then verify that every event is stored exactly once
     Bench(bench::Args),
@@ -79,18 +91,39 @@ enum Outcome {
     Failed,
 }
 
+/// Arguments that clap takes and that cannot be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
+
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Wrong usage ends the process here, with exit code 2.
+    // Wrong usage that clap sees ends the process here.
     let cli = Cli::parse();
     match run(cli.command.unwrap_or(Command::Serve(cli.serve))) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(error) => {
             output::talk(&explain(&error));
-            ExitCode::FAILURE
+            code_of(&error)
         }
+    }
+}
+
+/// The exit code of an error, as [`EXIT_CODES`] says.
+fn code_of(error: &anyhow::Error) -> ExitCode {
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<WrongUsage>()
+            || matches!(cause.downcast_ref(), Some(ClientError::Url(_)))
+            || cause.downcast_ref().is_some_and(ConfigErrors::are_of_usage)
+    };
+    if error.chain().any(is_usage) {
+        ExitCode::from(WRONG_USAGE)
+    } else if error.is::<lookup::NotKnown>() {
+        ExitCode::from(NOT_KNOWN)
+    } else {
+        ExitCode::FAILURE
     }
 }
 

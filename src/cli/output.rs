@@ -2,10 +2,13 @@
 //! in a pipe.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 use crate::app::Progress;
 
@@ -51,7 +54,23 @@ pub(super) fn result(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        written => written.map_err(|error| unwritten(&error)),
+    }
+}
+
+/// What failed, which "no space left on device" alone does not say.
+pub(super) fn unwritten(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("standard output cannot be written: {error}"))
+}
+
+/// Waits until whoever reads standard output has gone; for ever where nobody can, as with a file.
+pub(super) async fn reader_gone() {
+    let watched = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    if let Ok(out) = watched {
+        // Only watched: nothing is written through this handle, and what it writes to may be no pipe.
+        while out.ready(Interest::ERROR).await.is_ok_and(|ready| !ready.is_error()) {}
+    } else {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -100,6 +119,12 @@ pub(super) fn show(bar: &ProgressBar, Progress { stage, done, total }: Progress)
     bar.set_message(stage);
 }
 
+/// So many things, as people read it: `1 topic`, `1,234 topics`.
+pub(super) fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", thousands(number))
+}
+
 /// A number with its thousands apart, as people read it.
 pub(super) fn thousands(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
@@ -108,6 +133,14 @@ pub(super) fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_not_many() {
+        assert_eq!(
+            [0, 1, 1234].map(|number| counted(number, "topic")),
+            ["0 topics", "1 topic", "1,234 topics"]
+        );
+    }
 
     #[test]
     fn tables_are_plain_columns() {

@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", env = "SEKALI_BIND")]
     bind: Option<String>,
     /// Where the events are, such as sqlite:data/sekali.db or `postgres://USER@HOST/DATABASE`
-    #[arg(long, value_name = "URL", env = "SEKALI_STORE")]
+    #[arg(long, value_name = "URL", env = "SEKALI_STORE", hide_env_values = true)]
     store: Option<String>,
     /// What to log: error, warn, info, debug, trace, off, or a filter
     #[arg(long, value_name = "LEVEL", env = "SEKALI_LOG")]

@@ -114,7 +114,8 @@ fn an_unknown_fate_is_an_error_that_names_the_place() {
 fn an_input_that_breaks_off_is_an_error_after_the_events_before() {
     let log = FakeLog::start();
     let error = publish(&log, &format!("[{},\n{},\n{{", event(0), event(1)), &[]).unwrap_err();
-    assert!(format!("{error:#}").contains("not JSON at line 3"), "{error:#}");
+    let text = format!("{error:#}");
+    assert!(text.starts_with("not every event was sent: the input is not JSON at line 3"), "{text}");
     assert_eq!(stored(&log), ids(2));
 }
 
@@ -122,7 +123,20 @@ fn an_input_that_breaks_off_is_an_error_after_the_events_before() {
 fn an_input_that_cannot_be_read_is_said_once() {
     let error = sekali(&FakeLog::start(), &["publish", "/"]).unwrap_err();
     let text = format!("{error:#}");
-    assert!(text.contains("cannot read the input: ") && text.matches("directory").count() == 1, "{text}");
+    assert!(text.starts_with("not every event was sent: cannot read the input: "), "{text}");
+    assert_eq!(text.matches("directory").count(), 1, "{text}");
+}
+
+#[test]
+fn publishing_to_a_wrong_address_is_not_said_to_be_worth_another_try() {
+    let log = FakeLog::start();
+    let url = format!("{}/wrong", log.url);
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(events(1).as_bytes()).unwrap();
+    let arguments = ["sekali", "publish", file.path().to_str().unwrap(), "--url", &url];
+    let error = run(Cli::try_parse_from(arguments).unwrap().command.unwrap()).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.starts_with("not every event is known to be stored: stopped at line 1"), "{text}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use actix_web::error::ParseError;
 use awc::error::{ConnectError, SendRequestError};
 use thiserror::Error;
 
-use crate::api::Problem;
+use crate::api::{Code, Problem};
 
 /// Errors of single events that are shown; an answer may hold ten thousand.
 const SHOWN: usize = 10;
@@ -121,6 +121,10 @@ impl fmt::Display for Refused {
             return write!(formatter, "{} answers with HTTP status {}", self.url, self.status);
         };
         write!(formatter, "{} ({} {}): {}", problem.title, self.status, problem.code, problem.detail)?;
+        // Where a path of ours is not there, the address is to blame.
+        if [Code::NotFound, Code::MethodNotAllowed].iter().any(|code| code.as_str() == problem.code) {
+            write!(formatter, " (asked at {})", self.url)?;
+        }
         for error in problem.errors.iter().take(SHOWN) {
             let field = error.fault.field.as_deref().unwrap_or("the event");
             write!(formatter, "\n  event {}: {field}: {}", error.index, error.fault.detail)?;
@@ -161,5 +165,8 @@ mod tests {
         assert!(text.starts_with("Invalid events (422 invalid_events): 12 events are bad\n"), "{text}");
         assert!(text.contains("\n  event 9: source: must not be empty\n  and 2 more"), "{text}");
         assert_eq!(refused(404, None).to_string(), "http://h answers with HTTP status 404");
+        let told = |code| refused(404, Some(Problem::new(code, "it is not there", Vec::new()))).to_string();
+        assert!(told(Code::NotFound).ends_with("it is not there (asked at http://h)"));
+        assert!(told(Code::TopicNotFound).ends_with("it is not there"));
     }
 }

@@ -9,7 +9,9 @@ use super::error::ClientError;
 /// # Errors
 /// [`ClientError::Url`], saying what an address must be.
 pub(super) fn check(text: &str) -> Result<String, ClientError> {
-    let fault = |why: &str| ClientError::Url(format!("{text} is no address of a server: {why}"));
+    // What stands before an @ may be a password that was meant for a proxy.
+    let shown = text.rfind('@').map_or_else(|| text.to_owned(), |at| format!("***{}", &text[at..]));
+    let fault = |why: &str| ClientError::Url(format!("{shown} is no address of a server: {why}"));
     let uri: Uri = text.parse().map_err(|_| fault("it must be like http://127.0.0.1:8080"))?;
     match uri.scheme_str() {
         Some("http") => {}
@@ -43,6 +45,10 @@ mod tests {
             "http://a b",
         ] {
             assert!(check(bad).is_err(), "{bad}");
+        }
+        for secret in ["http://u:topsecret@h", "https://u:top@secret@h", "u:topsecret@h"] {
+            let text = check(secret).unwrap_err().to_string();
+            assert!(text.starts_with("***@h is no address") && !text.contains("secret"), "{text}");
         }
     }
 

@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, ConfigErrors};
+use super::error::{ConfigError, ConfigErrors, Origin};
 
 /// One key of a file, or one override.
 #[derive(Debug)]
@@ -12,8 +12,8 @@ pub(super) struct Entry {
     pub(super) path: Vec<String>,
     /// The key as errors name it.
     pub(super) key: String,
-    /// Where it stands: `FILE:LINE`, or a flag.
-    pub(super) origin: String,
+    /// Where it stands.
+    pub(super) origin: Origin,
     /// What it is set to.
     pub(super) value: Value,
     /// The value as it is written.
@@ -89,9 +89,9 @@ fn quoted(part: &str) -> String {
 }
 
 /// `FILE:LINE` of a byte of the text.
-fn place(file: &str, text: &str, at: usize) -> String {
+fn place(file: &str, text: &str, at: usize) -> Origin {
     let before = text.as_bytes().iter().take(at);
-    format!("{file}:{}", 1 + before.filter(|byte| **byte == b'\n').count())
+    Origin::File(format!("{file}:{}", 1 + before.filter(|byte| **byte == b'\n').count()))
 }
 
 #[cfg(test)]
@@ -101,8 +101,12 @@ mod tests {
     #[test]
     fn keys_come_flat_with_their_lines() {
         let entries = parse("f", "[router]\nlanes = 2\n\n[topics.\"a b\"]\nlanes = 0x10\n").unwrap();
-        let found: Vec<_> =
-            entries.iter().map(|entry| (entry.key.as_str(), entry.origin.as_str(), &entry.value)).collect();
+        let origins: Vec<_> = entries.iter().map(|entry| entry.origin.to_string()).collect();
+        let found: Vec<_> = entries
+            .iter()
+            .zip(&origins)
+            .map(|(entry, origin)| (entry.key.as_str(), origin.as_str(), &entry.value))
+            .collect();
         assert_eq!(
             found,
             [

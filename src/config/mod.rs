@@ -13,7 +13,7 @@ mod settings;
 mod texts;
 mod validate;
 
-pub use error::{ConfigError, ConfigErrors};
+pub use error::{ConfigError, ConfigErrors, Origin};
 pub use load::load;
 pub use postgres::{PostgresUrl, Security};
 pub use raw::Overrides;

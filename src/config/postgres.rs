@@ -1,5 +1,6 @@
 //! Where a PostgreSQL store is: a URL as libpq takes it. Its password is never shown.
 
+use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,13 +37,23 @@ pub enum Security {
     VerifyFull,
 }
 
+/// What a URL begins with.
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+
+/// What it must be, as far as the driver knows.
+const FORM: &str = "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE with libpq's keys";
+
 impl PostgresUrl {
-    /// Parses `postgres://USER:PASSWORD@HOST:PORT/DATABASE?KEY=VALUE`, with libpq's keys. `None` where it is none, names
-    /// no host, or names authorities (`sslrootcert`) that nothing is checked against.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
-            return None;
-        }
+    /// Whether the text is to be such a URL, right or wrong.
+    pub(super) fn is_meant(text: &str) -> bool {
+        SCHEMES.iter().any(|scheme| text.starts_with(scheme))
+    }
+
+    /// Parses `postgres://USER:PASSWORD@HOST:PORT/DATABASE?KEY=VALUE`, with libpq's keys.
+    ///
+    /// # Errors
+    /// The rule that it breaks, also where it names authorities (`sslrootcert`) that nothing is checked against.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         // A password may have a question mark.
         let credentials = text.find('@').unwrap_or(0);
         let (base, query) = match text[credentials..].find('?') {
@@ -51,20 +62,28 @@ impl PostgresUrl {
         };
         let (mut security, mut root_certificates, mut rest) = (Security::Prefer, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=')?;
-            let value = percent_decode_str(value).decode_utf8().ok()?;
+            let (key, value) =
+                pair.split_once('=').ok_or("each key of its query must have a value: KEY=VALUE")?;
+            let value = percent_decode_str(value).decode_utf8().map_err(|_| "its query must be UTF-8")?;
             match key {
-                "sslmode" => security = Security::parse(&value)?,
+                "sslmode" => security = Security::parse(&value).ok_or(SSLMODE)?,
                 "sslrootcert" => root_certificates = Some(PathBuf::from(&*value)),
                 _ => rest.push(pair),
             }
         }
-        let mut config: Config = format!("{base}?{}", rest.join("&")).parse().ok()?;
-        let has_host = !config.get_hosts().is_empty() || !config.get_hostaddrs().is_empty();
-        let checks = security == Security::VerifyFull || root_certificates.is_none();
+        let mut config: Config =
+            format!("{base}?{}", rest.join("&")).parse().map_err(|error| reason(text, &error))?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err("must name a host: postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned());
+        }
+        if security != Security::VerifyFull && root_certificates.is_some() {
+            return Err(
+                "sslrootcert needs sslmode=verify-full: else nothing is checked against it".to_owned()
+            );
+        }
         config.ssl_mode(security.mode());
         complete(&mut config);
-        (has_host && checks).then_some(Self { config, security, root_certificates })
+        Ok(Self { config, security, root_certificates })
     }
 
     /// What the driver connects to.
@@ -86,6 +105,15 @@ impl PostgresUrl {
     }
 }
 
+/// Why the driver does not take a URL. It may quote a key, and that may be a piece of a password which is not written as a
+/// URL wants it: one that is not shown anyway is not named.
+fn reason(text: &str, error: &tokio_postgres::Error) -> String {
+    let Some(cause) = error.source().map(ToString::to_string) else { return FORM.to_owned() };
+    let shown = without_password(text);
+    let names = |name: &str| name == "port" || name == "host" || shown.contains(&format!("{name}="));
+    if cause.split('`').nth(1).is_none_or(names) { format!("{FORM} ({cause})") } else { FORM.to_owned() }
+}
+
 /// Adds what the URL does not say.
 fn complete(config: &mut Config) {
     // Of several hosts only one that can write is of use, for reads as well: they see what was acknowledged.
@@ -103,6 +131,9 @@ fn complete(config: &mut Config) {
         config.keepalives_retries(5);
     }
 }
+
+/// What [`Security::parse`] takes.
+const SSLMODE: &str = "sslmode must be disable, prefer, require or verify-full";
 
 impl Security {
     fn parse(text: &str) -> Option<Self> {
@@ -158,12 +189,13 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-/// A text that was to be the URL of a store, without what may be a password: all between its scheme and the last `@`, and
-/// the value of `password`.
+/// A text that was to be the URL of a store, without what may be a password: all between its scheme and the last `@`, or
+/// without one what stands behind a colon and is no port; and the value of `password`.
 pub(super) fn without_password(text: &str) -> String {
     let start = text.find("//").map_or(0, |at| at + 2);
     let mut shown = match text.rfind('@') {
         Some(end) if end >= start => format!("{}***{}", &text[..start], &text[end..]),
+        _ if start > 0 => format!("{}{}", &text[..start], ports_only(&text[start..])),
         _ => text.to_owned(),
     };
     if let Some(at) = shown.find("password=") {
@@ -172,6 +204,16 @@ pub(super) fn without_password(text: &str) -> String {
         shown.replace_range(value..end, "***");
     }
     shown
+}
+
+/// A text up to the first colon behind which stands no port.
+fn ports_only(text: &str) -> String {
+    let is_port = |after: &str| {
+        let end = after.find([',', '/', '?', '"']).unwrap_or(after.len());
+        after[..end].parse::<u16>().is_ok()
+    };
+    let secret = text.match_indices(':').find(|(at, _)| !is_port(&text[at + 1..]));
+    secret.map_or_else(|| text.to_owned(), |(at, _)| format!("{}***", &text[..=at]))
 }
 
 #[cfg(test)]
@@ -200,17 +242,24 @@ mod tests {
 
     #[test]
     fn what_is_none_is_refused() {
-        for bad in [
-            "postgres:h/d",
-            "postgres:///d",
-            "mysql://h/d",
-            "postgres://h/d?sslmode=maybe",
-            "postgres://h/d?nope=1",
-            "postgres://h/d?sslmode",
-            "postgres://h/d?sslrootcert=a.pem",
-            "postgres://h:port/d",
+        for bad in ["postgres:h/d", "mysql://h/d"] {
+            assert!(!PostgresUrl::is_meant(bad), "{bad}");
+        }
+        for (bad, rule) in [
+            ("postgres:///d", "must name a host: postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
+            ("postgres://me@/d", "must name a host: postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
+            ("postgres://h/d?sslmode=verify-ca", SSLMODE),
+            ("postgres://h/d?sslmode", "each key of its query must have a value: KEY=VALUE"),
+            (
+                "postgres://h/d?sslrootcert=a.pem",
+                "sslrootcert needs sslmode=verify-full: else nothing is checked against it",
+            ),
+            ("postgres://h/d?foo=1", &format!("{FORM} (unknown option `foo`)")),
+            ("postgres://h:port/d", &format!("{FORM} (invalid value for option `port`)")),
+            ("postgres://me:se@cr?et=1@h/d", FORM),
+            ("postgres://me:top?secret=1", &format!("{FORM} (invalid value for option `port`)")),
         ] {
-            assert_eq!(PostgresUrl::parse(bad), None, "{bad}");
+            assert_eq!(PostgresUrl::parse(bad).unwrap_err(), rule, "{bad}");
         }
     }
 
@@ -226,6 +275,11 @@ mod tests {
             ("\"postgres:me:se@cret@h\"", "***@h\""),
             ("postgres://h?password=secret&x=1", "postgres://h?password=***&x=1"),
             ("\"mysql://h\"", "\"mysql://h\""),
+            ("postgres://me:topsecret", "postgres://me:***"),
+            ("\"postgres://me:top/se:cret\"", "\"postgres://me:***"),
+            ("postgres://one:5433,two:70000/d", "postgres://one:5433,two:***"),
+            ("\"postgres://h:5433/d?foo=1\"", "\"postgres://h:5433/d?foo=1\""),
+            ("sqlite::memory:", "sqlite::memory:"),
         ] {
             assert_eq!(without_password(text), shown);
         }

@@ -2,7 +2,7 @@
 //!
 //! The compiled-in config/default.toml holds every key, so it is also the list of the keys that there are.
 
-use super::error::{ConfigError, ConfigErrors};
+use super::error::{ConfigError, ConfigErrors, Origin};
 use super::layer::{self, Entry, Value};
 
 const DEFAULT_TEXT: &str = include_str!("../../config/default.toml");
@@ -124,12 +124,12 @@ impl Overrides {
             ("store", "url", "--store (SEKALI_STORE)", &self.store),
             ("log", "level", "--log (SEKALI_LOG)", &self.log),
         ];
-        let entry = |(section, name, origin, value): (&str, &str, &str, &Option<String>)| {
+        let entry = |(section, name, origin, value): (&str, &str, &'static str, &Option<String>)| {
             let text = value.clone()?;
             Some(Entry {
                 path: vec![section.to_owned(), name.to_owned()],
                 key: format!("{section}.{name}"),
-                origin: origin.to_owned(),
+                origin: Origin::Argument(origin),
                 written: format!("{text:?}"),
                 value: Value::Text(text),
             })
@@ -177,7 +177,7 @@ mod tests {
         let overrides = Overrides { bind: Some("flag:1".to_owned()), ..Overrides::default() };
         let text = "[server]\nbind = \"file:1\"\n[router]\nlanes = 3\n";
         let raw = Raw::new(Some(("f", text)), &overrides).unwrap();
-        let origin = |key| raw.entry(key).unwrap().origin.as_str();
+        let origin = |key| raw.entry(key).unwrap().origin.to_string();
         assert_eq!(origin("server.bind"), "--bind (SEKALI_BIND)");
         assert_eq!(origin("router.lanes"), "f:4");
         assert!(origin("router.shards").starts_with("config/default.toml:"));

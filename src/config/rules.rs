@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Origin};
 use super::layer::{Entry, Value};
 use super::postgres::without_password;
 use super::raw::Raw;
@@ -56,15 +56,22 @@ impl<'a> Checker<'a> {
 
     /// A text that `read` understands; `rule` says what it must be.
     pub(super) fn text<T>(&mut self, key: &str, rule: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.told(key, rule, |text| read(text).ok_or_else(|| rule.to_owned()))
+    }
+
+    /// A text that `read` understands, or else says which rule it breaks; `rule` is that of what is no text.
+    pub(super) fn told<T>(
+        &mut self,
+        key: &str,
+        rule: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let entry = self.entry(key)?;
         let found = match &entry.value {
             Value::Text(text) => read(text),
-            Value::Section | Value::Number(_) | Value::Other => None,
+            Value::Section | Value::Number(_) | Value::Other => Err(rule.to_owned()),
         };
-        if found.is_none() {
-            self.fail(entry, rule, ());
-        }
-        found
+        found.map_err(|broken| self.fail(entry, &broken, ())).ok()
     }
 
     /// Checks that one key is not over another; the one that the operator set is at fault.
@@ -99,7 +106,11 @@ impl<'a> Checker<'a> {
         let entry = self.raw.entry(key);
         if entry.is_none() {
             let rule = "config/default.toml does not hold this key".to_owned();
-            self.errors.push(ConfigError { origin: "sekali".to_owned(), key: Some(key.to_owned()), rule });
+            self.errors.push(ConfigError {
+                origin: Origin::File("sekali".to_owned()),
+                key: Some(key.to_owned()),
+                rule,
+            });
         }
         entry
     }

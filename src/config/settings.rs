@@ -196,10 +196,9 @@ impl StoreUrl {
     /// Reads the URL of a store.
     ///
     /// # Errors
-    /// What it must be and what was found, without its password.
+    /// The rule that it breaks and what was found, without its password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let found = || format!("{}, found {:?}", texts::STORE_URL, without_password(text));
-        texts::store_url(text).ok_or_else(found)
+        texts::store_url(text).map_err(|rule| format!("{rule}, found {:?}", without_password(text)))
     }
 }
 

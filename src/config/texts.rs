@@ -20,19 +20,24 @@ pub(super) fn bind(text: &str) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// What [`store_url`] takes.
+/// What [`store_url`] takes: the rule of a text that is neither.
 pub(super) const STORE_URL: &str = "must be sqlite:PATH, such as \"sqlite:data/sekali.db\", \
     or postgres://USER:PASSWORD@HOST:PORT/DATABASE with libpq's keys";
 
 /// `sqlite:PATH`, where two slashes more, as other programs write it, are taken for the same; or a database's URL.
-pub(super) fn store_url(text: &str) -> Option<StoreUrl> {
-    let Some(rest) = text.strip_prefix("sqlite:") else {
+///
+/// # Errors
+/// The rule that it breaks.
+pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
+    if PostgresUrl::is_meant(text) {
         return PostgresUrl::parse(text).map(|url| StoreUrl::Postgres(Box::new(url)));
-    };
+    }
+    let neither = || STORE_URL.to_owned();
+    let rest = text.strip_prefix("sqlite:").ok_or_else(neither)?;
     let path = rest.strip_prefix("//").unwrap_or(rest);
     let is_file =
         !path.is_empty() && !path.ends_with('/') && !path.contains(['?', '\0']) && path != ":memory:";
-    is_file.then(|| StoreUrl::Sqlite(PathBuf::from(path)))
+    is_file.then(|| StoreUrl::Sqlite(PathBuf::from(path))).ok_or_else(neither)
 }
 
 /// When an acknowledged event is on disk.
@@ -77,7 +82,7 @@ mod tests {
 
     #[test]
     fn stores_are_sqlite_files_or_databases() {
-        let path = |text| match store_url(text)? {
+        let path = |text| match store_url(text).ok()? {
             StoreUrl::Sqlite(path) => Some(path.display().to_string()),
             StoreUrl::Postgres(url) => Some(url.to_string()),
         };

@@ -101,7 +101,7 @@ fn store(checker: &mut Checker<'_>) -> Store {
     const DURABILITY: &str = "must be \"full\" or \"relaxed\"";
     Store {
         url: checker
-            .text("store.url", texts::STORE_URL, texts::store_url)
+            .told("store.url", texts::STORE_URL, texts::store_url)
             .unwrap_or(StoreUrl::Sqlite(PathBuf::new())),
         durability: checker
             .text("store.durability", DURABILITY, texts::durability)

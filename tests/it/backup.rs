@@ -151,7 +151,7 @@ async fn a_name_that_is_taken_is_refused_and_what_has_it_is_left_alone() {
     let nowhere = home.path().join("nowhere");
     symlink(home.path().join("gone"), &nowhere).unwrap();
     fails(home.path(), &nowhere, "is there already").await;
-    fails(home.path(), &home.path().join("no/such/copy.db"), "no/such/copy.db").await;
+    fails(home.path(), &home.path().join("no/such/copy.db"), "no/such/copy.db cannot be written").await;
 }
 
 /// The check of a copy reads the copy alone, so that nothing else would see it.
@@ -198,7 +198,7 @@ async fn what_is_no_store_is_not_copied() {
     fs::write(&store, "").unwrap();
     fails(home.path(), &dest, "it is empty").await;
     fs::write(&store, "no database\n".repeat(1000)).unwrap();
-    fails(home.path(), &dest, "file is not a database").await;
+    fails(home.path(), &dest, "it is no SQLite database").await;
     fs::remove_file(&store).unwrap();
     let other = rusqlite::Connection::open(&store).unwrap();
     other.execute_batch("CREATE TABLE mine (x)").unwrap();

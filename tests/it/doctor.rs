@@ -1,5 +1,7 @@
 //! `sekali doctor` on the store of a real server: exit codes, what it says, and what it mends.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sekali::api::Code;
@@ -104,4 +106,24 @@ async fn a_database_is_no_matter_of_the_doctor() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("the doctor is for SQLite files"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+}
+
+#[actix_web::test]
+async fn a_copy_is_examined_where_it_may_only_be_read_and_nothing_is_left_beside_it() {
+    let home = tempdir().unwrap();
+    stopped(home.path()).await;
+    let (store, folder) =
+        (format!("sqlite:{}", home.path().join("log.db").display()), home.path().join("copies"));
+    fs::create_dir(&folder).unwrap();
+    let copy = folder.join("copy.db");
+    assert_eq!(Ended::of(["backup", copy.to_str().unwrap(), "--store", &store]).await.code, Some(0));
+    let names = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let url = format!("sqlite:{}", copy.display());
+    let ended = Ended::of(["doctor", "--store", &url]).await;
+    assert!(ended.code == Some(0) && names() == ["copy.db"], "{:?} {}", names(), ended.stderr);
+    fs::set_permissions(&folder, Permissions::from_mode(0o555)).unwrap();
+    let ended = Ended::unprivileged(["doctor", "--store", &url]).await;
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    assert!(ended.code == Some(0) && ended.stdout.contains("50 events"), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(names(), ["copy.db"]);
 }

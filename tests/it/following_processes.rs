@@ -151,3 +151,39 @@ async fn the_command_says_at_once_what_no_patience_mends() {
     let ended = Ended::of(["events", "", "--follow", "--url", &url]).await;
     assert!(ended.code == Some(1) && ended.stderr.contains("422 invalid_parameter"), "{ended:?}");
 }
+
+#[actix_web::test]
+async fn a_follower_of_a_store_that_was_put_back_is_told_how_to_go_on() {
+    let (home, port) = (tempdir().unwrap(), free_port());
+    let url = format!("http://127.0.0.1:{port}");
+    let process = Process::on_port(home.path(), port);
+    process.publish(array(ids("t", 0..3))).await.ok();
+    let command = Command::start(["events", "t", "--follow", "--url", &url]);
+    for _ in 0..3 {
+        command.line().await;
+    }
+    process.signal("TERM");
+    process.ended().await;
+    let older = tempdir().unwrap();
+    let _again = Process::on_port(older.path(), port);
+    let ended = command.ended().await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for words in ["has fewer events than were read", "start again with --after SEQ", "Last-Event-ID is 3"] {
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
+}
+
+#[actix_web::test]
+async fn a_follower_ends_with_whoever_read_it_and_not_at_the_next_event() {
+    let home = tempdir().unwrap();
+    let process = Process::serve(home.path());
+    process.publish(event("t", "1")).await.ok();
+    let url = format!("http://{}", process.address());
+    // At its latest after a time that is longer than the patience of this test, so that a failure leaves nobody behind.
+    let line = "timeout 100 \"$0\" events t --follow --url \"$1\" | head -n 1";
+    let mut pipe = std::process::Command::new("sh");
+    pipe.args(["-c", line, env!("CARGO_BIN_EXE_sekali"), &url]).stdout(std::process::Stdio::null());
+    let mut shell = pipe.spawn().unwrap();
+    // The shell waits for both ends of its pipe, and nothing more is published.
+    until("both have ended", async || shell.try_wait().unwrap().is_some()).await;
+}

@@ -76,6 +76,8 @@ mod reading;
 #[cfg(test)]
 mod replication;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 mod stopping;
 #[cfg(test)]
 mod surge;

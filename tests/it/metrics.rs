@@ -81,6 +81,23 @@ async fn the_document_describes_every_metric_and_no_other() {
     assert!(missing.is_empty() && unknown.is_empty(), "not described: {missing:#?}, not there: {unknown:#?}");
 }
 
+/// `up` is no metric of ours: Prometheus makes it for each target, and it is all that tells that there is nothing to ask.
+#[actix_web::test]
+async fn every_alert_asks_for_a_metric_of_ours_or_whether_there_is_anybody_to_ask() {
+    let (metrics, histograms) = served().await;
+    let alerts = file("config/alerts.yml");
+    let rules: Vec<_> = alerts.split("- alert: ").skip(1).collect();
+    let is_up = |rule: &&&str| rule.contains("expr: up{job=\"sekali\"} == 0");
+    for rule in &rules {
+        assert!(is_up(&rule) || !named(rule, &histograms).is_disjoint(&metrics), "{rule}");
+    }
+    assert_eq!(rules.iter().filter(is_up).count(), 1);
+    assert!(
+        file("docs/OPERATIONS.md").contains("job_name: sekali "),
+        "the example names the job of that alert"
+    );
+}
+
 #[actix_web::test]
 async fn an_alert_has_a_line_of_its_own_in_the_document() {
     let (alerts, document) = (file("config/alerts.yml"), file("docs/OPERATIONS.md"));

@@ -138,3 +138,39 @@ async fn a_read_that_the_server_cut_off_is_an_error_of_the_command() {
     let ended = Ended::of(["events", "t", "--url", &url]).await;
     assert_eq!(ended.code, Some(1), "a part must not pass for the whole: {}", ended.stderr);
 }
+
+#[actix_web::test]
+async fn what_is_no_store_is_called_so_by_every_command_and_nothing_is_left_beside_it() {
+    let home = tempdir().unwrap();
+    let text = home.path().join("default.toml");
+    fs::write(&text, "[server]\nbind = \"127.0.0.1:8080\"\n".repeat(100)).unwrap();
+    let other = home.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (a)").unwrap();
+    let folder = home.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    for (path, words) in [
+        (&text, "it is no SQLite database, or its first page is damaged"),
+        (&other, "it is the SQLite database of another program"),
+        (&folder, "it is a directory"),
+    ] {
+        let url = format!("sqlite:{}", path.display());
+        let copy = home.path().join("copy.db").display().to_string();
+        for command in [
+            &["serve", "--store", &url][..],
+            &["doctor", "--store", &url],
+            &["backup", &copy, "--store", &url],
+        ] {
+            let ended = Ended::of(command).await;
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            let said = format!("is not a sekali store: {words}");
+            assert!(ended.stderr.contains(&said) && !ended.stderr.contains("damaged:"), "{}", ended.stderr);
+        }
+        let names = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(
+            names.count(),
+            3,
+            "after {words}: {:?}",
+            fs::read_dir(home.path()).unwrap().collect::<Vec<_>>()
+        );
+    }
+}

@@ -21,8 +21,8 @@ use serde::Serialize;
 use super::Outcome;
 use super::output::{self, thousands};
 use super::server::{ServerArgs, duration};
-use crate::client::Retry;
-use input::InputEvent;
+use crate::client::{ClientError, Retry};
+use input::{InputError, InputEvent};
 use progress::Progress;
 use queue::{BatchSize, Queue};
 use sender::{Sender, Tally, Unknown};
@@ -79,7 +79,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     progress.finish();
     let complete = sent.is_ok() && tally.rejected == 0;
     report(&Report { tally, complete }, args.json)?;
-    sent.context("not every event is known to be stored (running this again is safe)")?;
+    sent.map_err(unfinished)?;
     Ok(if complete { Outcome::Done } else { Outcome::Failed })
 }
 
@@ -137,6 +137,19 @@ async fn send_all(
         }
     }
     Ok(())
+}
+
+/// What an end before the end means. Only where running it again can help it is worth saying that this is safe.
+fn unfinished(error: anyhow::Error) -> anyhow::Error {
+    if error.is::<InputError>() {
+        return error.context("not every event was sent");
+    }
+    match error.downcast_ref() {
+        Some(refused) if !ClientError::is_transient(refused) => {
+            error.context("not every event is known to be stored")
+        }
+        _ => error.context("not every event is known to be stored (running this again is safe)"),
+    }
 }
 
 fn stopped(unknown: Unknown) -> anyhow::Error {

@@ -107,6 +107,7 @@ pub fn copy(
 ) -> Result<Copied, BackupError> {
     let database =
         Database { path: existing(file_of(settings)?)?, lock_timeout: settings.store.lock_timeout };
+    schema::refuse_foreign(&database.path)?;
     let source = database.open_to_read().map_err(StoreError::from)?;
     let version = schema::check_store(&database, &source)?;
     let partial = Partial::begin(to, &database.path)?;
@@ -217,7 +218,8 @@ impl Partial {
         let mut name: OsString = to.into();
         name.push(PARTIAL);
         let path = PathBuf::from(name);
-        let failed = |error| unwritten(&path, &error);
+        // Of the name that was given: nobody knows the other one.
+        let failed = |error| unwritten(to, &error);
         let file = open_partial(&path).map_err(failed)?;
         let busy = || BackupError::Busy { path: path.display().to_string() };
         match file.try_lock() {

@@ -66,11 +66,14 @@ impl Database {
         let path = percent_encode(self.path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-        Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
+        self.made_ready(Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)?)
     }
 
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        self.made_ready(Connection::open_with_flags(&self.path, flags)?)
+    }
+
+    fn made_ready(&self, connection: Connection) -> rusqlite::Result<Connection> {
         connection.busy_timeout(self.lock_timeout)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(32);

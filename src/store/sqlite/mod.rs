@@ -230,5 +230,12 @@ pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
 
 /// The one true path of a file that is there.
 fn existing(given: &Path) -> Result<PathBuf, StoreError> {
-    given.canonicalize().map_err(|error| StoreError::Unavailable(format!("{}: {error}", given.display())))
+    let path = given
+        .canonicalize()
+        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", given.display())))?;
+    if path.is_dir() {
+        let reason = "it is a directory".to_owned();
+        return Err(StoreError::Foreign { path: path.display().to_string(), reason });
+    }
+    Ok(path)
 }

@@ -4,11 +4,14 @@
 //! `locking_mode=EXCLUSIVE`: other tools may read the store. The lock goes with the process, however it ends.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::schema;
 use crate::store::StoreError;
 
 /// How long to wait for an owner that is about to go: a process that was killed holds its lock until the system
@@ -21,31 +24,109 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The lock, held while this lives.
 #[derive(Debug)]
 pub(super) struct Ownership {
-    _lock: File,
+    /// None where whoever only reads found none, and may make none.
+    _lock: Option<File>,
+    /// The file of a lock that was made to read only, and goes with it.
+    made: Option<PathBuf>,
+}
+
+/// What the lock is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Change,
+    Read,
 }
 
 impl Ownership {
-    /// Takes the lock of the store at `path`, waiting for [`PATIENCE`] at most.
+    /// Takes the lock of the store at `path`, waiting for [`PATIENCE`] at most. Beside a file that is certainly no store
+    /// no lock is made.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        Self::take_for(path, Purpose::Change)
+    }
+
+    /// As [`Ownership::take`], for whoever changes nothing, and leaves no lock where there was none. Where it may make none,
+    /// it does without: a server would have made one.
+    pub(super) fn take_to_read(path: &Path) -> Result<Self, StoreError> {
+        Self::take_for(path, Purpose::Read)
+    }
+
+    fn take_for(path: &Path, purpose: Purpose) -> Result<Self, StoreError> {
+        schema::refuse_foreign(path)?;
         let begun = Instant::now();
         loop {
-            match Self::try_take(path) {
+            match Self::try_take(path, purpose) {
                 Err(StoreError::Owned { .. }) if begun.elapsed() < PATIENCE => thread::sleep(PAUSE),
                 taken => return taken,
             }
         }
     }
 
-    fn try_take(path: &Path) -> Result<Self, StoreError> {
+    fn try_take(path: &Path, purpose: Purpose) -> Result<Self, StoreError> {
         let lock_path = lock_path(path);
         let failed = |error| StoreError::Unavailable(format!("{}: {error}", lock_path.display()));
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(failed)?;
+        let owned = || StoreError::Owned { path: path.display().to_string() };
+        let (lock, is_new) = match open(&lock_path) {
+            Err(error) if purpose == Purpose::Read && may_not_write(&error) => {
+                let Some(lock) = found(&lock_path).map_err(failed)? else {
+                    return Ok(Self { _lock: None, made: None });
+                };
+                (lock, false)
+            }
+            opened => opened.map_err(failed)?,
+        };
         match lock.try_lock() {
-            Ok(()) => Ok(Self { _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Owned { path: path.display().to_string() }),
+            // A reader that was done may have removed it between its opening and its locking: the next look finds another.
+            Ok(()) if !is_named(&lock_path, &lock).map_err(failed)? => Err(owned()),
+            Ok(()) => Ok(Self {
+                _lock: Some(lock),
+                made: Some(lock_path).filter(|_| is_new && purpose == Purpose::Read),
+            }),
+            Err(TryLockError::WouldBlock) => Err(owned()),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
+    }
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        if let Some(path) = &self.made {
+            // While the lock is held, so that it is nobody else's. Left behind it does no harm.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Opens the file of a lock, making it where it is missing, and tells whether it was.
+fn open(lock_path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    match options.clone().create_new(true).open(lock_path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((options.create(true).truncate(false).open(lock_path)?, false))
+        }
+        opened => Ok((opened?, true)),
+    }
+}
+
+/// Opens the file of a lock that may only be read, where there is one.
+fn found(lock_path: &Path) -> io::Result<Option<File>> {
+    match File::open(lock_path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn may_not_write(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether the file still has this name.
+fn is_named(lock_path: &Path, lock: &File) -> io::Result<bool> {
+    let locked = lock.metadata()?;
+    match fs::metadata(lock_path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (locked.dev(), locked.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The tables, their version, and the way from each version to the next.
 
-use rusqlite::{Connection, TransactionBehavior};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::connection::Database;
 use crate::store::StoreError;
@@ -192,9 +195,34 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
+/// Refuses a file that is certainly no store, or a newer one, and leaves nothing beside it. All else is seen under the lock:
+/// what a server has just written may be read half here.
+pub(super) fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let database = Database { path: path.to_owned(), lock_timeout: Duration::ZERO };
+    let opened = database.open_unchanging().map_err(|error| not_opened(&database, error));
+    match opened.and_then(|connection| check_ours(&database, &connection)) {
+        Err(refused @ (StoreError::Foreign { .. } | StoreError::Newer { .. })) => Err(refused),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// What it means that a file cannot be opened, or not read from its beginning.
+fn not_opened(database: &Database, error: rusqlite::Error) -> StoreError {
+    if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
+        return StoreError::Foreign {
+            path: database.path.display().to_string(),
+            reason: "it is no SQLite database, or its first page is damaged".to_owned(),
+        };
+    }
+    error.into()
+}
+
 /// Refuses the file of another program or of a newer sekali; gives its version, 0 where it is empty.
 pub(super) fn check_ours(database: &Database, connection: &Connection) -> Result<i64, StoreError> {
-    let found = version(connection)?;
+    let found = version(connection).map_err(|error| not_opened(database, error))?;
     let id = application_id(connection)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if id != APPLICATION_ID && (tables > 0 || found > 0) {

@@ -114,6 +114,13 @@ impl Process {
         Self::listening(Program::spawn(shell.args(serving(directory, config))))
     }
 
+    /// Serves with these arguments and this environment, started in this directory.
+    pub(crate) fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().copied();
+        let mut run = command(PROGRAM);
+        Self::listening(Program::spawn(run.args(arguments).envs(environment).current_dir(directory)))
+    }
+
     fn listening(mut program: Program) -> Self {
         let started = Instant::now();
         loop {
@@ -154,6 +161,17 @@ impl Ended {
     /// How the program ends with these arguments, which must be by itself.
     pub(crate) async fn of<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
         Program::spawn(command(PROGRAM).args(arguments)).ended().await
+    }
+
+    /// The same without root's right to write where nobody may.
+    pub(crate) async fn unprivileged<const N: usize>(arguments: [&str; N]) -> Self {
+        const RIGHTS: &str = "-dac_override,-dac_read_search";
+        if !rustix::process::geteuid().is_root() {
+            return Self::of(arguments).await;
+        }
+        let mut without = command("setpriv");
+        without.args(["--bounding-set", RIGHTS, "--inh-caps", RIGHTS, PROGRAM]).args(arguments);
+        Program::spawn(&mut without).ended().await
     }
 
     /// How it ends on a terminal, which takes both outputs as one, with this setting of the environment. The terminal is

@@ -88,10 +88,10 @@ impl Doctor {
     /// a server would refuse it; [`StoreError::Unavailable`] where there is no such file.
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
         let path = existing(file_of(settings)?)?;
-        let ownership = Ownership::take(&path)?;
+        let ownership = Ownership::take_to_read(&path)?;
         let wal_bytes = connection::left_wal(&path);
         let database = Database { path, lock_timeout: settings.store.lock_timeout };
-        let version = schema::check_store(&database, &database.open_to_read()?)?;
+        let version = schema::check_store(&database, &reading(&database)?)?;
         Ok(Self { database, sealing: Sealing::of(settings), version, wal_bytes, _ownership: ownership })
     }
 
@@ -108,7 +108,7 @@ impl Doctor {
             ));
         }
         if self.version == schema::VERSION
-            && let Ok(State::Half) = transfer::state(&self.database.open_to_read()?)
+            && let Ok(State::Half) = transfer::state(&reading(&self.database)?)
         {
             findings.note(
                 "it is half a copy: `sekali serve` refuses it until `sekali copy` has been run to its end"
@@ -173,7 +173,7 @@ impl Doctor {
     fn examine(&self, tell: Tell<'_>) -> Result<(Findings, Option<Log>), StoreError> {
         thread::scope(|scope| {
             // SQLite's own check reads all there is and computes much: it has a thread and a connection of its own.
-            let file = scope.spawn(|| check_file(&self.database.open_to_read()?));
+            let file = scope.spawn(|| check_file(&reading(&self.database)?));
             let mut findings = Findings::default();
             let log = match self.version {
                 schema::VERSION => self.check_content(&mut findings, tell)?,
@@ -191,7 +191,7 @@ impl Doctor {
 
     /// Checks all that is in the file, part by part; one that cannot be read is a fault of its own.
     fn check_content(&self, findings: &mut Findings, tell: Tell<'_>) -> Result<Option<Log>, StoreError> {
-        let connection = self.database.open_to_read()?;
+        let connection = reading(&self.database)?;
         let hasher = Hasher::new(&schema::index_key(&connection)?);
         let directory = runs::directory(&connection, findings);
         let directory = findings.read(Part::Runs, Cure::RebuildIndex, directory)?;
@@ -212,6 +212,15 @@ impl Doctor {
             findings.read(Part::Segments, Cure::RebuildIndex, segments)?;
         }
         Ok(Some(log))
+    }
+}
+
+/// A connection to a store that is stopped. Where nothing is left in a write-ahead log, none is made beside it, which also needs
+/// a directory that may be written.
+fn reading(database: &Database) -> rusqlite::Result<Connection> {
+    match connection::left_wal(&database.path) {
+        0 => database.open_unchanging(),
+        _ => database.open_to_read(),
     }
 }
 

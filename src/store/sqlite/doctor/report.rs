@@ -103,17 +103,17 @@ impl Part {
         }
     }
 
-    /// What its amount counts.
+    /// What its amount counts: one of it, and many.
     #[must_use]
-    pub fn unit(self) -> &'static str {
+    pub fn units(self) -> [&'static str; 2] {
         match self {
-            Self::File => "pages",
-            Self::Rows => "events",
-            Self::Topics => "topics",
-            Self::Totals => "row",
-            Self::Runs => "entries",
-            Self::Segments => "segments",
-            Self::Sources => "sources",
+            Self::File => ["page", "pages"],
+            Self::Rows => ["event", "events"],
+            Self::Topics => ["topic", "topics"],
+            Self::Totals => ["row", "rows"],
+            Self::Runs => ["entry", "entries"],
+            Self::Segments => ["segment", "segments"],
+            Self::Sources => ["source", "sources"],
         }
     }
 }

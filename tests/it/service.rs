@@ -1,0 +1,114 @@
+//! The unit for systemd: what it names is there, and the server runs as it says.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use tempfile::tempdir;
+
+use crate::support::{Ended, Process, event};
+
+const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/sekali.service");
+/// Where `StateDirectory=sekali` is.
+const STATE: &str = "/var/lib/sekali";
+
+/// The value of a key that stands once in the unit.
+fn value(key: &str) -> String {
+    let text = fs::read_to_string(UNIT).unwrap();
+    let values: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
+    assert_eq!(values.len(), 1, "{key}: {values:?}");
+    values[0].to_owned()
+}
+
+#[actix_web::test]
+async fn the_server_runs_with_the_command_line_and_the_environment_of_the_unit() {
+    let home = tempdir().unwrap();
+    let line = value("ExecStart");
+    let (program, arguments) = line.split_once(' ').unwrap();
+    assert!(Path::new(program).is_absolute() && program.ends_with("/sekali"), "{program}");
+    assert_eq!(value("StateDirectory"), STATE.rsplit('/').next().unwrap());
+    let (name, store) =
+        value("Environment").split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(store.starts_with(&format!("sqlite:{STATE}/")), "{store}");
+    let store = store.replace(STATE, home.path().to_str().unwrap());
+    let environment = [(name.as_str(), store.as_str()), ("SEKALI_BIND", "127.0.0.1:0")];
+    let process = Process::run(home.path(), &arguments.split(' ').collect::<Vec<_>>(), &environment);
+    process.publish(event("t", "1")).await.ok();
+    assert!(home.path().join("sekali.db").exists(), "{store}");
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code, Some(0));
+}
+
+#[actix_web::test]
+async fn the_unit_waits_for_a_clean_stop_and_does_not_repeat_wrong_usage() {
+    let home = tempdir().unwrap();
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml")).unwrap();
+    let timeout = text.lines().find_map(|line| line.strip_prefix("shutdown_timeout = \"")).unwrap();
+    let seconds = |text: &str| text.trim_end_matches(['s', '"']).parse::<u64>().unwrap();
+    assert!(seconds(&value("TimeoutStopSec")) >= seconds(timeout) + 10);
+    assert!(value("LimitNOFILE").parse::<u32>().unwrap() > 4_000, "for 2,000 followers");
+    let store = format!("mysql:{}", home.path().display());
+    let wrong = Ended::of(["serve", "--store", &store]).await;
+    assert_eq!(wrong.code.unwrap().to_string(), value("RestartPreventExitStatus"));
+}
+
+#[test]
+fn systemd_takes_the_unit() {
+    let home = tempdir().unwrap();
+    let verify =
+        |unit: &Path| Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(unit).output();
+    // The program is not where it is to be installed.
+    let unit = |name: &str, more: &str| {
+        let text = fs::read_to_string(UNIT).unwrap() + more;
+        let path = home.path().join(name);
+        fs::write(&path, text.replace("/usr/local/bin/sekali", env!("CARGO_BIN_EXE_sekali"))).unwrap();
+        path
+    };
+    let Ok(verified) = verify(&unit("right.service", "")) else {
+        crate::support::say("systemd-analyze is not here: the unit is not verified");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && !said.contains("right.service"), "{said}");
+    let wrong = verify(&unit("wrong.service", "\n[Service]\nProtectEverything=yes\n")).unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(said.contains("ProtectEverything"), "a wrong one is told of: {said}");
+}
+
+#[actix_web::test]
+async fn the_end_of_a_terminal_stops_the_server_cleanly() {
+    let home = tempdir().unwrap();
+    let process = Process::serve(home.path());
+    process.publish(event("t", "1")).await.ok();
+    process.signal("HUP");
+    let ended = process.ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopping") && ended.stderr.contains("stopped"), "{}", ended.stderr);
+}
+
+#[actix_web::test]
+async fn a_server_that_is_to_outlive_its_terminal_does() {
+    // As `nohup` does it.
+    let home = tempdir().unwrap();
+    let process = Process::limited(home.path(), "", "trap '' HUP");
+    process.signal("HUP");
+    process.publish(event("t", "1")).await.ok();
+    assert_eq!(process.read("/stats").await["persistent"]["total_unique_events_processed"], json!(1));
+    process.signal("TERM");
+    let ended = process.ended().await;
+    // The hang-up came first, and would have been taken first.
+    assert_eq!((ended.code, ended.stderr.matches("stopping").count()), (Some(0), 1), "{}", ended.stderr);
+}
+
+#[actix_web::test]
+async fn the_line_of_the_start_has_the_absolute_path_of_the_store() {
+    let home = tempdir().unwrap();
+    let arguments = ["serve", "--bind", "127.0.0.1:0", "--store", "sqlite:a/log.db"];
+    let process = Process::run(home.path(), &arguments, &[]);
+    process.signal("TERM");
+    let ended = process.ended().await;
+    let path = home.path().canonicalize().unwrap().join("a/log.db");
+    let store = format!("\"store\":\"sqlite:{}\"", path.display());
+    assert!(path.exists() && ended.stderr.contains(&store), "{}", ended.stderr);
+}
