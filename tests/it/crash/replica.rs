@@ -59,20 +59,22 @@ async fn a_replica_has_what_was_written_while_litestream_was_away() {
     let home = tempdir().unwrap();
     let Some(litestream) = Litestream::of(home.path()) else { return };
     let mut case = Case::of("Litestream away", "REPLICA", 1);
-    let process = Process::configured(home.path(), CONFIG);
-    let beside = litestream.replicate();
-    let load = case.send(&process, || true).await;
-    case.history.add(load.finish());
-    check(&mut case, &litestream).await;
+    let mut process = Process::configured(home.path(), CONFIG);
+    for _ in 0..case.rounds {
+        let beside = litestream.replicate();
+        let load = case.send(&process, || true).await;
+        case.history.add(load.finish());
+        check(&mut case, &litestream).await;
 
-    // Killed in the middle of a load, and away while the log is emptied and written anew.
-    let load = case.send(&process, || true).await;
-    drop(beside);
-    case.history.add(load.finish());
-    stop_and_examine(process, home.path()).await;
-    let process = Process::configured(home.path(), CONFIG);
-    let load = case.send(&process, || true).await;
-    case.history.add(load.finish());
+        // Killed in the middle of a load, and away while the log is emptied and written anew.
+        let load = case.send(&process, || true).await;
+        drop(beside);
+        case.history.add(load.finish());
+        stop_and_examine(process, home.path()).await;
+        process = Process::configured(home.path(), CONFIG);
+        let load = case.send(&process, || true).await;
+        case.history.add(load.finish());
+    }
     let _beside = litestream.replicate();
     check(&mut case, &litestream).await;
 }

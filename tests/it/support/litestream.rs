@@ -31,8 +31,8 @@ impl Litestream {
         let litestream = Self { program, home: home.to_owned(), place: tempdir().unwrap() };
         let (store, place) = (litestream.store(), litestream.place.path());
         let config = format!(
-            "socket:\n  enabled: true\n  path: {0}/socket\ndbs:\n  - path: {1}\n    truncate-page-n: 0\n    replica:\n      type: file\n      \
-             path: {0}/replica\n",
+            "socket:\n  enabled: true\n  path: {0}/socket\ndbs:\n  - path: {1}\n    truncate-page-n: 0\n    \
+             replica:\n      type: file\n      path: {0}/replica\n",
             place.display(),
             store.display()
         );
