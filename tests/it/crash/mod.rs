@@ -10,6 +10,7 @@ pub(crate) mod history;
 pub(crate) mod load;
 mod mount;
 mod plan;
+mod replica;
 mod stopping;
 
 use std::path::Path;

@@ -121,6 +121,16 @@ impl Process {
         Self::listening(Program::spawn(run.args(arguments).envs(environment).current_dir(directory)))
     }
 
+    /// The server that this command starts as its child.
+    pub(crate) fn under(parent: &mut process::Command) -> Self {
+        Self::listening(Program::spawn(parent))
+    }
+
+    /// The command line that serves the store in this directory, with this configuration file.
+    pub(crate) fn line(directory: &Path, config: &str) -> String {
+        [vec![PROGRAM.to_owned()], serving(directory, config)].concat().join(" ")
+    }
+
     fn listening(mut program: Program) -> Self {
         let started = Instant::now();
         loop {
@@ -137,6 +147,14 @@ impl Process {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.program.child.id()
+    }
+
+    /// The process id of its child.
+    pub(crate) fn child(&self) -> u32 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let children =
+            threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+        children.collect::<String>().trim().parse().expect("one child")
     }
 
     /// Whether it has said one of these on standard error since it was asked last.
@@ -174,6 +192,11 @@ impl Ended {
         Program::spawn(&mut without).ended().await
     }
 
+    /// How another program ends, which must be by itself.
+    pub(crate) async fn running(command: &mut process::Command) -> Self {
+        Program::spawn(command).ended().await
+    }
+
     /// How it ends on a terminal, which takes both outputs as one, with this setting of the environment. The terminal is
     /// that of `script` (Debian's bsdutils, which every system has).
     pub(crate) async fn on_a_terminal(arguments: &[&str], setting: (&str, &str)) -> Self {
@@ -191,6 +214,11 @@ impl Command {
     /// Starts the program with these arguments.
     pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
         Self(Program::spawn(command(PROGRAM).args(arguments)))
+    }
+
+    /// Starts another program.
+    pub(crate) fn run(command: &mut process::Command) -> Self {
+        Self(Program::spawn(command))
     }
 
     /// The next line on standard output, without its end.
