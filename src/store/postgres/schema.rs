@@ -1,11 +1,13 @@
 //! The tables, their version, and the way from each version to the next.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
 use super::connection::{Database, Use, within};
+use super::repeats::SUMMED;
 use crate::store::StoreError;
 use crate::store::index::Hasher;
 
@@ -40,7 +42,9 @@ pub(super) const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), incl
 const VERSION: i64 = MIGRATIONS.len().cast_signed() as i64;
 
 /// Adds what nodes counted that were not heard of for a day to what all counted that are gone.
-const FORGET_NODES: &str = "
+static FORGET_NODES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
     WITH gone AS (
         DELETE FROM sekali.nodes WHERE node <> 0 AND seen < now() - interval '1 day' RETURNING node, rejected
     ), counted AS (
@@ -50,12 +54,13 @@ const FORGET_NODES: &str = "
         DELETE FROM sekali.repeats AS r USING gone WHERE r.node = gone.node RETURNING r.*
     )
     INSERT INTO sekali.repeats AS r (topic, seq, node, duplicates, conflicts, last_at, last_source, last_conflict)
-    SELECT topic, seq, 0, sum(duplicates), sum(conflicts), max(last_at),
-        (array_agg(last_source ORDER BY last_at DESC))[1], (array_agg(last_conflict ORDER BY last_at DESC))[1]
+    SELECT topic, seq, 0, {SUMMED}
     FROM left_over GROUP BY topic, seq
     ON CONFLICT (topic, seq, node) DO UPDATE SET
         duplicates = r.duplicates + excluded.duplicates, conflicts = r.conflicts + excluded.conflicts,
-        last_at = excluded.last_at, last_source = excluded.last_source, last_conflict = excluded.last_conflict";
+        last_at = excluded.last_at, last_source = excluded.last_source, last_conflict = excluded.last_conflict"
+    )
+});
 
 /// Keeps the newest $1 of the repeated events of nodes that are gone.
 const FORGET_REPEATS: &str = "
@@ -149,7 +154,7 @@ async fn forget_nodes(
     let forget = async {
         let transaction = client.transaction().await?;
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PAST_LOCK]).await?;
-        transaction.execute(FORGET_NODES, &[]).await?;
+        transaction.execute(&*FORGET_NODES, &[]).await?;
         transaction.execute(FORGET_REPEATS, &[&kept]).await?;
         transaction.commit().await
     };
