@@ -140,9 +140,9 @@ fn thinned(marks: &[Mark], now: Second) -> (Vec<Mark>, Vec<Mark>) {
         let next = marks.get(at + 1).map_or(now, |next| next.second);
         let needed = left.last().is_none_or(|before| {
             // An event between the one before and the next would be found so much too old; or too young, where the
-            // clock was set back.
-            let latest = next.max(mark.second);
-            let wrong = before.second.until(latest).max(mark.second.until(before.second));
+            // clock was set back. Where it is set back to the next, the latest time between them is not that one.
+            let set_back = mark.second.until(before.second).max(next.until(mark.second));
+            let wrong = before.second.until(next).max(set_back);
             wrong > (next.until(now) / PART_OF_AGE).max(1)
         });
         if needed { left.push(*mark) } else { dropped.push(*mark) }
