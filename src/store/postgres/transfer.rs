@@ -120,7 +120,9 @@ impl End for Shared {
 
     fn prints(&mut self, places: &[Place]) -> Result<Vec<Option<u64>>, StoreError> {
         let mut asked = Asked::default();
-        places.iter().for_each(|(topic, seq)| asked.push(topic.clone(), *seq, *seq));
+        for (topic, seq) in places {
+            asked.push(topic.clone(), *seq, *seq);
+        }
         let mut prints = vec![None; places.len()];
         let asking = read(&self.client, &asked, usize::MAX, |n, stored| {
             if let Some(found) = prints.get_mut(n) {

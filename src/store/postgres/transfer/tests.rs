@@ -41,7 +41,9 @@ fn no_transaction_of_a_copy_lasts_before_the_last_one_which_has_little_to_do() {
     let Some(database) = Database::fresh() else { return };
     let store = node(&database);
     let mut writer = store.open_writer().unwrap();
-    ["a", "b", "c"].iter().for_each(|name| fill(&mut *writer, name, "before", 4 * BATCH_EVENTS));
+    for name in ["a", "b", "c"] {
+        fill(&mut *writer, name, "before", 4 * BATCH_EVENTS);
+    }
     let mut origin = origin(&database);
     let moment = || database.run("SELECT clock_timestamp()");
     let (mut steps, mut given) = (0, 0);
@@ -112,7 +114,9 @@ fn the_events_of_a_copy_are_found_by_the_primary_key_and_no_others_are_read() {
     let Some(database) = Database::fresh() else { return };
     let store = node(&database);
     let mut writer = store.open_writer().unwrap();
-    ["a", "b", "c"].iter().for_each(|name| fill(&mut *writer, name, "before", 500));
+    for name in ["a", "b", "c"] {
+        fill(&mut *writer, name, "before", 500);
+    }
     database.run("ANALYZE sekali.events");
     let shared = open(&database, Shared::connect);
     let (topics, first, last, bytes) = (vec!["a", "c"], vec![5_i64, 9], vec![6_i64, 11], 1_000_i64);
