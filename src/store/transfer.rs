@@ -46,7 +46,7 @@ pub(super) trait End {
     fn prints(&mut self, places: &[Place]) -> Result<Vec<Option<u64>>, StoreError>;
 }
 
-/// A store as it is at one moment, to be copied.
+/// A store to be copied.
 pub(super) trait Origin {
     /// What it says of itself.
     fn end(&mut self) -> &mut dyn End;
@@ -54,9 +54,15 @@ pub(super) trait Origin {
     /// Begins to give the events that are not there yet.
     fn begin(&mut self, done: Done) -> Result<(), StoreError>;
 
-    /// The next events, as many as belong into one transaction; none at the end. Those of a topic come in the order of seq, and
-    /// all in about the order in which they were stored.
+    /// The next events, as many as belong into one transaction; none at the end. Those of a topic come in the order of seq.
+    /// Where others write to the store, the end is where few are left.
     fn next(&mut self) -> Result<Vec<StoredEvent>, StoreError>;
+
+    /// Lets what it says of itself be of one moment from here on, and begins to give the events that came until then. Nothing
+    /// has to be done for a store that nobody else writes to.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// The events that were repeated most recently, the last one last.
     fn repeats(&mut self) -> Result<Vec<(Place, Repeats)>, StoreError>;
@@ -205,13 +211,13 @@ impl Transfer<'_> {
         let state = self.target.state().map_err(TransferError::Target)?;
         may_go_on(state, held, wanted)?;
         let done = self.compare()?;
-        let mut copied = 0;
+        let (mut copied, mut now) = (0, wanted);
         if !matches!(state, State::Whole(_)) || held != wanted {
             self.target.begin().map_err(TransferError::Target)?;
-            copied = self.copy(done, wanted).map_err(broken_off)?;
+            (copied, now) = self.copy(done, wanted).map_err(broken_off)?;
         }
-        let Counts { accepted: events, duplicates, conflicts, rejected } = wanted.counts;
-        Ok(Transferred { events, copied, topics: wanted.topics, duplicates, conflicts, rejected })
+        let Counts { accepted: events, duplicates, conflicts, rejected } = now.counts;
+        Ok(Transferred { events, copied, topics: now.topics, duplicates, conflicts, rejected })
     }
 
     /// What of each topic the target holds already, which must be a beginning of what the origin holds of it: its last event
@@ -237,28 +243,39 @@ impl Transfer<'_> {
         }
     }
 
-    /// Copies events, then counters, then looks whether all is right; gives the number of events.
-    fn copy(&mut self, done: Done, wanted: Totals) -> Result<u64, TransferError> {
-        let (mut count, total) = (done.values().sum::<u64>(), wanted.counts.accepted);
-        let before = count;
-        (self.tell)(Progress { stage: "copying", done: count, total });
+    /// Copies events, then counters, then looks whether all is right; gives the number of events, and what the origin holds.
+    /// Others may write to it until nearly all is copied.
+    fn copy(&mut self, done: Done, about: Totals) -> Result<(u64, Totals), TransferError> {
+        let before = done.values().sum::<u64>();
         self.origin.begin(done).map_err(TransferError::Origin)?;
+        let count = self.append(before, about)?;
+        self.origin.settle().map_err(TransferError::Origin)?;
+        let wanted = self.origin.end().totals().map_err(TransferError::Origin)?;
+        let count = self.append(count, wanted)?;
+        self.tell("counting", count, wanted);
+        self.count(wanted)?;
+        self.tell("comparing", count, wanted);
+        self.verify(wanted)?;
+        self.target.finish(wanted.counts).map_err(TransferError::Target)?;
+        Ok((count - before, wanted))
+    }
+
+    /// Copies the events that the origin gives behind so many; gives how many there are then.
+    fn append(&mut self, mut count: u64, about: Totals) -> Result<u64, TransferError> {
         loop {
+            self.tell("copying", count, about);
             self.go_on()?;
             let events = self.origin.next().map_err(TransferError::Origin)?;
             if events.is_empty() {
-                break;
+                return Ok(count);
             }
             self.target.append(&events).map_err(TransferError::Target)?;
             count += events.len() as u64;
-            (self.tell)(Progress { stage: "copying", done: count, total });
         }
-        (self.tell)(Progress { stage: "counting", done: count, total });
-        self.count(wanted)?;
-        (self.tell)(Progress { stage: "comparing", done: count, total });
-        self.verify(wanted)?;
-        self.target.finish(wanted.counts).map_err(TransferError::Target)?;
-        Ok(count - before)
+    }
+
+    fn tell(&self, stage: &'static str, done: u64, about: Totals) {
+        (self.tell)(Progress { stage, done, total: about.counts.accepted.max(done) });
     }
 
     fn count(&mut self, wanted: Totals) -> Result<(), TransferError> {

@@ -166,15 +166,10 @@ impl Database {
     /// itself it would do so for hours: its limit for idle transactions does not hold within a statement.
     pub(super) fn given_up_in_time(&self) -> String {
         let silence = self.statement_timeout.as_millis();
-        set(&format!("('tcp_user_timeout', '{silence}')")) + &self.asked_whether_there()
-    }
-
-    /// Lets the server ask a silent client whether it is there, and give up one that does not answer: also one that may be
-    /// slow to take what it is sent.
-    fn asked_whether_there(&self) -> String {
         let asked_after = (self.statement_timeout.as_millis() / 2_000).max(1);
         set(&format!(
-            "('tcp_keepalives_idle', '{asked_after}'), ('tcp_keepalives_interval', '1'), ('tcp_keepalives_count', '5')"
+            "('tcp_user_timeout', '{silence}'), ('tcp_keepalives_idle', '{asked_after}'),
+             ('tcp_keepalives_interval', '1'), ('tcp_keepalives_count', '5')"
         ))
     }
 
@@ -186,16 +181,12 @@ impl Database {
             Durability::Relaxed => "off",
         };
         // PostgreSQL takes 0 for no limit.
-        let (mut sql, statement, idle) = match purpose {
-            Use::Write | Use::Read => {
-                let limit = if purpose == Use::Write { self.patience() } else { self.statement_timeout };
-                (by_index(purpose) + &self.given_up_in_time(), limit, self.statement_timeout)
-            }
-            // All events are sorted: in a few large parts. It takes them as fast as another store does, and may be silent.
-            Use::Copy => {
-                let asks = self.asked_whether_there();
-                ("SET work_mem = '64MB'; ".to_owned() + &asks, Duration::ZERO, Duration::ZERO)
-            }
+        let mut sql = by_index(purpose) + &self.given_up_in_time();
+        let (statement, idle) = match purpose {
+            Use::Write => (self.patience(), self.statement_timeout),
+            Use::Read => (self.statement_timeout, self.statement_timeout),
+            // Its last transaction waits for another store between two statements.
+            Use::Copy => (Duration::ZERO, Duration::ZERO),
         };
         // Writing to a String cannot fail.
         let _ = write!(

@@ -24,23 +24,26 @@ use crate::store::{
     Totals,
 };
 
+/// The bytes of an event's texts.
+pub(super) const BYTES_OF_EVENT: &str = "octet_length(topic) + octet_length(event_id) + octet_length(timestamp) \
+    + octet_length(source) + octet_length(payload)";
+
 /// A page, without the events past the first that make it too large: topic, first and last seq, limit, bytes.
-const PAGE_UP: &str = "
-    SELECT seq, received_at, event_id, timestamp, source, payload FROM (
-        SELECT *, row_number() OVER by_seq AS place, sum(octet_length(topic) + octet_length(event_id)
-            + octet_length(timestamp) + octet_length(source) + octet_length(payload)) OVER by_seq AS bytes
-        FROM (SELECT * FROM sekali.events WHERE topic = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4) AS page
-        WINDOW by_seq AS (ORDER BY seq)
-    ) AS page WHERE place = 1 OR bytes <= $5 ORDER BY seq";
+static PAGE_UP: LazyLock<String> = LazyLock::new(|| page("ASC"));
 
 /// The same from the other end.
-const PAGE_DOWN: &str = "
-    SELECT seq, received_at, event_id, timestamp, source, payload FROM (
-        SELECT *, row_number() OVER by_seq AS place, sum(octet_length(topic) + octet_length(event_id)
-            + octet_length(timestamp) + octet_length(source) + octet_length(payload)) OVER by_seq AS bytes
-        FROM (SELECT * FROM sekali.events WHERE topic = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4) AS page
-        WINDOW by_seq AS (ORDER BY seq DESC)
-    ) AS page WHERE place = 1 OR bytes <= $5 ORDER BY seq DESC";
+static PAGE_DOWN: LazyLock<String> = LazyLock::new(|| page("DESC"));
+
+fn page(order: &str) -> String {
+    format!(
+        "SELECT seq, received_at, event_id, timestamp, source, payload FROM (
+            SELECT *, row_number() OVER by_seq AS place, sum({BYTES_OF_EVENT}) OVER by_seq AS bytes
+            FROM (SELECT * FROM sekali.events WHERE topic = $1 AND seq BETWEEN $2 AND $3
+                ORDER BY seq {order} LIMIT $4) AS page
+            WINDOW by_seq AS (ORDER BY seq {order})
+        ) AS page WHERE place = 1 OR bytes <= $5 ORDER BY seq {order}"
+    )
+}
 
 const EVENT: &str = "SELECT seq, received_at, event_id, timestamp, source, payload FROM sekali.events
     WHERE topic = $1 AND event_id = $2";
@@ -65,17 +68,19 @@ pub(super) const TOTALS: &str = "SELECT t.topics, t.accepted, t.duplicates, t.co
         coalesce(sum(duplicates), 0)::bigint AS duplicates, coalesce(sum(conflicts), 0)::bigint AS conflicts
         FROM sekali.topics) AS t";
 
-/// As [`TOPIC`], once for each of its sources, with the counts of that.
-static SOURCES: LazyLock<String> = LazyLock::new(|| {
+static SOURCES: LazyLock<String> =
+    LazyLock::new(|| with_sources("(SELECT * FROM sekali.topics WHERE topic = $2 AND last_seq > 0)"));
+
+/// As [`TOPIC`], of some topics, each once for each of its sources, with the source and its [`COLUMNS`].
+pub(super) fn with_sources(topics: &str) -> String {
     let counts: Vec<_> = COLUMNS.iter().map(|column| format!("s.{column}")).collect();
     format!(
         "SELECT t.topic, t.last_seq, t.duplicates, t.conflicts, t.last_received_at,
             coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0), s.source, {}
-        FROM sekali.topics AS t LEFT JOIN sekali.sources AS s ON s.topic = t.topic
-        WHERE t.topic = $2 AND t.last_seq > 0",
+        FROM {topics} AS t LEFT JOIN sekali.sources AS s ON s.topic = t.topic",
         counts.join(", ")
     )
-});
+}
 
 /// The bytes of all tables with their indexes.
 const BYTES: &str = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
@@ -161,8 +166,8 @@ impl Reader for PostgresReader {
             return Ok(Vec::new());
         }
         let sql = match query.order {
-            Order::Ascending => PAGE_UP,
-            Order::Descending => PAGE_DOWN,
+            Order::Ascending => &*PAGE_UP,
+            Order::Descending => &*PAGE_DOWN,
         };
         let (limit, bytes) = (number(query.limit as u64), number(PAGE_BYTES as u64));
         let topic = query.topic.as_str();
@@ -276,6 +281,12 @@ pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
         .map_err(|error| StoreError::Damaged(format!("a stored time of {micros} microseconds: {error}")))
 }
 
+/// A stored topic.
+pub(super) fn topic(name: &str) -> Result<Topic, StoreError> {
+    Topic::parse(name)
+        .map_err(|rule| StoreError::Damaged(format!("the name of topic {name:?}: {}", rule.as_str())))
+}
+
 /// What a row says from this column on: seq, time, id, timestamp, source, payload.
 pub(super) fn stored_event(topic: &str, row: &Row, first: usize) -> Result<StoredEvent, StoreError> {
     let event = Event::pack(Parts {
@@ -303,12 +314,9 @@ pub(super) fn totals(row: &Row) -> Result<Totals, StoreError> {
 /// What a row says: topic, last seq, duplicates, conflicts, time.
 pub(super) fn counted(row: &Row) -> Result<TopicCounts, StoreError> {
     let number = |column| row.try_get::<_, i64>(column).map(i64::cast_unsigned);
-    let name: &str = row.try_get(0)?;
-    let topic = Topic::parse(name)
-        .map_err(|rule| StoreError::Damaged(format!("the name of topic {name:?}: {}", rule.as_str())))?;
     let last_seq = number(1)?;
     Ok(TopicCounts {
-        topic,
+        topic: topic(row.try_get(0)?)?,
         counts: Counts { accepted: last_seq, duplicates: number(2)?, conflicts: number(3)?, rejected: 0 },
         first_seq: 1,
         last_seq,

@@ -32,6 +32,10 @@ pub(super) const OF_OTHERS: &str = "
     SELECT duplicates, conflicts, last_at, last_source, last_conflict
     FROM sekali.repeats WHERE topic = $1 AND seq = $2 AND node <> $3";
 
+/// What several rows have of one event, together: the columns that [`known`] reads.
+pub(super) const SUMMED: &str = "sum(duplicates)::bigint, sum(conflicts)::bigint, max(last_at),
+    (array_agg(last_source ORDER BY last_at DESC))[1], (array_agg(last_conflict ORDER BY last_at DESC))[1]";
+
 /// Changes as the columns of [`PUT`] and [`DROP`].
 #[derive(Default)]
 pub(super) struct Columns<'a> {

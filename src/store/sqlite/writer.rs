@@ -198,7 +198,10 @@ impl SqliteWriter {
             let digest = self.hasher.digest(event.payload().as_bytes());
             let decision = if let Some(first) = stored {
                 topic.repeated = true;
-                Decision { verdict: self.repeat(first, digest, event)?, stored_at: self.times.at(first.pos) }
+                Decision {
+                    verdict: self.repeat(first, digest, event)?,
+                    stored_at: self.times.stored_at(&self.connection, first.pos, now)?,
+                }
             } else if let Some(first) = keys.get(&key).copied() {
                 topic.repeated = true;
                 Decision { verdict: self.repeat(first, digest, event)?, stored_at: now }

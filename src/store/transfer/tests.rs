@@ -2,7 +2,7 @@
 
 mod refusals;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -203,7 +203,7 @@ fn a_copy_is_the_same_store_and_a_second_one_copies_what_came_since() {
         assert_eq!((more.copied, more.events), (new, second.totals.counts.accepted), "{pair}");
         assert_eq!(content(&to), second, "{pair}");
         is_healthy(&to);
-        if let Place::File(directory) = &to {
+        if let [Place::File(_), Place::File(directory)] = [&from, &to] {
             let store = Connection::open(directory.path().join("made/log.db")).unwrap();
             let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
             let marks = store.query_row("SELECT count(*) FROM times", [], count).unwrap();
@@ -275,29 +275,68 @@ fn what_changes_behind_a_copy_is_seen_before_it_is_called_whole() {
     }
 }
 
+/// Appends an event to an old topic and one to a new one, in one commit.
+fn go_on(writer: &mut dyn Writer, number: u64) {
+    let names = ["a".to_owned(), format!("new {number}")];
+    let batches = names.each_ref().map(|name| {
+        let event = event_from("x", name, &format!("meanwhile {number}"), "{}");
+        Batch { topic: topic(name), events: vec![event] }
+    });
+    writer.append(&batches.each_ref(), at(8_000)).unwrap();
+}
+
 #[test]
 fn nodes_go_on_while_their_database_is_copied_and_the_copy_is_of_one_moment() {
+    for [from, to] in Place::pairs() {
+        let Place::Shared(_) = from else { continue };
+        fill(&from, 0..4);
+        let engine = from.open();
+        let writer = RefCell::new(engine.open_writer().unwrap());
+        let sent = Cell::new(0);
+        let append_one_more = || {
+            sent.set(sent.get() + 1);
+            go_on(&mut **writer.borrow_mut(), sent.get());
+        };
+        let broken_off = copy_until(&from, &to, |_| {
+            append_one_more();
+            sent.get() == 3
+        });
+        assert!(matches!(broken_off, Err(TransferError::Interrupted)), "{broken_off:?}");
+        let copied = copy_until(&from, &to, |_| {
+            append_one_more();
+            false
+        })
+        .unwrap();
+
+        // The same up to the moment that the copy is of.
+        let same = Place::file();
+        fill(&same, 0..4);
+        let until_then = (copied.events - content(&same).totals.counts.accepted) / 2;
+        assert!((4..sent.get()).contains(&until_then), "{until_then} of {}", sent.get());
+        let shadow = same.open();
+        let mut shadowing = shadow.open_writer().unwrap();
+        (1..=until_then).for_each(|number| go_on(&mut *shadowing, number));
+        drop((shadowing, shadow));
+        assert_eq!(content(&to).topics, content(&same).topics);
+        assert!(content(&to) == content(&same), "events and repeats too");
+
+        drop((writer, engine));
+        assert_eq!(copy(&from, &to).unwrap().copied, 2 * (sent.get() - until_then));
+        assert!(content(&to) == content(&from));
+        is_healthy(&to);
+    }
+}
+
+#[test]
+fn an_event_that_is_missing_in_a_database_is_named_and_nothing_is_called_whole() {
     let Some(database) = Database::fresh() else { return };
-    let (from, to) = (Place::Shared(database), Place::file());
+    let from = Place::Shared(database);
     fill(&from, 0..4);
-    let before = content(&from);
-    let engine = from.open();
-    let mut writer = engine.open_writer().unwrap();
-    let id = Cell::new(0);
-    let writer: &mut dyn Writer = &mut *writer;
-    let writer = std::cell::RefCell::new(writer);
-    copy_until(&from, &to, |_| {
-        id.set(id.get() + 1);
-        let events = vec![event_from("x", "a", &format!("meanwhile {}", id.get()), "{}")];
-        writer.borrow_mut().append(&[&Batch { topic: topic("a"), events }], at(8_000)).unwrap();
-        false
-    })
-    .unwrap();
-    assert!(id.get() > 3);
-    assert_eq!(content(&to), before);
-    drop(engine);
-    assert_eq!(copy(&from, &to).unwrap().copied, id.get());
-    assert_eq!(content(&to), content(&from));
+    for seq in [8, 3, 1] {
+        from.run(&format!("DELETE FROM S.events WHERE topic = 'b' AND seq = {seq}"));
+        let text = copy(&from, &Place::file()).unwrap_err().to_string();
+        assert!(text.contains(&format!("topic b: seq {seq} is missing")), "{text}");
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::config::{Overrides, Settings, StoreUrl, load};
 use crate::domain::Verdict;
 use crate::store::{Engine, StoreError, contract};
 
-fn settings(url: &str) -> Settings {
+pub(super) fn settings(url: &str) -> Settings {
     let overrides = Overrides { store: Some(url.to_owned()), ..Overrides::default() };
     load(None, &overrides).unwrap()
 }
@@ -40,11 +40,11 @@ fn try_open(settings: &Settings) -> Result<PostgresStore, StoreError> {
 }
 
 /// One more node on a database.
-fn node(database: &Database) -> PostgresStore {
+pub(super) fn node(database: &Database) -> PostgresStore {
     try_open(&settings(&database.url())).unwrap()
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1).unwrap()
 }
 

@@ -44,7 +44,7 @@ impl SqliteWriter {
             if known.is_some() || staged.keys.insert(key, entry).is_some() {
                 return Err(damaged("its id is stored before"));
             }
-            let marked = self.times.mark(entry.pos, Second::of(*received_at));
+            let marked = self.times.mark_copied(entry.pos, Second::of(*received_at));
             marked.write(&self.connection)?;
             self.times.committed(marked);
             rows.at(*received_at);
