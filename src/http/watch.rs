@@ -1,4 +1,4 @@
-//! Around every request: its id, refusal while stopping, one log line, one count.
+//! Around every request: its id, refusal while stopping or of a page that must not ask, one log line, one count.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,12 @@ use actix_web::body::{BodySize, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
-use actix_web::web::Data;
+use actix_web::web::{Data, Payload};
 use actix_web::{Error, HttpMessage, ResponseError};
 
+use super::body;
 use super::failure::Failure;
+use super::guard;
 use super::state::State;
 use super::trace::{Origin, Published, X_REQUEST_ID};
 use crate::api::Code;
@@ -35,17 +37,24 @@ pub(super) fn writes_each() -> bool {
 
 pub(super) async fn watch<B: MessageBody + 'static>(
     state: Data<State>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = Instant::now();
     let origin = Origin::of(request.headers());
     request.extensions_mut().insert(origin.id.clone());
-    let mut response = if state.stopping() && request.path() != LIVE {
-        let refusal = Failure::new(Code::ShuttingDown, "the log is stopping");
-        request.into_response(refusal.error_response()).map_into_right_body()
+    let admitted = if state.stopping() && request.path() != LIVE {
+        Err(Failure::new(Code::ShuttingDown, "the log is stopping"))
     } else {
-        next.call(request).await?.map_into_left_body()
+        guard::check(request.request(), &state.server.allowed_hosts)
+    };
+    let mut response = match admitted {
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Err(refusal) => {
+            let unread = request.extract::<Payload>().await?;
+            body::discard(unread).await;
+            request.into_response(refusal.error_response()).map_into_right_body()
+        }
     };
     if let Some(value) = origin.header() {
         response.headers_mut().insert(X_REQUEST_ID, value);

@@ -24,6 +24,10 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
     Ok(match code {
         Code::NotJson => log.publish("this is not JSON").await,
         Code::BadEncoding => encoded(log, "gzip").await,
+        Code::CrossOrigin => {
+            let request = log.post("/publish").insert_header(("sec-fetch-site", "cross-site"));
+            log.send(request, event("orders", "1")).await
+        }
         Code::NotFound => log.get("/nowhere").await,
         Code::EventNotFound => log.get("/events/orders/nothing").await,
         Code::TopicNotFound => log.get("/topics/nothing").await,
@@ -35,6 +39,10 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
         Code::EventTooLarge => log.publish(event("orders", "1").replace("{}", &large())).await,
         Code::UnsupportedType => log.publish_as("text/csv", "a,b").await,
         Code::UnsupportedEncoding => encoded(log, "compress").await,
+        Code::HostNotAllowed => {
+            let host = format!("evil.example:{}", log.address().port());
+            log.send(log.request(Method::GET, "/stats").insert_header(("host", host)), "").await
+        }
         Code::InvalidEvents => log.publish("{}").await,
         Code::InvalidParameter => log.get("/events").await,
         Code::StoreDamaged => return Err("needs a damaged store: damage.rs"),
