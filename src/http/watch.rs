@@ -10,7 +10,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{Error, HttpMessage, ResponseError};
 
 use super::body;
-use super::failure::Failure;
+use super::failure::{Failure, Unread};
 use super::guard;
 use super::state::State;
 use super::trace::{Origin, Published, X_REQUEST_ID};
@@ -81,6 +81,14 @@ fn record<B: MessageBody + 'static>(
     let code = response.response().extensions().get::<Code>().copied();
     if let Some(code) = code {
         state.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
+    }
+    if let Some(Unread(cause)) = response.response().extensions().get() {
+        let request_id = &origin.id;
+        if state.unread.is_due() {
+            tracing::warn!(%request_id, cause, "the store cannot be read: requests are answered 503");
+        } else {
+            tracing::debug!(%request_id, cause, "the store cannot be read");
+        }
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.

@@ -28,6 +28,7 @@ mod messages;
 mod reply;
 mod roster;
 mod router;
+mod seldom;
 mod undecided;
 mod writer;
 mod writers;
@@ -42,6 +43,7 @@ use actix::prelude::*;
 
 pub use budget::{Budget, Permit};
 pub use error::PublishError;
+pub use seldom::Seldom;
 
 use self::commit::Health;
 use self::hot_cache::{Hasher, Room};
