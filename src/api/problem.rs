@@ -53,7 +53,7 @@ pub enum Code {
     Overloaded,
     /// The server is stopping.
     ShuttingDown,
-    /// The store cannot write, or could not say whether it did.
+    /// The store cannot be written or read now, or could not say whether it wrote.
     StoreUnavailable,
 }
 
@@ -109,7 +109,7 @@ impl Code {
             Self::Internal => (500, "internal", "Internal error"),
             Self::Overloaded => (503, "overloaded", "Overloaded"),
             Self::ShuttingDown => (503, "shutting_down", "Shutting down"),
-            Self::StoreUnavailable => (503, "store_unavailable", "The store cannot write"),
+            Self::StoreUnavailable => (503, "store_unavailable", "The store is not available"),
         }
     }
 

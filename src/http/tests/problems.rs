@@ -117,6 +117,7 @@ async fn a_store_that_cannot_be_read_says_nothing_of_why() {
     for path in ["/events?topic=t", "/events/t/x", "/topics/t"] {
         let answer = get(&broken, path).await;
         assert_eq!(answer.problem(), (503, "store_unavailable".to_owned()), "{path}");
+        assert_eq!(answer.json()["title"], "The store is not available");
         assert_eq!(answer.header("retry-after"), "1");
         assert!(!answer.text().contains("fire"), "{}", answer.text());
     }
