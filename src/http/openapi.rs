@@ -7,11 +7,12 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr};
-use utoipa::{IntoResponses, OpenApi};
+use utoipa::openapi::{self, ContentBuilder, Ref, RefOr};
+use utoipa::{IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
 use super::failure::Failure;
+use super::trace::X_REQUEST_ID;
 use super::{events, guard, keys, observe, publish, topics};
 use crate::api::{Code, PROBLEM_JSON, Problem};
 
@@ -37,6 +38,7 @@ use crate::api::{Code, PROBLEM_JSON, Problem};
         observe::metrics,
     ),
     components(schemas(Problem)),
+    modifiers(&Named),
     tags(
         (name = "publish", description = "Send events"),
         (name = "read", description = "Read what is stored"),
@@ -44,6 +46,25 @@ use crate::api::{Code, PROBLEM_JSON, Problem};
     ),
 )]
 struct Document;
+
+/// What every answer has, whatever it is.
+struct Named;
+
+impl Modify for Named {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let id =
+            HeaderBuilder::new().description(Some("Names the request, as the server's log does")).build();
+        for path in document.paths.paths.values_mut() {
+            for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+                for answer in operation.responses.responses.values_mut() {
+                    if let RefOr::T(answer) = answer {
+                        answer.headers.insert(X_REQUEST_ID.to_string(), id.clone().into());
+                    }
+                }
+            }
+        }
+    }
+}
 
 /// The document as text, made once.
 static DOCUMENT: LazyLock<String> =
@@ -227,6 +248,18 @@ mod tests {
         {
             let (name, filled) = (&parameter["name"], parameter.get("example").is_some());
             assert_eq!(filled, parameter["required"] == true, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_answer_names_its_request() {
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        let operations = document["paths"].as_object().unwrap().values().filter_map(|path| path.as_object());
+        let answers: Vec<_> =
+            operations.flatten().flat_map(|(_, of)| of["responses"].as_object().unwrap()).collect();
+        assert!(answers.len() > 40, "{}", answers.len());
+        for (status, answer) in answers {
+            assert!(answer["headers"]["x-request-id"].is_object(), "{status}: {answer}");
         }
     }
 

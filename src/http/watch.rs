@@ -27,6 +27,9 @@ pub(super) struct Route(pub(super) &'static str);
 /// What the lines about requests are written as, so that `log.level` can have them apart from all others.
 const TARGET: &str = "sekali::requests";
 
+/// A method that is not told by its name.
+const OTHER: &str = "other";
+
 /// The bytes of a path that are written: with so many lines a second as failed requests have, 200 KB a second at most.
 const PATH_MAX: usize = 2_048;
 
@@ -72,11 +75,9 @@ fn record<B: MessageBody + 'static>(
     let (request, status) = (response.request(), response.status().as_u16());
     // The pattern and never the path, a known method and never any word: labels must not grow without bound.
     let route = request.app_data().map_or("none", |Route(pattern)| *pattern);
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        _ => "other",
+    let method = match known(request.method()) {
+        served @ ("GET" | "HEAD" | "POST") => served,
+        _ => OTHER,
     };
     let code = response.response().extensions().get::<Code>().copied();
     if let Some(code) = code {
@@ -98,7 +99,7 @@ fn record<B: MessageBody + 'static>(
         None
     };
     if omitted.is_some() || writes_each() {
-        write(response, origin, (method, route, code), (started.elapsed(), omitted.unwrap_or(0)));
+        write(response, origin, (route, code), (started.elapsed(), omitted.unwrap_or(0)));
     }
 }
 
@@ -107,7 +108,7 @@ fn record<B: MessageBody + 'static>(
 fn write<B: MessageBody + 'static>(
     response: &ServiceResponse<B>,
     origin: &Origin,
-    (method, route, code): (&str, &str, Option<Code>),
+    (route, code): (&str, Option<Code>),
     (took, omitted): (Duration, u64),
 ) {
     let status = response.status().as_u16();
@@ -122,7 +123,7 @@ fn write<B: MessageBody + 'static>(
         request_id = %origin.id,
         parent_id = parent.map(|parent| &*parent.span),
         sampled = parent.map(|parent| parent.sampled),
-        method,
+        method = known(response.request().method()),
         route,
         path = beginning(response.request().path()),
         status,
@@ -141,6 +142,22 @@ fn write<B: MessageBody + 'static>(
         "{}",
         if status < 400 { "answered" } else { "not answered as asked" }
     );
+}
+
+/// A method by its name, where it is one of HTTP's own: the name of a span, which is made of it, is one of a few.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => OTHER,
+    }
 }
 
 /// As much of a path as is written: the longest that names an event has two names of 255 bytes, percent-encoded.

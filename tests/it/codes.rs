@@ -177,6 +177,29 @@ async fn parameters_that_are_wrong_unknown_or_there_twice_are_named() {
 }
 
 #[actix_web::test]
+async fn paths_without_parameters_look_at_no_query_or_refuse_one() {
+    let log = Log::start();
+    for path in ["/health", "/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs/", "/"] {
+        log.get(&format!("{path}?since=1&since=2")).await.ok();
+    }
+    for path in ["/stats", "/topics/t", "/events/t/1"] {
+        log.get(&format!("{path}?since=1")).await.problem(Code::InvalidParameter);
+    }
+    log.send(log.post("/events/lookup?since=1"), "[]").await.problem(Code::InvalidParameter);
+}
+
+#[actix_web::test]
+async fn a_url_over_64_kib_is_400_without_a_document() {
+    let log = Log::start();
+    for (bytes, status) in [(60 << 10, 404), (64 << 10, 400)] {
+        let mut raw = Raw::open(log.address());
+        raw.send(format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(bytes)));
+        let answer = raw.answer();
+        assert_eq!((answer.status, answer.body.is_empty()), (status, status == 400), "{}", answer.head);
+    }
+}
+
+#[actix_web::test]
 async fn a_list_of_events_that_is_no_list_is_an_invalid_parameter() {
     let log = Log::start();
     for body in [r#"{"events":7}"#, r#"{"events":[],"more":1}"#, r#"{"more":1,"events":[]}"#] {
