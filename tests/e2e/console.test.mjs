@@ -135,7 +135,7 @@ test("a test event gets each verdict", async (context) => {
   assert.match(await publish(page, { ...values, payload: '{"n": 9007199254740992}' }), /^conflict Seq 1 has this id and another payload\./);
   assert.deepEqual(wrong, []);
   assert.match(await publish(page, { ...values, source: "", timestamp: "noon" }), /^rejected Invalid events \(422 invalid_events\)\..* timestamp .* source source is empty/);
-  assert.match(await publish(page, { ...values, payload: "nonsense" }), /^rejected The body is not JSON \(400 not_json\)/);
+  assert.match(await publish(page, { ...values, payload: "nonsense" }), /^refused The body is not JSON \(400 not_json\)/);
   assert.match(await publish(page, { ...values, payload: "[]" }), /^rejected .* payload /);
   // Chromium writes a line for each answer that is an error; nothing else went wrong.
   assert.deepEqual(wrong.filter((line) => !line.includes("Failed to load resource")), []);
@@ -143,6 +143,26 @@ test("a test event gets each verdict", async (context) => {
   const before = await page.locator("#publish-form [name=event_id]").inputValue();
   await page.locator("#new-id").click();
   assert.notEqual(await page.locator("#publish-form [name=event_id]").inputValue(), before);
+});
+
+test("what the server could not finish is not called rejected, and what to do is said once", async (context) => {
+  const { page, wrong } = await opened(context);
+  const answers = [
+    ["store_unavailable", "The store is not available", "not every event is known to be stored; send the same events again, which is safe"],
+    ["overloaded", "Overloaded", "too much is in flight"],
+  ];
+  for (const [code, title, detail] of answers) {
+    await page.route("**/publish", (route) => route.fulfill({
+      status: 503,
+      contentType: "application/problem+json",
+      body: JSON.stringify({ type: `urn:sekali:problem:${code}`, title, status: 503, code, detail }),
+    }));
+    const said = await publish(page, { topic: "t", event_id: code });
+    assert.ok(said.startsWith(`not known ${title} (503 ${code}). ${detail}.`), said);
+    assert.equal(said.match(/again/g).length, 1, said);
+    await page.unroute("**/publish");
+  }
+  assert.deepEqual(wrong.filter((line) => !line.includes("Failed to load resource")), []);
 });
 
 test("hostile text is shown as text", async (context) => {
