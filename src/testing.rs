@@ -1,10 +1,14 @@
-//! What the tests of the layers share: moments of a thread's work at which a test lets it panic, and what the tests
+//! What the tests of the layers share: ears for the log, moments of a thread's work at which a test lets it panic, and what the tests
 //! through a real socket use too. Only tests compile this and what calls it.
 
 use std::cell::RefCell;
+use std::io::{PipeReader, Read, pipe};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Level;
+use tracing::subscriber::DefaultGuard;
 
 #[path = "../tests/it/crash/history.rs"]
 #[expect(
@@ -16,6 +20,33 @@ pub(crate) mod history;
 pub(crate) mod plan;
 #[path = "../tests/it/support/say.rs"]
 pub(crate) mod say;
+
+/// What is logged on this thread from now on. It must fit into a pipe, 64 KiB.
+pub(crate) struct Heard {
+    reading: PipeReader,
+    hearing: DefaultGuard,
+}
+
+impl Heard {
+    /// Begins to hear, at this level and above.
+    pub(crate) fn at(level: Level) -> Self {
+        let (reading, writing) = pipe().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(Mutex::new(writing))
+            .finish();
+        Self { reading, hearing: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// Ends, and gives the lines.
+    pub(crate) fn said(mut self) -> String {
+        drop(self.hearing);
+        let mut said = String::new();
+        self.reading.read_to_string(&mut said).unwrap();
+        said
+    }
+}
 
 /// A place in the code that a thread passes again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

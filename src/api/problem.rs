@@ -15,6 +15,8 @@ pub enum Code {
     NotJson,
     /// The body does not decompress, or the connection broke while it was read.
     BadEncoding,
+    /// A browser sends a change for a page of another origin.
+    CrossOrigin,
     /// No such path.
     NotFound,
     /// No such event.
@@ -37,6 +39,8 @@ pub enum Code {
     UnsupportedType,
     /// A content encoding that is none of ours.
     UnsupportedEncoding,
+    /// A name in `Host` that is none of the log's.
+    HostNotAllowed,
     /// Events that break a rule.
     InvalidEvents,
     /// A parameter, or a body that is no list of events, breaks a rule.
@@ -49,15 +53,16 @@ pub enum Code {
     Overloaded,
     /// The server is stopping.
     ShuttingDown,
-    /// The store cannot write, or could not say whether it did.
+    /// The store cannot be written or read now, or could not say whether it wrote.
     StoreUnavailable,
 }
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NotJson,
         Self::BadEncoding,
+        Self::CrossOrigin,
         Self::NotFound,
         Self::EventNotFound,
         Self::TopicNotFound,
@@ -69,6 +74,7 @@ impl Code {
         Self::EventTooLarge,
         Self::UnsupportedType,
         Self::UnsupportedEncoding,
+        Self::HostNotAllowed,
         Self::InvalidEvents,
         Self::InvalidParameter,
         Self::StoreDamaged,
@@ -84,6 +90,7 @@ impl Code {
         match self {
             Self::NotJson => (400, "not_json", "The body is not JSON"),
             Self::BadEncoding => (400, "bad_encoding", "The body cannot be read"),
+            Self::CrossOrigin => (403, "cross_origin", "From a page of another origin"),
             Self::NotFound => (404, "not_found", "No such path"),
             Self::EventNotFound => (404, "event_not_found", "No such event"),
             Self::TopicNotFound => (404, "topic_not_found", "No such topic"),
@@ -95,13 +102,14 @@ impl Code {
             Self::EventTooLarge => (413, "event_too_large", "An event is too large"),
             Self::UnsupportedType => (415, "unsupported_type", "Content type not known"),
             Self::UnsupportedEncoding => (415, "unsupported_encoding", "Content encoding not known"),
+            Self::HostNotAllowed => (421, "host_not_allowed", "Not a name of this log"),
             Self::InvalidEvents => (422, "invalid_events", "Invalid events"),
             Self::InvalidParameter => (422, "invalid_parameter", "Invalid parameter"),
             Self::StoreDamaged => (500, "store_damaged", "Stored data is damaged"),
             Self::Internal => (500, "internal", "Internal error"),
             Self::Overloaded => (503, "overloaded", "Overloaded"),
             Self::ShuttingDown => (503, "shutting_down", "Shutting down"),
-            Self::StoreUnavailable => (503, "store_unavailable", "The store cannot write"),
+            Self::StoreUnavailable => (503, "store_unavailable", "The store is not available"),
         }
     }
 

@@ -36,7 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest answer that is read as a whole, in bytes.
 const ANSWER_MAX: usize = 64 << 20;
-/// How long an unused connection is kept; under the 75 s after which our server closes it, and the 5 s of many others.
+/// How long an unused connection is kept: shorter than the other end keeps one (the log 75 s, proxies between as a rule 5 s or
+/// more), since a request on a connection that is being closed is lost.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Connections at once; more requests wait for one.
 const CONNECTIONS: usize = 1024;

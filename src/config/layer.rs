@@ -29,6 +29,8 @@ pub(super) enum Value {
     Number(u64),
     /// A string.
     Text(String),
+    /// An array of strings.
+    Texts(Vec<String>),
     /// Anything else that TOML knows; no key has such a type.
     Other,
 }
@@ -74,6 +76,10 @@ impl Value {
         match value.get_ref() {
             DeValue::Table(_) => Self::Section,
             DeValue::String(text) => Self::Text(text.to_string()),
+            DeValue::Array(items) => {
+                let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
+                texts.collect::<Option<_>>().map_or(Self::Other, Self::Texts)
+            }
             DeValue::Integer(number) => {
                 u64::from_str_radix(number.as_str(), number.radix()).map_or(Self::Other, Self::Number)
             }

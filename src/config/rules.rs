@@ -69,9 +69,19 @@ impl<'a> Checker<'a> {
         let entry = self.entry(key)?;
         let found = match &entry.value {
             Value::Text(text) => read(text),
-            Value::Section | Value::Number(_) | Value::Other => Err(rule.to_owned()),
+            Value::Section | Value::Number(_) | Value::Texts(_) | Value::Other => Err(rule.to_owned()),
         };
         found.map_err(|broken| self.fail(entry, &broken, ())).ok()
+    }
+
+    /// A list of texts, each of which `read` understands; `rule` says what it must be.
+    pub(super) fn texts<T>(&mut self, key: &str, rule: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let Some(entry) = self.entry(key) else { return Vec::new() };
+        let found = match &entry.value {
+            Value::Texts(texts) => texts.iter().map(|text| read(text)).collect::<Option<_>>(),
+            Value::Section | Value::Number(_) | Value::Text(_) | Value::Other => None,
+        };
+        found.unwrap_or_else(|| self.fail(entry, rule, Vec::new()))
     }
 
     /// Checks that one key is not over another; the one that the operator set is at fault.
@@ -135,7 +145,7 @@ fn size_of(value: &Value) -> Option<u64> {
     match value {
         Value::Number(bytes) => Some(*bytes),
         Value::Text(text) => text.parse().ok().map(|ByteSize(bytes)| bytes),
-        Value::Section | Value::Other => None,
+        Value::Section | Value::Texts(_) | Value::Other => None,
     }
 }
 

@@ -20,6 +20,13 @@ pub(super) fn bind(text: &str) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
+/// A name of a server, without a port, in lower case.
+pub(super) fn host(text: &str) -> Option<String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (!name.is_empty() && name.bytes().all(valid)).then(|| name.to_ascii_lowercase())
+}
+
 /// What [`store_url`] takes: the rule of a text that is neither.
 pub(super) const STORE_URL: &str = "must be sqlite:PATH, such as \"sqlite:data/sekali.db\", \
     or postgres://USER:PASSWORD@HOST:PORT/DATABASE with libpq's keys";

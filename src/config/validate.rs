@@ -56,8 +56,10 @@ pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
 
 fn server(checker: &mut Checker<'_>) -> Server {
     const BIND: &str = "must be HOST:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
+    const HOSTS: &str = "must be a list of names without ports, such as [\"log.example\"]";
     Server {
         bind: checker.text("server.bind", BIND, texts::bind).unwrap_or_default(),
+        allowed_hosts: checker.texts("server.allowed_hosts", HOSTS, texts::host),
         workers: or_cores(checker.count("server.workers", 0..=1024)),
         request_timeout: checker.duration("server.request_timeout", SHORTEST..=HOUR),
         body_timeout: checker.duration("server.body_timeout", SHORTEST..=HOUR),
@@ -178,6 +180,7 @@ mod tests {
     fn the_defaults_are_valid_and_those_of_the_design() {
         let defaults = settings("").unwrap();
         assert_eq!(defaults.server.bind, "127.0.0.1:8080");
+        assert_eq!(defaults.server.allowed_hosts, Vec::<String>::new());
         assert!(defaults.server.workers > 0 && defaults.router.shards > 0);
         assert_eq!(defaults.server.shutdown_timeout, Duration::from_secs(10));
         let server = &defaults.server;
@@ -233,6 +236,19 @@ mod tests {
         assert_eq!((own.lanes("big one"), own.keys_per_topic("big one")), (8, 100_000));
         assert_eq!((own.lanes("quiet"), own.keys_per_topic("quiet")), (1, 0));
         assert_eq!((own.lanes("other"), own.keys_per_topic("other")), (1, 100_000));
+    }
+
+    #[test]
+    fn hosts_are_a_list_of_names() {
+        let hosts = |text: &str| settings(&format!("[server]\nallowed_hosts = {text}"));
+        let found = hosts("[\"Log.example\", \"log.internal.\"]").unwrap().server.allowed_hosts;
+        assert_eq!(found, ["log.example", "log.internal"]);
+        for bad in
+            ["\"log.example\"", "[1]", "[\"\"]", "[\"log.example:80\"]", "[\"*.example\"]", "[\"http://h\"]"]
+        {
+            let rule = "must be a list of names without ports, such as [\"log.example\"]";
+            assert_eq!(hosts(bad), Err(format!("f:2: server.allowed_hosts: {rule}, found {bad}")));
+        }
     }
 
     #[test]

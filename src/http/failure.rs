@@ -21,11 +21,16 @@ pub(super) struct Failure {
     code: Code,
     detail: String,
     errors: Vec<EventError>,
+    unread: Option<Unread>,
 }
+
+/// Why the store could not be read, for the log, which is not told at each request.
+#[derive(Debug, Clone)]
+pub(super) struct Unread(pub(super) String);
 
 impl Failure {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new() }
+        Self { code, detail: detail.into(), errors: Vec::new(), unread: None }
     }
 
     /// What kind of failure it is.
@@ -66,7 +71,7 @@ impl Failure {
             1 => "1 item of the request breaks a rule; see errors".to_owned(),
             _ => format!("{count} items of the request break a rule; see errors"),
         };
-        Self { code, detail, errors }
+        Self { errors, ..Self::new(code, detail) }
     }
 }
 
@@ -94,6 +99,9 @@ impl ResponseError for Failure {
         let mut response = response.json(Problem::new(self.code, self.detail.clone(), self.errors.clone()));
         // For who counts answers: the body is bytes by then.
         response.extensions_mut().insert(self.code);
+        if let Some(unread) = &self.unread {
+            response.extensions_mut().insert(unread.clone());
+        }
         response
     }
 }
@@ -135,8 +143,8 @@ impl From<StoreError> for Failure {
                 Self::new(Code::StoreDamaged, DAMAGED)
             }
             StoreError::Unavailable(cause) => {
-                tracing::warn!(cause, "the store cannot be read");
-                Self::new(Code::StoreUnavailable, "the store cannot be read now")
+                let failure = Self::new(Code::StoreUnavailable, "the store cannot be read now");
+                Self { unread: Some(Unread(cause)), ..failure }
             }
             StoreError::Owned { .. }
             | StoreError::Newer { .. }

@@ -8,6 +8,7 @@ mod follow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod headers;
 mod keys;
 mod observe;

@@ -4,7 +4,7 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::failure::Failure;
-use super::openapi::{HealthProblems, MetricsProblems, ReadProblems};
+use super::openapi::{HealthProblems, LiveProblems, MetricsProblems, ReadProblems};
 use super::params::Query;
 use super::scrape;
 use super::state::State;
@@ -40,7 +40,7 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
     get,
     path = "/health/live",
     tag = "observe",
-    responses((status = 200, description = "It is, also while it stops", body = Health)),
+    responses((status = 200, description = "It is, also while it stops", body = Health), LiveProblems),
 )]
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok".to_owned() })

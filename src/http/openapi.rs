@@ -7,12 +7,13 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr};
-use utoipa::{IntoResponses, OpenApi};
+use utoipa::openapi::{self, ContentBuilder, Ref, RefOr};
+use utoipa::{IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
 use super::failure::Failure;
-use super::{events, keys, observe, publish, topics};
+use super::trace::X_REQUEST_ID;
+use super::{events, guard, keys, observe, publish, topics};
 use crate::api::{Code, PROBLEM_JSON, Problem};
 
 /// The whole document.
@@ -37,6 +38,7 @@ use crate::api::{Code, PROBLEM_JSON, Problem};
         observe::metrics,
     ),
     components(schemas(Problem)),
+    modifiers(&Named),
     tags(
         (name = "publish", description = "Send events"),
         (name = "read", description = "Read what is stored"),
@@ -45,6 +47,25 @@ use crate::api::{Code, PROBLEM_JSON, Problem};
 )]
 struct Document;
 
+/// What every answer has, whatever it is.
+struct Named;
+
+impl Modify for Named {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let id =
+            HeaderBuilder::new().description(Some("Names the request, as the server's log does")).build();
+        for path in document.paths.paths.values_mut() {
+            for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+                for answer in operation.responses.responses.values_mut() {
+                    if let RefOr::T(answer) = answer {
+                        answer.headers.insert(X_REQUEST_ID.to_string(), id.clone().into());
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The document as text, made once.
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default() + "\n");
@@ -52,6 +73,12 @@ static DOCUMENT: LazyLock<String> =
 /// The page needs no network: it reads our document and asks no validator on the internet about it.
 static PAGE: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true)));
+
+/// What the page may load and who may show it: as the console's, but Swagger UI makes HTML of texts (those of our document and of
+/// answers, which it cleans), has pictures in its style sheet, and writes one style sheet into the page, which has this hash.
+const POLICY: &str = "default-src 'none'; script-src 'self'; \
+    style-src 'self' 'sha256-RL3ie0nH+Lzz2YNqQN83mnU0J1ot4QL7b99vMdIX99w='; connect-src 'self'; img-src 'self' data:; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `GET /openapi.json`
 pub(super) async fn document() -> HttpResponse {
@@ -68,7 +95,9 @@ pub(super) async fn page(request: HttpRequest) -> Result<HttpResponse, Failure> 
     let path = request.match_info().query("file");
     match utoipa_swagger_ui::serve(path, PAGE.clone()) {
         Ok(Some(file)) => {
-            Ok(HttpResponse::Ok().content_type(file.content_type).body(file.bytes.into_owned()))
+            let mut response = HttpResponse::Ok();
+            guard::protect(&mut response, POLICY);
+            Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
         }
         Ok(None) => Err(Failure::new(Code::NotFound, "the page has no such file")),
         Err(error) => Err(Failure::internal(&error)),
@@ -96,12 +125,19 @@ fn problem(status: u16, codes: &[Code]) -> ResponseBuilder {
     response.header("Retry-After", seconds)
 }
 
-const READ: [Code; 5] =
-    [Code::InvalidParameter, Code::StoreDamaged, Code::Internal, Code::ShuttingDown, Code::StoreUnavailable];
+const READ: [Code; 6] = [
+    Code::HostNotAllowed,
+    Code::InvalidParameter,
+    Code::StoreDamaged,
+    Code::Internal,
+    Code::ShuttingDown,
+    Code::StoreUnavailable,
+];
 
-const BODY: [Code; 10] = [
+const BODY: [Code; 11] = [
     Code::NotJson,
     Code::BadEncoding,
+    Code::CrossOrigin,
     Code::BodyTimeout,
     Code::BodyTooLarge,
     Code::BatchTooLarge,
@@ -124,6 +160,8 @@ pub(super) struct EventsProblems;
 pub(super) struct EventProblems;
 /// How a read of one topic can fail.
 pub(super) struct TopicProblems;
+/// How the question can fail whether the process is alive.
+pub(super) struct LiveProblems;
 /// How a health check can fail.
 pub(super) struct HealthProblems;
 /// How `GET /metrics` can fail.
@@ -165,15 +203,21 @@ impl IntoResponses for TopicProblems {
     }
 }
 
+impl IntoResponses for LiveProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[Code::HostNotAllowed])
+    }
+}
+
 impl IntoResponses for HealthProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[Code::ShuttingDown, Code::StoreUnavailable])
+        problems(&[Code::HostNotAllowed, Code::ShuttingDown, Code::StoreUnavailable])
     }
 }
 
 impl IntoResponses for MetricsProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[Code::Internal, Code::ShuttingDown])
+        problems(&[Code::HostNotAllowed, Code::Internal, Code::ShuttingDown])
     }
 }
 
@@ -208,8 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn every_answer_names_its_request() {
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        let operations = document["paths"].as_object().unwrap().values().filter_map(|path| path.as_object());
+        let answers: Vec<_> =
+            operations.flatten().flat_map(|(_, of)| of["responses"].as_object().unwrap()).collect();
+        assert!(answers.len() > 40, "{}", answers.len());
+        for (status, answer) in answers {
+            assert!(answer["headers"]["x-request-id"].is_object(), "{status}: {answer}");
+        }
+    }
+
+    #[test]
     fn only_statuses_that_exist_are_documented() {
-        for missing in ["\"401\"", "\"403\"", "\"429\""] {
+        for missing in ["\"401\"", "\"429\""] {
             assert!(!DOCUMENT.contains(missing), "{missing}");
         }
     }

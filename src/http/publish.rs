@@ -81,9 +81,12 @@ pub(super) struct PublishBatch {
         content(
             (PublishBody = "application/json"),
             (String = "application/x-ndjson"),
+            (String = "application/ndjson"),
+            (String = "application/jsonl"),
         ),
     ),
-    responses((status = 200, description = "All events are decided, and durable", body = PublishAnswer),
+    responses((status = 200, description = "All events are decided, and durable", body = PublishAnswer,
+        headers(("Preference-Applied" = String, description = "`return=minimal`, where the results are left out"))),
         PublishProblems),
 )]
 pub(super) async fn publish(state: Data<State>, request: HttpRequest, payload: Payload) -> HttpResponse {

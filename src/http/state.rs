@@ -11,7 +11,7 @@ use super::trace::FailedLines;
 use crate::config::{Limits, Server, Settings};
 use crate::intake;
 use crate::metrics::Metrics;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Seldom};
 use crate::store::{News, Reader};
 
 /// Shared by all workers.
@@ -27,6 +27,8 @@ pub struct State {
     pub(super) shown: Shown,
     pub(super) started: Instant,
     pub(super) failed_lines: FailedLines,
+    /// Whether the log is told that the store cannot be read.
+    pub(super) unread: Seldom,
     stopping: AtomicBool,
 }
 
@@ -52,6 +54,7 @@ impl State {
             shown: Shown::new(settings.metrics.topics),
             started: Instant::now(),
             failed_lines: FailedLines::default(),
+            unread: Seldom::default(),
             stopping: AtomicBool::new(false),
         }
     }

@@ -1,4 +1,4 @@
-//! Around every request: its id, refusal while stopping, one log line, one count.
+//! Around every request: its id, refusal while stopping or of a page that must not ask, one log line, one count.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,12 @@ use actix_web::body::{BodySize, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
-use actix_web::web::Data;
+use actix_web::web::{Data, Payload};
 use actix_web::{Error, HttpMessage, ResponseError};
 
-use super::failure::Failure;
+use super::body;
+use super::failure::{Failure, Unread};
+use super::guard;
 use super::state::State;
 use super::trace::{Origin, Published, X_REQUEST_ID};
 use crate::api::Code;
@@ -25,6 +27,9 @@ pub(super) struct Route(pub(super) &'static str);
 /// What the lines about requests are written as, so that `log.level` can have them apart from all others.
 const TARGET: &str = "sekali::requests";
 
+/// A method that is not told by its name.
+const OTHER: &str = "other";
+
 /// The bytes of a path that are written: with so many lines a second as failed requests have, 200 KB a second at most.
 const PATH_MAX: usize = 2_048;
 
@@ -35,17 +40,24 @@ pub(super) fn writes_each() -> bool {
 
 pub(super) async fn watch<B: MessageBody + 'static>(
     state: Data<State>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = Instant::now();
     let origin = Origin::of(request.headers());
     request.extensions_mut().insert(origin.id.clone());
-    let mut response = if state.stopping() && request.path() != LIVE {
-        let refusal = Failure::new(Code::ShuttingDown, "the log is stopping");
-        request.into_response(refusal.error_response()).map_into_right_body()
+    let admitted = if state.stopping() && request.path() != LIVE {
+        Err(Failure::new(Code::ShuttingDown, "the log is stopping"))
     } else {
-        next.call(request).await?.map_into_left_body()
+        guard::check(request.request(), &state.server.allowed_hosts)
+    };
+    let mut response = match admitted {
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Err(refusal) => {
+            let unread = request.extract::<Payload>().await?;
+            body::discard(unread).await;
+            request.into_response(refusal.error_response()).map_into_right_body()
+        }
     };
     if let Some(value) = origin.header() {
         response.headers_mut().insert(X_REQUEST_ID, value);
@@ -63,15 +75,21 @@ fn record<B: MessageBody + 'static>(
     let (request, status) = (response.request(), response.status().as_u16());
     // The pattern and never the path, a known method and never any word: labels must not grow without bound.
     let route = request.app_data().map_or("none", |Route(pattern)| *pattern);
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        _ => "other",
+    let method = match known(request.method()) {
+        served @ ("GET" | "HEAD" | "POST") => served,
+        _ => OTHER,
     };
     let code = response.response().extensions().get::<Code>().copied();
     if let Some(code) = code {
         state.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
+    }
+    if let Some(Unread(cause)) = response.response().extensions().get() {
+        let request_id = &origin.id;
+        if state.unread.is_due() {
+            tracing::warn!(%request_id, cause, "the store cannot be read: requests are answered 503");
+        } else {
+            tracing::debug!(%request_id, cause, "the store cannot be read");
+        }
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
@@ -81,7 +99,7 @@ fn record<B: MessageBody + 'static>(
         None
     };
     if omitted.is_some() || writes_each() {
-        write(response, origin, (method, route, code), (started.elapsed(), omitted.unwrap_or(0)));
+        write(response, origin, (route, code), (started.elapsed(), omitted.unwrap_or(0)));
     }
 }
 
@@ -90,7 +108,7 @@ fn record<B: MessageBody + 'static>(
 fn write<B: MessageBody + 'static>(
     response: &ServiceResponse<B>,
     origin: &Origin,
-    (method, route, code): (&str, &str, Option<Code>),
+    (route, code): (&str, Option<Code>),
     (took, omitted): (Duration, u64),
 ) {
     let status = response.status().as_u16();
@@ -105,7 +123,7 @@ fn write<B: MessageBody + 'static>(
         request_id = %origin.id,
         parent_id = parent.map(|parent| &*parent.span),
         sampled = parent.map(|parent| parent.sampled),
-        method,
+        method = known(response.request().method()),
         route,
         path = beginning(response.request().path()),
         status,
@@ -124,6 +142,22 @@ fn write<B: MessageBody + 'static>(
         "{}",
         if status < 400 { "answered" } else { "not answered as asked" }
     );
+}
+
+/// A method by its name, where it is one of HTTP's own: the name of a span, which is made of it, is one of a few.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => OTHER,
+    }
 }
 
 /// As much of a path as is written: the longest that names an event has two names of 255 bytes, percent-encoded.

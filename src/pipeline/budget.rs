@@ -4,13 +4,13 @@
 //! consumer lives as long as events of it are in flight.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::error::PublishError;
+use super::seldom::Seldom;
 use crate::domain::RequestId;
 
 /// The bytes and events that may be in flight at once, of all requests together.
@@ -30,12 +30,9 @@ struct Pool {
     /// refused late has cost as much as one that is served.
     wanted: AtomicUsize,
     emptied: Notify,
-    /// When the log was told of a refusal last.
-    said: Mutex<Option<Instant>>,
+    /// Whether the log is told of a refusal.
+    said: Seldom,
 }
-
-/// A log that is overloaded says so this often, whatever number of requests it refuses.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// The part of a limit that is kept free at most for what was refused last, so that one large request does not have
 /// to wait until nothing else is in flight.
@@ -58,7 +55,7 @@ impl Budget {
     pub fn new(bytes: usize, events: usize) -> Self {
         let pool = |name, limit| {
             let (taken, wanted) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Mutex::new(None) })
+            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Seldom::default() })
         };
         Self { bytes: pool("limits.in_flight_bytes", bytes), events: pool("limits.in_flight_events", events) }
     }
@@ -158,9 +155,7 @@ impl Pool {
     }
 
     fn say(&self) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-            *said = Some(Instant::now());
+        if self.said.is_due() {
             tracing::warn!(key = self.name, limit = self.limit, "overloaded: requests are refused with 503");
         }
     }

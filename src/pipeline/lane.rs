@@ -191,9 +191,6 @@ fn report_repeat(reply: &Reply, event: &Event, verdict: Verdict) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-    use std::sync::Mutex;
-
     use tokio::sync::oneshot::Receiver;
 
     use super::*;
@@ -201,6 +198,7 @@ mod tests {
     use crate::pipeline::Budget;
     use crate::pipeline::hot_cache::Room;
     use crate::pipeline::reply::Outcome;
+    use crate::testing::Heard;
 
     fn lane() -> Arc<Lane> {
         let shared = Shared {
@@ -245,35 +243,21 @@ mod tests {
         }
     }
 
-    /// What is logged at this level and above while `act` runs on this thread.
-    fn logged(level: tracing::Level, act: impl FnOnce()) -> String {
-        let (mut reading, writing) = std::io::pipe().unwrap();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(level)
-            .with_ansi(false)
-            .with_writer(Mutex::new(writing))
-            .finish();
-        tracing::subscriber::with_default(subscriber, act);
-        let mut said = String::new();
-        reading.read_to_string(&mut said).unwrap();
-        said
-    }
-
     #[test]
     fn every_conflict_is_logged_also_that_of_who_waited_and_no_payload() {
         let lines = |level, conflict| {
-            logged(level, || {
-                let lane = lane();
-                let (batch, part) = ask(&lane).0.unwrap();
-                let (waits, _receiver) = ask(&lane);
-                assert!(waits.is_none(), "the same events wait for the first ones");
-                let decision = |seq| {
-                    let verdict = Verdict::Duplicate { seq, conflict };
-                    Decision { verdict, stored_at: Second(1) }
-                };
-                part.settle(&batch.events, Ok(vec![decision(7), decision(8)]));
-                assert!(ask(&lane).0.is_none(), "the cache knows them now");
-            })
+            let heard = Heard::at(level);
+            let lane = lane();
+            let (batch, part) = ask(&lane).0.unwrap();
+            let (waits, _receiver) = ask(&lane);
+            assert!(waits.is_none(), "the same events wait for the first ones");
+            let decision = |seq| {
+                let verdict = Verdict::Duplicate { seq, conflict };
+                Decision { verdict, stored_at: Second(1) }
+            };
+            part.settle(&batch.events, Ok(vec![decision(7), decision(8)]));
+            assert!(ask(&lane).0.is_none(), "the cache knows them now");
+            heard.said()
         };
         let conflicts = lines(tracing::Level::WARN, true);
         for id in ["event_id=\"1\" seq=7", "event_id=\"2\" seq=8"] {

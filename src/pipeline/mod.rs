@@ -29,6 +29,7 @@ mod pending;
 mod reply;
 mod roster;
 mod router;
+mod seldom;
 mod undecided;
 mod writer;
 mod writers;
@@ -43,6 +44,7 @@ use actix::prelude::*;
 
 pub use budget::{Budget, Permit};
 pub use error::PublishError;
+pub use seldom::Seldom;
 
 use self::commit::Health;
 use self::hot_cache::{Hasher, Room};

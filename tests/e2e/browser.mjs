@@ -9,6 +9,9 @@ import { chromium } from "playwright-core";
 /** How long anything may take, in milliseconds, on a machine that does other things too. */
 const PATIENCE = 15_000;
 
+/** A name that leads to this machine, as an attacker lets one. */
+export const REBOUND = "rebound.example";
+
 /** What a person has, by default. */
 const DESK = { viewport: { width: 1360, height: 900 } };
 
@@ -21,7 +24,7 @@ export class Browser {
     browser.#home = await mkdtemp(join(tmpdir(), "sekali-chromium-"));
     browser.#context = await chromium.launchPersistentContext(browser.#home, {
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", `--host-resolver-rules=MAP ${REBOUND} 127.0.0.1`],
       ...DESK,
       ...options,
     });

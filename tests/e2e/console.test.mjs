@@ -135,7 +135,7 @@ test("a test event gets each verdict", async (context) => {
   assert.match(await publish(page, { ...values, payload: '{"n": 9007199254740992}' }), /^conflict Seq 1 has this id and another payload\./);
   assert.deepEqual(wrong, []);
   assert.match(await publish(page, { ...values, source: "", timestamp: "noon" }), /^rejected Invalid events \(422 invalid_events\)\..* timestamp .* source source is empty/);
-  assert.match(await publish(page, { ...values, payload: "nonsense" }), /^rejected The body is not JSON \(400 not_json\)/);
+  assert.match(await publish(page, { ...values, payload: "nonsense" }), /^refused The body is not JSON \(400 not_json\)/);
   assert.match(await publish(page, { ...values, payload: "[]" }), /^rejected .* payload /);
   // Chromium writes a line for each answer that is an error; nothing else went wrong.
   assert.deepEqual(wrong.filter((line) => !line.includes("Failed to load resource")), []);
@@ -143,6 +143,89 @@ test("a test event gets each verdict", async (context) => {
   const before = await page.locator("#publish-form [name=event_id]").inputValue();
   await page.locator("#new-id").click();
   assert.notEqual(await page.locator("#publish-form [name=event_id]").inputValue(), before);
+});
+
+test("what the server could not finish is not called rejected, and what to do is said once", async (context) => {
+  const { page, wrong } = await opened(context);
+  const answers = [
+    ["store_unavailable", "The store is not available", "not every event is known to be stored; send the same events again, which is safe"],
+    ["overloaded", "Overloaded", "too much is in flight"],
+  ];
+  for (const [code, title, detail] of answers) {
+    await page.route("**/publish", (route) => route.fulfill({
+      status: 503,
+      contentType: "application/problem+json",
+      body: JSON.stringify({ type: `urn:sekali:problem:${code}`, title, status: 503, code, detail }),
+    }));
+    const said = await publish(page, { topic: "t", event_id: code });
+    assert.ok(said.startsWith(`not known ${title} (503 ${code}). ${detail}.`), said);
+    assert.equal(said.match(/again/g).length, 1, said);
+    await page.unroute("**/publish");
+  }
+  assert.deepEqual(wrong.filter((line) => !line.includes("Failed to load resource")), []);
+});
+
+test("the tail says that it reads before it says that there is nothing", async (context) => {
+  const { page, wrong } = await opened(context, { events: numbered("full", 0, 3), topic: "nothing" });
+  const empty = page.locator("#tail-empty");
+  await empty.filter({ hasText: "No event is stored in this topic yet." }).waitFor();
+  let release;
+  const released = new Promise((resolve) => { release = resolve; });
+  await page.route("**/events?*", async (route) => { await released; await route.continue(); });
+  const asked = page.waitForRequest(/topics\/full/);
+  await page.locator("#topic-table button", { hasText: "full" }).click();
+  await (await (await asked).response()).finished();
+  assert.equal(await empty.innerText(), "Reading…");
+  release();
+  await page.locator("#tail tbody tr", { hasText: "full-2" }).waitFor();
+  assert.ok(await empty.isHidden());
+  await page.locator("#tail-state", { hasText: /^live$/ }).waitFor();
+  // Chromium writes a line for the topic that there is none of.
+  assert.deepEqual(wrong.filter((line) => !line.includes("404")), []);
+});
+
+test("the tail is not called live while the store is away", async (context) => {
+  const { page, wrong } = await opened(context, { events: numbered("t", 0, 3), topic: "t" });
+  const tail = (text) => page.locator("#tail-state", { hasText: text }).waitFor();
+  await tail(/^live$/);
+  await page.route("**/health/ready", (route) => route.fulfill({
+    status: 503,
+    contentType: "application/problem+json",
+    body: JSON.stringify({ title: "The store is not available", status: 503, code: "store_unavailable", detail: "the store cannot write now" }),
+  }));
+  await page.locator("#state", { hasText: "the store is not available" }).waitFor();
+  await tail(/^waiting$/);
+  await page.unroute("**/health/ready");
+  await tail(/^live$/);
+  assert.deepEqual(wrong.filter((line) => !line.includes("Failed to load resource")), []);
+});
+
+test("charts have room for their last time, and tiles fill their rows", async (context) => {
+  const { page, wrong } = await opened(context, { events: [...numbered("t", 0, 30), ...numbered("t", 0, 9)], topic: "t" });
+  await page.locator("#sources tbody tr").waitFor();
+  await page.locator("#tile-size", { hasText: /\d/ }).waitFor();
+  for (const width of [1280, 800, 620, 360]) {
+    await page.setViewportSize({ width, height: 800 });
+    const found = await page.evaluate(() => {
+      const right = (element) => element.getBoundingClientRect().right;
+      const charts = [...document.querySelectorAll(".uplot")].map((chart) => {
+        const canvas = chart.querySelector("canvas");
+        const context = canvas.getContext("2d");
+        context.font = `11px ${getComputedStyle(chart).fontFamily}`;
+        return right(canvas) - right(chart.querySelector(".u-over")) - context.measureText("00:00:00").width / 2;
+      });
+      const tiles = [...document.querySelectorAll(".tiles > div")].map((tile) => tile.getBoundingClientRect());
+      const inside = document.querySelector(".tiles");
+      const covered = tiles.reduce((sum, { width, height }) => sum + (width + 1) * (height + 1), 0);
+      const sources = document.querySelector("#sources");
+      return { charts, bare: (inside.clientWidth + 1) * (inside.clientHeight + 1) - covered, sideways: sources.scrollWidth - sources.clientWidth };
+    });
+    assert.equal(found.charts.length, 2);
+    for (const room of found.charts) assert.ok(room >= 0, `${width}: a time is cut off by ${-room} pixels`);
+    assert.ok(Math.abs(found.bare) < 2_000, `${width}: ${found.bare} square pixels have no tile`);
+    assert.equal(found.sideways, 0, `${width}: how late is cut off`);
+  }
+  assert.deepEqual(wrong, []);
 });
 
 test("hostile text is shown as text", async (context) => {

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { shown } from "../../src/http/console/chart.mjs";
 import { bytes, duration, rate, seconds, share } from "../../src/http/console/format.mjs";
 import { event, eventsOf, indented, members } from "../../src/http/console/json.mjs";
 import { buckets, parse, quantile, sum } from "../../src/http/console/metrics.mjs";
@@ -50,6 +51,15 @@ test("a payload of a megabyte is no trouble", () => {
 
 test("what is no JSON ends the reading and breaks nothing", () => {
   for (const text of ["", "{", '{"a', '{"a":', "}}}", "[,]"]) assert.ok(Array.isArray(indented(text)), text);
+});
+
+test("a chart shows the last minutes, and before its first point the minute until now", () => {
+  assert.deepEqual(shown(1_000, 1_010), [950, 1_010]);
+  assert.deepEqual(shown(1_000, 1_100), [1_000, 1_100]);
+  assert.deepEqual(shown(1_000, 2_000), [1_700, 2_000]);
+  const now = Date.now() / 1000;
+  const [from, to] = shown(null, null);
+  assert.ok(to >= now && to < now + 60 && Math.abs(to - from - 60) < 1e-6, `${from} ${to}`);
 });
 
 const HISTOGRAM = (counts) => parse(["0.001", "0.002", "0.004", "+Inf"].map((le, index) => `h_bucket{le="${le}"} ${counts[index]}`).join("\n"));

@@ -24,6 +24,10 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
     Ok(match code {
         Code::NotJson => log.publish("this is not JSON").await,
         Code::BadEncoding => encoded(log, "gzip").await,
+        Code::CrossOrigin => {
+            let request = log.post("/publish").insert_header(("sec-fetch-site", "cross-site"));
+            log.send(request, event("orders", "1")).await
+        }
         Code::NotFound => log.get("/nowhere").await,
         Code::EventNotFound => log.get("/events/orders/nothing").await,
         Code::TopicNotFound => log.get("/topics/nothing").await,
@@ -35,6 +39,10 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
         Code::EventTooLarge => log.publish(event("orders", "1").replace("{}", &large())).await,
         Code::UnsupportedType => log.publish_as("text/csv", "a,b").await,
         Code::UnsupportedEncoding => encoded(log, "compress").await,
+        Code::HostNotAllowed => {
+            let host = format!("evil.example:{}", log.address().port());
+            log.send(log.request(Method::GET, "/stats").insert_header(("host", host)), "").await
+        }
         Code::InvalidEvents => log.publish("{}").await,
         Code::InvalidParameter => log.get("/events").await,
         Code::StoreDamaged => return Err("needs a damaged store: damage.rs"),
@@ -166,6 +174,29 @@ async fn parameters_that_are_wrong_unknown_or_there_twice_are_named() {
     }
     let wrong = log.send(log.post("/publish?invalid=ignore"), event("t", "1")).await;
     assert!(wrong.problem(Code::InvalidParameter).detail.contains("parameter invalid "));
+}
+
+#[actix_web::test]
+async fn paths_without_parameters_look_at_no_query_or_refuse_one() {
+    let log = Log::start();
+    for path in ["/health", "/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs/", "/"] {
+        log.get(&format!("{path}?since=1&since=2")).await.ok();
+    }
+    for path in ["/stats", "/topics/t", "/events/t/1"] {
+        log.get(&format!("{path}?since=1")).await.problem(Code::InvalidParameter);
+    }
+    log.send(log.post("/events/lookup?since=1"), "[]").await.problem(Code::InvalidParameter);
+}
+
+#[actix_web::test]
+async fn a_url_over_64_kib_is_400_without_a_document() {
+    let log = Log::start();
+    for (bytes, status) in [(60 << 10, 404), (64 << 10, 400)] {
+        let mut raw = Raw::open(log.address());
+        raw.send(format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(bytes)));
+        let answer = raw.answer();
+        assert_eq!((answer.status, answer.body.is_empty()), (status, status == 400), "{}", answer.head);
+    }
 }
 
 #[actix_web::test]

@@ -12,6 +12,8 @@ mod balanced;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod browsers;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod codes;

@@ -66,6 +66,18 @@ async fn a_request_that_failed_has_one_line_and_one_that_went_well_has_none() {
 }
 
 #[actix_web::test]
+async fn a_line_tells_the_method_that_was_refused() {
+    let home = tempdir().unwrap();
+    let process = Process::serve(home.path());
+    for method in ["OPTIONS", "DELETE", "PROPFIND"] {
+        process.send(process.request(method.parse().unwrap(), "/publish"), "").await;
+    }
+    let lines = lines(process).await;
+    let methods: Vec<_> = lines.iter().map(|line| line["method"].as_str().unwrap()).collect();
+    assert_eq!(methods, ["OPTIONS", "DELETE", "other"]);
+}
+
+#[actix_web::test]
 async fn with_its_own_filter_every_request_has_a_line_that_tells_all_but_its_content() {
     let home = tempdir().unwrap();
     let process = Process::logging(home.path(), "info,sekali::requests=debug");

@@ -9,14 +9,23 @@ const SPAN_MIN = 60;
 
 const HEIGHT = 168;
 
+/** Pixels beside the plot for half of the last time below it. */
+const RIGHT = 28;
+
 /** Amounts: from zero, with room above the highest point, and an axis also where all is zero. */
-export const AMOUNTS = { scale: { range: (self, from, to) => [0, to > 0 ? to * 1.12 : 1] }, filter: (self, marks) => marks };
+export const AMOUNTS = { scale: { range: (self, from, to) => [0, to > 0 ? to * 1.12 : 4] }, filter: (self, marks) => marks };
 
 /** Times, of which some are a thousand times as long as others: powers of ten. */
 export const TIMES = {
   scale: { distr: 3, range: (self, from, to) => [10 ** Math.floor(Math.log10(from ?? 1e-3)), 10 ** Math.ceil(Math.log10(to ?? 1e-1))] },
   filter: (self, marks) => marks.map((mark) => (Number.isInteger(Math.round(Math.log10(mark) * 1e9) / 1e9) ? mark : null)),
 };
+
+/** The seconds that are shown of points from `from` to `to`, both null before the first one: then those that end now. */
+export function shown(from, to) {
+  const end = to ?? Date.now() / 1000;
+  return [Math.max(end - SPAN, Math.min(from ?? end, end - SPAN_MIN)), end];
+}
 
 /** A chart in a figure of the page: `lines` are the classes of its keys, `show` writes a value, `kind` is one of those above. */
 export function chart(figure, lines, kind, show) {
@@ -32,11 +41,11 @@ export function chart(figure, lines, kind, show) {
     {
       width: 300,
       height: HEIGHT,
-      padding: [8, 10, 0, 0],
+      padding: [8, RIGHT, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false } },
       scales: {
-        x: { range: (self, from, to) => [Math.max(to - SPAN, Math.min(from, to - SPAN_MIN)), to] },
+        x: { range: (self, from, to) => shown(from, to) },
         y: kind.scale,
       },
       axes: [
@@ -57,8 +66,8 @@ export function chart(figure, lines, kind, show) {
 
   function label(self) {
     const at = self.cursor.idx ?? null;
-    const shown = at ?? self.data[0].length - 1;
-    keys.forEach((key, index) => setText(key.querySelector("output"), show(self.data[index + 1][shown] ?? null)));
+    const point = at ?? self.data[0].length - 1;
+    keys.forEach((key, index) => setText(key.querySelector("output"), show(self.data[index + 1][point] ?? null)));
     setText(when, at === null ? "" : clock(self.data[0][at] * 1000).slice(0, 8));
   }
 

@@ -68,6 +68,7 @@ function state(kind, text, banner = "") {
   setText(byId("state-text"), text);
   setText(byId("gone"), banner);
   byId("gone").hidden = banner === "";
+  tail.wait(kind === "bad");
 }
 
 function trouble(error) {

@@ -1,13 +1,11 @@
 //! The console: a page that shows what the log does, and everything that it loads, from the program itself.
 
-use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header, IfNoneMatch, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use actix_web::http::header::{CACHE_CONTROL, ETAG, EntityTag, Header, IfNoneMatch};
 use actix_web::{HttpRequest, HttpResponse};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::failure::Failure;
+use super::guard;
 use crate::api::Code;
 
 /// Scripts, styles and data come from this server and nowhere else, none stands in the page itself, and no script can turn
@@ -76,12 +74,8 @@ impl File {
     fn answer(&self, request: &HttpRequest) -> HttpResponse {
         let tag = EntityTag::new_strong(format!("{:016x}", xxh3_64(self.bytes)));
         let mut response = if has(request, &tag) { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-        response
-            .insert_header((ETAG, tag.to_string()))
-            .insert_header((CACHE_CONTROL, "no-cache"))
-            .insert_header((CONTENT_SECURITY_POLICY, POLICY))
-            .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .insert_header((REFERRER_POLICY, "no-referrer"));
+        response.insert_header((ETAG, tag.to_string())).insert_header((CACHE_CONTROL, "no-cache"));
+        guard::protect(&mut response, POLICY);
         if has(request, &tag) {
             return response.finish();
         }

@@ -34,6 +34,8 @@ function newId() {
   return `test-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
+const SAFE = "Send the same id again: that is always safe.";
+
 const chip = (kind, text) => element("b", { class: `chip ${kind}` }, text);
 
 function verdict({ topic, event_id: id }, { status, seq, conflict }) {
@@ -48,13 +50,16 @@ function verdict({ topic, event_id: id }, { status, seq, conflict }) {
 
 function trouble(error) {
   if (error instanceof NoAnswer) {
-    return [element("p", {}, chip("conflict", "no answer"), " Nobody knows whether it is stored. Send the same id again: that is always safe.")];
+    return [element("p", {}, chip("conflict", "no answer"), ` Nobody knows whether it is stored. ${SAFE}`)];
   }
   if (!(error instanceof Problem)) throw error;
-  const again = error.status === 503 ? " Send the same id again: that is always safe." : "";
+  // Rejected is what breaks a rule; of what the server could not finish, nobody knows whether it is stored.
+  const isOpen = error.status >= 500;
+  const fate = isOpen ? "not known" : error.code === "invalid_events" ? "rejected" : "refused";
+  const again = isOpen && !/\bagain\b/.test(error.message) ? ` ${SAFE}` : "";
   const rules = error.errors.map(({ field, code, detail }) => element("li", {}, element("code", {}, field ?? code), " ", foreign(detail)));
   return [
-    element("p", {}, chip("conflict", "rejected"), ` ${error.title} (${error.status} `, element("code", {}, error.code), `). `, foreign(error.message), again),
+    element("p", {}, chip("conflict", fate), ` ${error.title} (${error.status} `, element("code", {}, error.code), "). ", foreign(error.message), `.${again}`),
     ...(rules.length === 0 ? [] : [element("ul", {}, ...rules)]),
   ];
 }

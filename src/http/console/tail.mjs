@@ -20,6 +20,10 @@ const AGAIN = 1_000;
 /** The longest piece of a payload in the list, in characters. */
 const SNIPPET = 160;
 
+/** What stands in place of rows: until it is known whether there are any, and where there are none. */
+const READING = "Reading…";
+const NONE = "No event is stored in this topic yet. New ones appear here by themselves.";
+
 const list = byId("tail");
 const body = list.querySelector("tbody");
 
@@ -33,6 +37,7 @@ let waiting = [];
 let passed = 0;
 let paused = false;
 let held = false;
+let away = false;
 
 /** Begins. */
 export function start() {
@@ -60,11 +65,17 @@ export function show(name) {
   body.replaceChildren();
   list.scrollTop = 0;
   byId("topic-title").replaceChildren("Live tail of ", foreign(name));
-  setText(byId("tail-empty"), "No event is stored in this topic yet. New ones appear here by themselves.");
+  setText(byId("tail-empty"), READING);
   byId("tail-empty").hidden = false;
   last = 0;
   facts(topics.find(name) ?? null);
   begin();
+}
+
+/** Says whether the server or its store is away: then nothing new can come. */
+export function wait(isAway) {
+  away = isAway;
+  draw();
 }
 
 /** Reads anew what was counted in the topic. */
@@ -75,6 +86,7 @@ export async function refresh() {
   if (topic !== name) return;
   // Begin with the newest; and so anew where another store has taken the place of the one before, whose seqs are smaller.
   const end = answer?.last_seq ?? 0;
+  if (end === 0) setText(byId("tail-empty"), NONE);
   if (last === 0 || (stream === null && end < last)) last = Math.max(0, end - SHOWN);
   facts(answer);
 }
@@ -154,6 +166,7 @@ function draw() {
 
 function stateOf(still) {
   if (topic === null) return "";
+  if (away) return "waiting";
   if (stream?.readyState !== EventSource.OPEN) return "connecting";
   if (!still) return passed > 0 ? "live, too fast to show all" : "live";
   return waiting.length === 0 ? "held" : `held, ${waiting.length > SHOWN ? `over ${SHOWN}` : waiting.length} new`;

@@ -85,7 +85,10 @@ impl Follower {
                 self.socket.cut();
             }
             End::Stopping => self.end(Code::ShuttingDown, "the log is stopping").await,
-            End::Failed(failure) => self.end(failure.code(), failure.detail()).await,
+            End::Failed(failure) => {
+                tracing::debug!(topic = %self.tail.topic(), given = self.given, %failure, "a follower is told the end");
+                self.end(failure.code(), failure.detail()).await;
+            }
         }
     }
 

@@ -3,8 +3,10 @@
 use actix_web::http::Method;
 use actix_web::test::TestRequest;
 use serde_json::json;
+use tracing::Level;
 
 use super::*;
+use crate::testing::Heard;
 
 const GOOD: &str =
     r#"{"topic":"t","event_id":"1","timestamp":"2026-01-01T00:00:00Z","source":"s","payload":{}}"#;
@@ -115,8 +117,24 @@ async fn a_store_that_cannot_be_read_says_nothing_of_why() {
     for path in ["/events?topic=t", "/events/t/x", "/topics/t"] {
         let answer = get(&broken, path).await;
         assert_eq!(answer.problem(), (503, "store_unavailable".to_owned()), "{path}");
+        assert_eq!(answer.json()["title"], "The store is not available");
         assert_eq!(answer.header("retry-after"), "1");
         assert!(!answer.text().contains("fire"), "{}", answer.text());
+    }
+}
+
+#[actix_web::test]
+async fn a_store_that_cannot_be_read_is_logged_with_its_cause_once_and_not_at_each_read() {
+    let broken = state(Fake { unavailable: true, ..Fake::default() }, &settings());
+    let heard = Heard::at(Level::INFO);
+    for _ in 0..50 {
+        let read = TestRequest::get().uri("/topics/t").insert_header(("x-request-id", "reader-7"));
+        assert_eq!(send(broken.clone(), read).await.status, 503);
+    }
+    let said = heard.said();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for part in ["WARN", "the store cannot be read", "request_id=reader-7", "fire"] {
+        assert!(said.contains(part), "{part} in {said}");
     }
 }
 

@@ -125,6 +125,7 @@ async fn answers_are_counted_by_pattern_and_never_by_what_a_client_made_up() {
         ("HEAD", "/events/t/a%2F3"),
         ("GET", "/events/t/a%2F6"),
         ("PUT", "/topics/made-up"),
+        ("MADE-UP", "/topics"),
         ("POST", "/made-up"),
     ] {
         send(state.clone(), TestRequest::with_uri(path).method(method.parse().unwrap())).await;
@@ -135,6 +136,7 @@ async fn answers_are_counted_by_pattern_and_never_by_what_a_client_made_up() {
         ("HEAD", "/events/{topic}/{event_id}", 200),
         ("GET", "/events/{topic}/{event_id}", 404),
         ("other", "/topics/{topic}", 405),
+        ("other", "/topics", 405),
         ("POST", "none", 404),
     ] {
         let labels = format!("{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} 1");
