@@ -95,9 +95,10 @@ impl LockedOut {
 
     /// How long a group of these topics waits for each lock, where that is not `store.lock_timeout`.
     pub(super) fn wait(&self, topics: &[&str]) -> Option<Duration> {
-        let retry = topics.first().and_then(|topic| self.topics.get(*topic));
-        let of_topic = retry.map(|retry| retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait()));
-        of_topic.or(self.store.map(|retry| retry.wait()))
+        match topics.first().and_then(|topic| self.topics.get(*topic)) {
+            Some(retry) => Some(retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait())),
+            None => self.store.map(|retry| retry.wait()),
+        }
     }
 
     /// A group did not get the locks of these topics, of which there are some.
