@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use tempfile::{TempDir, tempdir};
@@ -19,6 +20,9 @@ const EVENTS: usize = 5;
 /// What a producer may be told by a node that stops, until the balancer has seen that, and must send again. Of a node that is
 /// killed it sees nothing: its requests fit into the balancer's buffers.
 const AGAIN: u16 = 503;
+
+/// Shorter than the time to the next sign of life (`server.follow_heartbeat`, 15 s), by which a node would find out as well.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Three nodes on one database, and what stands before them.
 struct Cluster {
@@ -190,6 +194,17 @@ async fn headers_pass_and_what_is_large_or_slow_does_too() {
     let answer = cluster.balancer.send(request, array(ids("t", 2..5_001))).await;
     assert_eq!(answer.headers.get("x-request-id").unwrap(), trace);
     assert_eq!(everything(&cluster.balancer, "t").await.len(), 5_000);
+}
+
+#[actix_web::test]
+async fn a_node_hears_at_once_that_its_follower_has_left() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let follower = cluster.balancer.try_follow("/events?topic=t", None).await.unwrap();
+    let node = &cluster.nodes[followed(&cluster.nodes).await];
+    drop(follower);
+    let left = Instant::now();
+    until("nobody is followed", async || node.metric("sekali_followers").await < 0.5).await;
+    assert!(left.elapsed() < SOON, "{:?}", left.elapsed());
 }
 
 #[actix_web::test]

@@ -36,6 +36,11 @@ fn blocks(text: &str, key: &str) -> BTreeMap<String, String> {
     found
 }
 
+/// What every `*node` is.
+fn node(compose: &str) -> &str {
+    compose.split("x-node: &node\n").nth(1).unwrap().split("\n\n").next().unwrap()
+}
+
 /// What stands behind a key, wherever it is first.
 fn value<'a>(text: &'a str, key: &str) -> &'a str {
     let found = text
@@ -54,8 +59,7 @@ fn seconds(text: &str) -> u32 {
 #[test]
 fn compose_runs_one_log_by_default_and_three_nodes_on_demand() {
     let compose = file("docker-compose.yml");
-    let services = blocks(&compose, "services");
-    let node = compose.split("x-node: &node\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let (services, node) = (blocks(&compose, "services"), node(&compose));
     assert!(node.contains("profiles: [cluster]"), "{node}");
     let is_on_demand = |block: &str| block.trim() == "*node" || block.contains("profiles: [cluster]");
     let by_default: Vec<_> =
@@ -102,6 +106,27 @@ fn compose_and_its_dockerfiles_name_only_files_that_exist() {
     for volume in blocks(&compose, "volumes").keys() {
         assert!(compose.contains(&format!("- {volume}:/")), "{volume} is used");
     }
+}
+
+#[test]
+fn no_container_has_a_volume_without_a_name() {
+    // Docker makes one wherever nothing is mounted on a `VOLUME` of the image, and removes it never, or not always.
+    let compose = file("docker-compose.yml");
+    let (services, node) = (blocks(&compose, "services"), node(&compose));
+    let mut places = 0;
+    for (name, block) in &services {
+        let block = if block.trim() == "*node" { node } else { block };
+        let dockerfile =
+            if block.contains("context:") { value(block, "dockerfile") } else { "../../Dockerfile" };
+        let text = file(&format!("config/cluster/{dockerfile}"));
+        for place in text.lines().filter_map(|line| line.strip_prefix("VOLUME ")) {
+            let is_mounted = |line: &str| line.starts_with("- ") && line.ends_with(&format!(":{place}"));
+            let is_memory = |line: &str| line == format!("tmpfs: {place}");
+            assert!(block.lines().map(str::trim).any(|line| is_mounted(line) || is_memory(line)), "{name}");
+            places += 1;
+        }
+    }
+    assert_eq!(places, services.len() - 1, "all but the balancer have one");
 }
 
 #[test]
