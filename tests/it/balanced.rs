@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
+use sekali::api::Code;
 use tempfile::{TempDir, tempdir};
 
 use crate::support::postgres::Database;
@@ -149,6 +150,15 @@ async fn a_request_goes_to_another_node_when_its_own_cannot_be_reached() {
         let answer = cluster.balancer.publish(event("t", &number.to_string())).await;
         assert_eq!(answer.fates(), [format!("accepted {}", number + 1)]);
     }
+}
+
+#[actix_web::test]
+async fn while_no_node_is_ready_a_producer_is_told_to_send_again_as_by_a_node() {
+    let Some(mut cluster) = Cluster::start().await else { return };
+    cluster.nodes.clear();
+    let answer = cluster.balancer.publish(event("t", "1")).await;
+    answer.problem(Code::StoreUnavailable);
+    assert_eq!(answer.header("retry-after"), Some("1"));
 }
 
 /// A node that says it is ready, and goes away in the middle of everything else.
