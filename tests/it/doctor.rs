@@ -123,7 +123,10 @@ async fn a_copy_is_examined_where_it_may_only_be_read_and_nothing_is_left_beside
     assert!(ended.code == Some(0) && names() == ["copy.db"], "{:?} {}", names(), ended.stderr);
     fs::set_permissions(&folder, Permissions::from_mode(0o555)).unwrap();
     let ended = Ended::unprivileged(["doctor", "--store", &url]).await;
+    // It changes nothing where it cannot say that it does.
+    let rebuilt = Ended::unprivileged(["doctor", "--rebuild-index", "--store", &url]).await;
     fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    assert!(rebuilt.code == Some(1) && rebuilt.stderr.contains("cannot be written to"), "{}", rebuilt.stderr);
     assert!(ended.code == Some(0) && ended.stdout.contains("50 events"), "{}{}", ended.stdout, ended.stderr);
     assert_eq!(names(), ["copy.db"]);
 }

@@ -60,7 +60,7 @@ pub enum BackupError {
         /// The name.
         path: String,
     },
-    /// The name is free, and files that SQLite kept beside an earlier file of that name are not.
+    /// The name is free, and what SQLite kept beside an earlier file of that name is not gone.
     #[error(
         "a store of that name left files, and SQLite would take them for a part of the copy: \
          remove {files}, or name another file"

@@ -17,8 +17,9 @@ pub(super) const PAGE_SIZE: u32 = 4096;
 /// Memory for pages of one connection, in KiB. Enough for the upper levels of the indexes.
 const CACHE_KIB: i32 = 16 * 1024;
 
-/// What SQLite adds to a database's name for the files that it keeps beside it: they are part of the database.
-const BESIDE: [&str; 3] = [WAL, "-shm", "-journal"];
+/// What SQLite adds to a database's name for the files whose content is part of the database. What else it keeps beside it
+/// (`-shm`) is made anew by whoever opens it first.
+const BESIDE: [&str; 2] = [WAL, "-journal"];
 
 const WAL: &str = "-wal";
 
@@ -101,8 +102,9 @@ pub(super) fn left_wal(path: &Path) -> u64 {
 /// The files of another database that SQLite would take for parts of one that gets this name.
 pub(super) fn left_beside(path: &Path) -> Vec<PathBuf> {
     let files = BESIDE.iter().map(|suffix| beside(path, suffix));
-    // A link that leads nowhere is there too.
-    files.filter(|file| fs::symlink_metadata(file).is_ok()).collect()
+    // A link may lead to something later.
+    let holds = |file: &fs::Metadata| file.len() > 0 || file.is_symlink();
+    files.filter(|file| fs::symlink_metadata(file).is_ok_and(|file| holds(&file))).collect()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

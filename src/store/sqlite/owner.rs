@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Ownership {
     /// None where whoever only reads found none, and may make none.
-    _lock: Option<File>,
+    lock: Option<File>,
     /// The file of a lock that was made to read only, and goes with it.
     made: Option<PathBuf>,
 }
@@ -50,6 +50,11 @@ impl Ownership {
         Self::take_for(path, Purpose::Read)
     }
 
+    /// Whether this is a lock, and not only the right to read where there can be none.
+    pub(super) fn may_change(&self) -> bool {
+        self.lock.is_some()
+    }
+
     fn take_for(path: &Path, purpose: Purpose) -> Result<Self, StoreError> {
         schema::refuse_foreign(path)?;
         let begun = Instant::now();
@@ -68,7 +73,7 @@ impl Ownership {
         let (lock, is_new) = match open(&lock_path) {
             Err(error) if purpose == Purpose::Read && may_not_write(&error) => {
                 let Some(lock) = found(&lock_path).map_err(failed)? else {
-                    return Ok(Self { _lock: None, made: None });
+                    return Ok(Self { lock: None, made: None });
                 };
                 (lock, false)
             }
@@ -78,7 +83,7 @@ impl Ownership {
             // A reader that was done may have removed it between its opening and its locking: the next look finds another.
             Ok(()) if !is_named(&lock_path, &lock).map_err(failed)? => Err(owned()),
             Ok(()) => Ok(Self {
-                _lock: Some(lock),
+                lock: Some(lock),
                 made: Some(lock_path).filter(|_| is_new && purpose == Purpose::Read),
             }),
             Err(TryLockError::WouldBlock) => Err(owned()),

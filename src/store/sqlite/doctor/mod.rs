@@ -77,7 +77,7 @@ pub struct Doctor {
     version: i64,
     /// What the last process left in the write-ahead log.
     wal_bytes: u64,
-    _ownership: Ownership,
+    ownership: Ownership,
 }
 
 impl Doctor {
@@ -92,7 +92,7 @@ impl Doctor {
         let wal_bytes = connection::left_wal(&path);
         let database = Database { path, lock_timeout: settings.store.lock_timeout };
         let version = schema::check_store(&database, &reading(&database)?)?;
-        Ok(Self { database, sealing: Sealing::of(settings), version, wal_bytes, _ownership: ownership })
+        Ok(Self { database, sealing: Sealing::of(settings), version, wal_bytes, ownership })
     }
 
     /// Checks everything, and changes nothing. Of a store of an older schema only the file.
@@ -132,6 +132,11 @@ impl Doctor {
     /// # Errors
     /// As [`Doctor::inspect`], where the rows cannot all be read, and for a store of an older schema.
     pub fn rebuild_index(&self, tell: Tell<'_>) -> Result<Report, StoreError> {
+        if !self.ownership.may_change() {
+            let what =
+                "its directory cannot be written to, so that nobody could see that it is changed".to_owned();
+            return Err(StoreError::Unavailable(what));
+        }
         if self.version < schema::VERSION {
             return Err(StoreError::Unavailable(format!(
                 "its schema has version {}: `sekali serve` brings it to version {} and builds its index",
