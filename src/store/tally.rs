@@ -5,7 +5,7 @@
 //! the same transaction, and a reader looks here first and into the store after that: the store's epoch
 //! tells which of the lots it saw here are in the store already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -96,6 +96,11 @@ impl Tally {
         self.lock().pending == Lot::default()
     }
 
+    /// The topics of which something waits.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        self.lock().pending.topics.keys().cloned().collect()
+    }
+
     /// Whether so much waits that it should not wait for its time.
     pub(super) fn is_large(&self) -> bool {
         self.lock().pending.sources >= MANY_SOURCES
@@ -119,12 +124,25 @@ impl Tally {
 
     /// Takes all that is pending for a transaction, with the epoch to store with it; `None` if nothing is.
     pub(super) fn take(&self) -> Option<(u64, Arc<Lot>)> {
+        self.take_lot(mem::take)
+    }
+
+    /// The same without what is of other topics than these.
+    pub(super) fn take_of(&self, topics: &HashSet<String>) -> Option<(u64, Arc<Lot>)> {
+        self.take_lot(|pending| {
+            let rest = pending.topics.extract_if(|topic, _| !topics.contains(topic.as_str())).collect();
+            let rest = Lot { topics: rest, ..Lot::default() }.counted();
+            mem::replace(pending, rest).counted()
+        })
+    }
+
+    fn take_lot(&self, part: impl FnOnce(&mut Lot) -> Lot) -> Option<(u64, Arc<Lot>)> {
         let mut state = self.lock();
         debug_assert!(state.taken.is_none(), "the writer settles one lot before it takes the next");
-        if state.pending == Lot::default() {
+        let lot = Arc::new(part(&mut state.pending));
+        if *lot == Lot::default() {
             return None;
         }
-        let lot = Arc::new(mem::take(&mut state.pending));
         state.epoch += 1;
         state.taken = Some(Arc::clone(&lot));
         Some((state.epoch, lot))
@@ -205,6 +223,12 @@ impl Lot {
         lot
     }
 
+    /// With the number of its sources as they are.
+    fn counted(mut self) -> Self {
+        self.sources = self.topics.values().map(Sources::named).sum();
+        self
+    }
+
     /// The counts of one topic.
     pub(super) fn of(&self, topic: &Topic) -> Counts {
         self.topics.get(topic).map(Sources::sum).unwrap_or_default()
@@ -238,6 +262,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_of_other_topics_than_those_that_are_taken_waits_on() {
+        let tally = Tally::new(10);
+        let [a, b] = ["a", "b"].map(Topic::trusted);
+        for (topic, source) in [(&a, "x"), (&b, "x"), (&b, "y")] {
+            let repeat = Repeat { source, seq: 1, conflict: false, late: 0 };
+            tally.count(topic, Timestamp::UNIX_EPOCH, [repeat].into_iter());
+        }
+        tally.reject(7);
+        let taken = |names: &[&str]| tally.take_of(&names.iter().map(|name| (*name).to_owned()).collect());
+        let (_, lot) = taken(&["b"]).unwrap();
+        assert_eq!((lot.of(&a).duplicates, lot.of(&b).duplicates, lot.rejected, lot.sources), (0, 2, 7, 2));
+        tally.stored();
+        assert!(taken(&["b"]).is_none());
+        assert_eq!(tally.lock().pending.sources, 1);
+        let (_, rest) = tally.take().unwrap();
+        assert_eq!(
+            (rest.of(&a).duplicates, rest.of(&b).duplicates, rest.rejected, rest.sources),
+            (1, 0, 0, 1)
+        );
+    }
 
     #[derive(Debug, Clone, Copy)]
     enum Step {

@@ -1,6 +1,7 @@
 //! Storing what waits in memory: repeats by source and by event, rejected events, and that this node was seen. One
 //! connection does that for all writers of the node, since what waits is one lot.
 
+use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,11 @@ use tokio_postgres::types::ToSql;
 
 use super::Node;
 use super::connection::within;
-use super::locked::Retry;
+use super::locked::{Retry, first_column};
 use super::repeats::Columns;
 use super::session::Session;
 use super::statements::{FENCE, REPEAT_COLUMNS};
-use super::transaction::{Lock, Transaction, Trouble};
+use super::transaction::{LOCKED_OUT_TIMEOUT, Lock, Transaction, Trouble};
 use super::writer::Values;
 use crate::domain::Topic;
 use crate::store::repeated::Changes;
@@ -24,24 +25,14 @@ use crate::store::{AppendError, StoreError};
 /// taken for one that is gone.
 const SEEN_EVERY: Duration = Duration::from_hours(1);
 
-/// Counts wait for a lock for `store.lock_timeout` divided by this: they can be stored later, and commits cannot.
-const COUNTS_PATIENCE: u32 = 10;
-
-/// How much it matters that counts are stored now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
-    /// There will be others.
-    Usual,
-    /// What is not stored now is lost.
-    Last,
-}
-
 /// The connection that stores counts.
 #[derive(Default)]
 pub(super) struct Counting {
     session: Option<Fenced>,
     /// When something was stored last.
     seen_at: Option<Instant>,
+    /// Whether locks were waited for as long as may be already, because there will be no other time.
+    was_last: bool,
 }
 
 /// A connection of which the database knows that it counts for this node, and no earlier one does.
@@ -91,22 +82,26 @@ impl Node {
             // A connection that was lost while nothing was counted is seen here.
             return counting.connect(self).map(drop).map_err(AppendError::Failed);
         }
-        self.count_on(&mut counting, Occasion::Usual)
+        self.count_on(&mut counting)
     }
 
     /// Stores counts that waited in memory, and that this node was seen.
     pub(super) fn store_counts(&self) -> Result<(), AppendError> {
-        self.count_on(&mut self.lock_counting(), Occasion::Usual)
+        self.count_on(&mut self.lock_counting())
     }
 
-    /// Stores what waits in memory and is lost else, if there is anything: waits for locks as commits do.
+    /// Stores what waits in memory and is lost else, if there is anything: waits for locks as commits do, once.
     pub(super) fn store_last_counts(&self) -> Result<(), AppendError> {
         let mut counting = self.lock_counting();
         self.tally.repeated().hurry();
         if self.tally.is_empty() && !self.tally.repeated().is_due() {
             return Ok(());
         }
-        self.count_on(&mut counting, Occasion::Last)
+        let lock_timeout = self.database.lock_timeout();
+        if !std::mem::replace(&mut counting.was_last, true) {
+            counting.connect(self).map_err(AppendError::Failed)?.locked_out = Some(Retry::last(lock_timeout));
+        }
+        self.count_on(&mut counting)
     }
 
     fn lock_counting(&self) -> MutexGuard<'_, Counting> {
@@ -125,34 +120,13 @@ impl Node {
     }
 
     /// Takes what waits, and settles it with the tally. Whatever goes wrong, a writer can go on.
-    fn count_on(&self, counting: &mut Counting, occasion: Occasion) -> Result<(), AppendError> {
+    fn count_on(&self, counting: &mut Counting) -> Result<(), AppendError> {
         let fenced = counting.connect(self).map_err(AppendError::Failed)?;
-        // It holds the topics that it has, and those who commit to them wait, while it waits for the next.
-        let wait = match (occasion, fenced.locked_out) {
-            (Occasion::Usual, Some(retry)) if !retry.is_due() => return Ok(()),
-            (Occasion::Usual, Some(retry)) => Some(retry.wait()),
-            (Occasion::Usual, None) => Some(self.database.lock_timeout() / COUNTS_PATIENCE),
-            (Occasion::Last, _) => None,
-        };
-        let taken = self.tally.take();
-        let counted = self.database.block_on(self.count(fenced, taken.as_ref(), wait));
-        match &counted {
-            Ok(()) => {
-                fenced.locked_out = None;
-                self.tally.stored();
-            }
-            Err(Trouble::Locked(_)) => {
-                fenced.locked_out = Some(Retry::after(fenced.locked_out, self.database.lock_timeout()));
-                self.tally.put_back();
-                if occasion == Occasion::Usual {
-                    // They can wait, and the store can be written to.
-                    return Ok(());
-                }
-            }
-            Err(Trouble::Failed(_) | Trouble::Again(_)) => self.tally.put_back(),
-            // The next connection asks which counts are stored.
-            Err(Trouble::Lost(_)) => {}
-        }
+        let counted = self.count_all(fenced).or_else(|trouble| match trouble {
+            // They can wait, and nothing else has to wait with them.
+            Trouble::Locked(_) => self.count_free(fenced),
+            other => Err(other),
+        });
         // In a transaction of its own, which holds no topic's lock: it may write thousands of rows.
         let stored = counted.and_then(|()| {
             let Some(changes) = self.tally.repeated().take() else { return Ok(()) };
@@ -175,6 +149,61 @@ impl Node {
         }
     }
 
+    /// Counts all that waits, if it is time to wait for locks. It holds the topics that it has meanwhile, and those who
+    /// commit to them wait.
+    fn count_all(&self, fenced: &mut Fenced) -> Result<(), Trouble> {
+        let lock_timeout = self.database.lock_timeout();
+        let wait = match fenced.locked_out {
+            Some(retry) if !retry.is_due() => {
+                let resting = "a topic was locked, and is tried again later".to_owned();
+                return Err(Trouble::Locked(StoreError::Unavailable(resting)));
+            }
+            Some(retry) => retry.wait(),
+            None => Retry::longest(lock_timeout),
+        };
+        let counted = self.settle_counts(fenced, self.tally.take().as_ref(), wait);
+        fenced.locked_out = match counted {
+            Err(Trouble::Locked(_)) => Some(Retry::after(fenced.locked_out, lock_timeout)),
+            _ => None,
+        };
+        counted
+    }
+
+    /// Counts what is of topics that nothing else has locked now, and of no topic.
+    fn count_free(&self, fenced: &Fenced) -> Result<(), Trouble> {
+        let waiting = self.tally.topics();
+        let names: Vec<_> = waiting.iter().map(Topic::as_str).collect();
+        let Session { client, statements, .. } = &fenced.session;
+        let names: Values<'_> = &[&names];
+        let asked = client.query(&statements.many.lock_free, names);
+        let (patience, wait) = (self.database.patience(), Some(LOCKED_OUT_TIMEOUT));
+        let transaction = Transaction { client, lock: Lock::Rows, wait, patience };
+        let rows = self.database.block_on(transaction.roll_back(asked))?;
+        let free: HashSet<String> = first_column(&rows)?;
+        match self.settle_counts(fenced, self.tally.take_of(&free).as_ref(), LOCKED_OUT_TIMEOUT) {
+            // Somebody has one of them again.
+            Err(Trouble::Locked(_)) => Ok(()),
+            counted => counted,
+        }
+    }
+
+    /// Counts what was taken of the tally, and tells that what became of it.
+    fn settle_counts(
+        &self,
+        fenced: &Fenced,
+        taken: Option<&(u64, Arc<Lot>)>,
+        wait: Duration,
+    ) -> Result<(), Trouble> {
+        let counted = self.database.block_on(self.count(fenced, taken, wait));
+        match &counted {
+            Ok(()) => self.tally.stored(),
+            Err(Trouble::Failed(_) | Trouble::Locked(_) | Trouble::Again(_)) => self.tally.put_back(),
+            // The next connection asks which counts are stored.
+            Err(Trouble::Lost(_)) => {}
+        }
+        counted
+    }
+
     /// A connection that counts from now on. What the one before it left is settled.
     fn open_fenced(&self) -> Result<Fenced, StoreError> {
         let session = self.open_session()?;
@@ -189,7 +218,7 @@ impl Node {
         &self,
         Fenced { session, fence, .. }: &Fenced,
         taken: Option<&(u64, Arc<Lot>)>,
-        wait: Option<Duration>,
+        wait: Duration,
     ) -> Result<(), Trouble> {
         let none = Lot::default();
         let (epoch, lot) = taken.map_or((0, &none), |(epoch, lot)| (epoch.cast_signed(), &**lot));
@@ -207,7 +236,7 @@ impl Node {
             let (rows, counted) = join(lock, client.query_one(&statements.count, &counts)).await;
             rows.and(counted)
         };
-        let patience = self.database.patience();
+        let (patience, wait) = (self.database.patience(), Some(wait));
         let rows = Transaction { client, lock: Lock::Rows, wait, patience }.commit(statements).await?;
         if rows.try_get::<_, i64>(0)? == 0 {
             let other = "another connection counts for this node".to_owned();

@@ -20,6 +20,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::connection::{Database, drive, within};
+use super::reader::PostgresReader;
 use crate::domain::Topic;
 use crate::store::{News, StoreError};
 
@@ -82,13 +83,17 @@ impl Fresh {
 }
 
 impl Herald {
-    /// Begins to tell and to hear, as the node with this id.
-    pub(super) fn start(database: &Database, node: i64, news: &Arc<News>) -> Arc<Self> {
-        let herald = Arc::<Self>::default();
+    /// Begins to tell and to hear, as the node with this id, whose followers read by `reader`.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        database: &Database,
+        node: i64,
+        news: &Arc<News>,
+        reader: &Arc<PostgresReader>,
+    ) {
         let ear = Ear { node, news: Arc::clone(news), look: Arc::default() };
-        let running = database.spawn(run(database.clone(), Arc::clone(&herald), ear));
-        drop(herald.running.set(running.abort_handle()));
-        herald
+        let running = database.spawn(run(database.clone(), Arc::clone(self), ear, Arc::clone(reader)));
+        drop(self.running.set(running.abort_handle()));
     }
 
     /// Neither tells nor hears any more.
@@ -151,7 +156,7 @@ impl Ear {
     }
 }
 
-async fn run(database: Database, herald: Arc<Herald>, ear: Ear) {
+async fn run(database: Database, herald: Arc<Herald>, ear: Ear, reader: Arc<PostgresReader>) {
     // One line says that others are not heard, and not one for each try.
     let mut hears = true;
     let mut looked = Instant::now();
@@ -160,7 +165,8 @@ async fn run(database: Database, herald: Arc<Herald>, ear: Ear) {
         if std::mem::replace(&mut hears, false) {
             tracing::warn!(%error, "other nodes are not heard of; connecting again");
         }
-        if looked.elapsed() >= ROUND {
+        // A follower that cannot read is ended. While the database is away all would be, and have nothing to read.
+        if looked.elapsed() >= ROUND && reader.answers().await {
             ear.news.look_again();
             looked = Instant::now();
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use futures_util::future::join3;
+use tokio::time::sleep;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
@@ -29,20 +30,37 @@ const PAUSE: u32 = 4;
 /// The longest wait of a further try is `store.lock_timeout` divided by this.
 const PATIENCE: u32 = 10;
 
+/// How often it is asked whose lock a group did not get, and how long between two times: another node's commit is through by
+/// then, and no topic that was free once is taken for locked.
+const LOOKS: (u32, Duration) = (3, Duration::from_millis(10));
+
+/// How long an answer of the database that a topic is locked is believed without asking again.
+const BELIEVED: Duration = Duration::from_millis(50);
+
 /// How long the next try waits for a lock that was not had. Others wait meanwhile, and so it is short at first. It doubles,
 /// because who asks for what many use stands in a queue: one that never waits for its turn never has it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
     wait: Duration,
-    tried_at: Instant,
+    rests_until: Instant,
 }
 
 impl Retry {
     /// A lock was not had, also not by the try before, if there was one.
     pub(super) fn after(before: Option<Self>, lock_timeout: Duration) -> Self {
-        let most = (lock_timeout / PATIENCE).max(LOCKED_OUT_TIMEOUT);
-        let wait = before.map_or(LOCKED_OUT_TIMEOUT, |before| before.wait * 2);
-        Self { wait: wait.min(most), tried_at: Instant::now() }
+        let waited = before.map_or(LOCKED_OUT_TIMEOUT, |before| before.wait);
+        let wait = before.map_or(waited, |_| waited * 2).min(Self::longest(lock_timeout));
+        Self { wait, rests_until: Instant::now() + REST.max(waited * PAUSE) }
+    }
+
+    /// The only one left, which waits as a commit does.
+    pub(super) fn last(lock_timeout: Duration) -> Self {
+        Self { wait: lock_timeout.max(LOCKED_OUT_TIMEOUT), rests_until: Instant::now() }
+    }
+
+    /// The longest that one waits, but for the last.
+    pub(super) fn longest(lock_timeout: Duration) -> Duration {
+        (lock_timeout / PATIENCE).max(LOCKED_OUT_TIMEOUT)
     }
 
     /// How long it waits.
@@ -52,30 +70,36 @@ impl Retry {
 
     /// Whether others have had their time since the last one.
     pub(super) fn is_due(&self) -> bool {
-        // The last one has waited for half as long.
-        self.tried_at.elapsed() >= REST.max(self.wait * PAUSE / 2)
+        self.rests_until <= Instant::now()
     }
 }
 
-/// What something else held when a connection last tried to lock it.
+/// A topic that something else held when it was last looked at.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    seen_at: Instant,
+    /// None where it was not tried by itself yet.
+    retry: Option<Retry>,
+}
+
+/// What something else held when a writer last tried to lock it.
 #[derive(Debug)]
 pub(super) struct LockedOut {
     lock_timeout: Duration,
     /// A lock of which no topic can be named, such as that of a whole table.
     store: Option<Retry>,
-    /// Those that were not tried by themselves yet have no further try.
-    topics: HashMap<Topic, Option<Retry>, RandomState>,
+    topics: HashMap<Topic, Held, RandomState>,
     /// Until when none of them is tried.
-    paused: Option<Instant>,
+    paused_until: Instant,
 }
 
 impl LockedOut {
     pub(super) fn new(lock_timeout: Duration) -> Self {
-        Self { lock_timeout, store: None, topics: HashMap::default(), paused: None }
+        Self { lock_timeout, store: None, topics: HashMap::default(), paused_until: Instant::now() }
     }
 
     /// Which topics of a group keep it from being tried: they are to be tried each by itself, or not yet.
-    pub(super) fn apart(&self, group: &[&Batch]) -> BTreeSet<Topic> {
+    fn apart(&self, group: &[&Batch]) -> BTreeSet<Topic> {
         if self.topics.is_empty() {
             return BTreeSet::new();
         }
@@ -89,31 +113,39 @@ impl LockedOut {
     }
 
     fn may_be_tried(&self, topic: &Topic) -> bool {
-        let is_due = self.topics.get(topic).is_none_or(|retry| retry.is_none_or(|retry| retry.is_due()));
-        is_due && self.paused.is_none_or(|until| until <= Instant::now())
+        let retry = self.topics.get(topic).and_then(|held| held.retry);
+        retry.is_none_or(|retry| retry.is_due()) && self.paused_until <= Instant::now()
+    }
+
+    /// Those of them of which the database should be asked whether they are free by now.
+    fn doubtful<'a>(&self, topics: &'a BTreeSet<Topic>) -> Vec<&'a str> {
+        let is_old =
+            |topic: &&Topic| self.topics.get(*topic).is_none_or(|held| held.seen_at.elapsed() >= BELIEVED);
+        topics.iter().filter(is_old).map(Topic::as_str).collect()
     }
 
     /// How long a group of these topics waits for each lock, where that is not `store.lock_timeout`.
     pub(super) fn wait(&self, topics: &[&str]) -> Option<Duration> {
         match topics.first().and_then(|topic| self.topics.get(*topic)) {
-            Some(retry) => Some(retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait())),
+            Some(held) => Some(held.retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait())),
             None => self.store.map(|retry| retry.wait()),
         }
     }
 
-    /// A group did not get the locks of these topics, of which there are some.
-    fn remember(&mut self, locked: &BTreeSet<Topic>, group: &Group<'_>) {
+    /// A group did not get the locks of these topics, of which there are some; whether it had no other.
+    fn remember(&mut self, locked: &BTreeSet<Topic>, is_alone: bool) {
         self.store = None;
         if self.topics.len() + locked.len() > REMEMBERED {
             self.topics.clear();
         }
-        let before = self.topics.len();
+        let (before, now) = (self.topics.len(), Instant::now());
         for topic in locked {
-            let retry = self.topics.entry(topic.clone()).or_default();
-            if group.topics().len() == 1 {
-                let waited = retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait());
-                self.paused = Some(Instant::now() + waited * PAUSE);
-                *retry = Some(Retry::after(*retry, self.lock_timeout));
+            let held = self.topics.entry(topic.clone()).or_insert(Held { seen_at: now, retry: None });
+            held.seen_at = now;
+            if is_alone {
+                let waited = held.retry.map_or(LOCKED_OUT_TIMEOUT, |retry| retry.wait());
+                self.paused_until = now + waited * PAUSE;
+                held.retry = Some(Retry::after(held.retry, self.lock_timeout));
             }
         }
         let new = self.topics.len() - before;
@@ -130,13 +162,14 @@ impl LockedOut {
     /// A group has got its locks.
     pub(super) fn forget(&mut self, group: &[&Batch]) {
         self.store = None;
-        if self.topics.is_empty() {
-            return;
+        for batch in group {
+            self.free(&batch.topic);
         }
-        for Batch { topic, .. } in group {
-            if self.topics.remove(topic).is_some() {
-                tracing::info!(%topic, "a topic that was locked is free");
-            }
+    }
+
+    fn free(&mut self, topic: &Topic) {
+        if !self.topics.is_empty() && self.topics.remove(topic).is_some() {
+            tracing::info!(%topic, "a topic that was locked is free");
         }
     }
 }
@@ -148,6 +181,29 @@ pub(super) struct Asked {
 }
 
 impl PostgresWriter {
+    /// Which topics of a group something else has still locked, as far as is known without waiting.
+    pub(super) fn locked_of(&mut self, group: &[&Batch]) -> BTreeSet<Topic> {
+        let mut locked = self.locked_out.apart(group);
+        let doubtful = self.locked_out.doubtful(&locked);
+        if doubtful.is_empty() {
+            return locked;
+        }
+        let database = self.node.database.clone();
+        // Where nobody answers, what is known stands.
+        if let Ok(Asked { there, free }) = database.block_on(self.ask(&doubtful)) {
+            // One that does not exist may be what somebody else makes just now: it is tried, and not asked for.
+            for topic in there.iter().map(|topic| Topic::trusted(topic)) {
+                if free.contains(topic.as_str()) {
+                    self.locked_out.free(&topic);
+                    locked.remove(&topic);
+                } else if let Some(held) = self.locked_out.topics.get_mut(&topic) {
+                    held.seen_at = Instant::now();
+                }
+            }
+        }
+        locked
+    }
+
     /// Says which topics it was that kept a group, of which nothing is stored, from its locks; none where whatever did that
     /// has let go since, or holds something that is no topic's.
     ///
@@ -155,14 +211,14 @@ impl PostgresWriter {
     /// Where it is a whole table that is locked, or nothing can be asked now.
     pub(super) fn who_is_locked(&mut self, group: &Group<'_>) -> Result<BTreeSet<Topic>, StoreError> {
         let (database, topics) = (self.node.database.clone(), group.topics());
-        let Asked { there, free } = match database.block_on(self.ask(&topics)) {
+        let Asked { there, free } = match database.block_on(self.look(&topics)) {
             Ok(asked) => asked,
             Err(Trouble::Lost(error)) => {
                 self.session = self.node.open_session()?;
                 return Err(error);
             }
             Err(Trouble::Locked(error) | Trouble::Failed(error) | Trouble::Again(error)) => {
-                self.session.locked_out.remember_all();
+                self.locked_out.remember_all();
                 return Err(error);
             }
         };
@@ -170,22 +226,40 @@ impl PostgresWriter {
             self.session.learn(topic);
         }
         let (mut held, mut new) = (Vec::new(), Vec::new());
-        for topic in topics {
-            if !there.contains(topic) {
-                new.push(topic);
-            } else if !free.contains(topic) {
-                held.push(topic);
+        for topic in &topics {
+            if !there.contains(*topic) {
+                new.push(*topic);
+            } else if !free.contains(*topic) {
+                held.push(*topic);
             }
         }
-        // Somebody else makes one of the new ones, or has the lock of their number.
+        // Somebody else makes one of the new ones, or has the lock of their number. A topic that is alone was not had,
+        // whatever is seen of it by now.
         let locked = if held.is_empty() { new } else { held };
+        let locked = if locked.is_empty() && topics.len() == 1 { topics.clone() } else { locked };
         let locked = locked.into_iter().map(Topic::trusted).collect::<BTreeSet<_>>();
         if locked.is_empty() {
-            self.session.locked_out.remember_all();
+            self.locked_out.remember_all();
         } else {
-            self.session.locked_out.remember(&locked, group);
+            self.locked_out.remember(&locked, topics.len() == 1);
         }
         Ok(locked)
+    }
+
+    /// Asks a few times, as long as a topic is held: each that was free once is.
+    async fn look(&self, topics: &[&str]) -> Result<Asked, Trouble> {
+        let (times, pause) = LOOKS;
+        let mut asked = self.ask(topics).await?;
+        for _ in 1..times {
+            if topics.len() == 1 || asked.there.is_subset(&asked.free) {
+                break;
+            }
+            sleep(pause).await;
+            let again = self.ask(topics).await?;
+            asked.there.extend(again.there);
+            asked.free.extend(again.free);
+        }
+        Ok(asked)
     }
 
     /// Asks, without waiting for any of them, which of these topics exist and which could be locked, and whether anything
@@ -215,6 +289,7 @@ impl PostgresWriter {
     }
 }
 
-fn first_column(rows: &[Row]) -> Result<HashSet<String>, Error> {
+/// The names in the first column.
+pub(super) fn first_column(rows: &[Row]) -> Result<HashSet<String>, Error> {
     rows.iter().map(|row| row.try_get(0)).collect()
 }

@@ -104,7 +104,7 @@ impl PostgresStore {
         }
         let news = Arc::<News>::default();
         let node = Arc::new(Node {
-            herald: Herald::start(&database, id, &news),
+            herald: Arc::default(),
             id,
             store,
             tally: Arc::new(Tally::new(settings.store.repeated_keys)),
@@ -119,6 +119,7 @@ impl PostgresStore {
             database,
         });
         let reader = Arc::new(PostgresReader::new(&node, settings.store.readers)?);
+        node.herald.start(&node.database, id, &node.news, &reader);
         past::begin(&node.database, settings.store.repeated_keys);
         // One more stores counts.
         node.begin_sessions(node.writers + 1);

@@ -14,6 +14,9 @@ pub(super) const PAST_LOCK: i64 = 0x7365_6b61_6c69_0003;
 /// Between two looks for nodes that are gone.
 const ROUND: Duration = Duration::from_hours(1);
 
+/// The same after one that failed, because of somebody's lock for instance.
+const AGAIN: Duration = Duration::from_mins(1);
+
 /// The longest that summing up a node may take: its list of repeated events is found by reading those of all.
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -55,10 +58,14 @@ pub(super) fn begin(database: &Database, repeated_keys: usize) {
     let (own, kept) = (database.clone(), i64::try_from(repeated_keys).unwrap_or(i64::MAX));
     database.spawn(async move {
         loop {
-            if let Err(error) = sum_up(&own, kept).await {
-                tracing::warn!(%error, "what nodes left that are gone is not summed up; it is tried again in an hour");
-            }
-            sleep(ROUND).await;
+            let pause = match sum_up(&own, kept).await {
+                Ok(()) => ROUND,
+                Err(error) => {
+                    tracing::warn!(%error, "what nodes left that are gone is not summed up; it is tried again in a minute");
+                    AGAIN
+                }
+            };
+            sleep(pause).await;
         }
     });
 }

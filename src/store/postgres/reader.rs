@@ -141,6 +141,11 @@ impl PostgresReader {
         }
     }
 
+    /// Whether the database answers reads now.
+    pub(super) async fn answers(&self) -> bool {
+        self.rows("SELECT 1", &[]).await.is_ok()
+    }
+
     async fn one(&self, sql: &str, values: &Values<'_>) -> Result<Option<Row>, StoreError> {
         Ok(self.rows(sql, values).await?.pop())
     }

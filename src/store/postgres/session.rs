@@ -13,7 +13,6 @@ use tokio_postgres::Client;
 
 use super::Node;
 use super::connection::{Database, Use, within};
-use super::locked::LockedOut;
 use super::schema;
 use super::statements::Statements;
 use super::transaction::LOCKED_OUT_TIMEOUT;
@@ -36,7 +35,6 @@ const PLANNED_FOR: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) statements: Statements,
-    pub(super) locked_out: LockedOut,
     known: HashSet<Box<str>, RandomState>,
     pub(super) planned_at: Instant,
     planned_for: Duration,
@@ -59,7 +57,6 @@ impl Session {
         Ok(Self {
             client,
             statements,
-            locked_out: LockedOut::new(database.lock_timeout()),
             known: HashSet::default(),
             planned_at: Instant::now(),
             planned_for: PLANNED_FOR[0],

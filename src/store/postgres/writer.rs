@@ -11,6 +11,7 @@ use tokio_postgres::types::ToSql;
 use super::Node;
 use super::connection::within;
 use super::group::{Columns, Fate, Group};
+use super::locked::LockedOut;
 use super::session::Session;
 use super::transaction::{Lock, Transaction, Trouble};
 use crate::domain::{Second, Verdict};
@@ -24,6 +25,8 @@ const ATTEMPTS: usize = 3;
 pub(super) struct PostgresWriter {
     pub(super) node: Arc<Node>,
     pub(super) session: Session,
+    /// It outlives a connection: what was locked is so still.
+    pub(super) locked_out: LockedOut,
 }
 
 /// The time of a group, and the id by which its rows are known.
@@ -59,7 +62,8 @@ pub(super) fn parameters<'a>(
 
 impl PostgresWriter {
     pub(super) fn open(node: &Arc<Node>) -> Result<Self, StoreError> {
-        Ok(Self { session: node.open_session()?, node: Arc::clone(node) })
+        let locked_out = LockedOut::new(node.database.lock_timeout());
+        Ok(Self { session: node.open_session()?, node: Arc::clone(node), locked_out })
     }
 
     /// Makes the connection again if it is gone.
@@ -142,7 +146,7 @@ impl PostgresWriter {
         (missing, limit): (&[&str], Option<u64>),
         mark: Mark,
     ) -> Result<(Vec<Row>, Vec<Row>), Trouble> {
-        let Session { client, statements, locked_out, .. } = &self.session;
+        let Session { client, statements, .. } = &self.session;
         let most = limit.unwrap_or(0).cast_signed();
         let make_topics = async {
             match limit {
@@ -165,7 +169,7 @@ impl PostgresWriter {
             made.and_then(|_| Ok((locked?, stored?)))
         };
         let lock = if limit.is_some() { Lock::Topics } else { Lock::Rows };
-        let (wait, patience) = (locked_out.wait(topics), self.node.database.patience());
+        let (wait, patience) = (self.locked_out.wait(topics), self.node.database.patience());
         Transaction { client, lock, wait, patience }.commit(sent).await
     }
 
@@ -237,7 +241,7 @@ impl PostgresWriter {
 impl Writer for PostgresWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.reopen()?;
-        let topics = self.session.locked_out.apart(group);
+        let topics = self.locked_of(group);
         if !topics.is_empty() {
             return Err(AppendError::Locked { topics });
         }
@@ -254,7 +258,7 @@ impl Writer for PostgresWriter {
             self.session = self.node.open_session().map_err(AppendError::Failed)?;
         }
         let decisions = self.settle(&keyed, now)?;
-        self.session.locked_out.forget(group);
+        self.locked_out.forget(group);
         self.report(group, &decisions, now);
         Ok(decisions)
     }

@@ -158,8 +158,13 @@ impl Database {
 
     /// Makes whoever is connected lose the connection.
     pub(crate) fn disconnect(&self) {
-        let all = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname";
-        run(&self.server.url, &format!("{all} = '{}'", self.name)).unwrap();
+        self.disconnect_those("true");
+    }
+
+    /// The same of those of whom this is so, in terms of `pg_stat_activity`.
+    pub(crate) fn disconnect_those(&self, condition: &str) {
+        let those = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname";
+        run(&self.server.url, &format!("{those} = '{}' AND {condition}", self.name)).unwrap();
     }
 
     /// Says whether anybody may connect to it.

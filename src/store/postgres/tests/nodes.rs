@@ -252,8 +252,13 @@ fn who_listens_reads_for_itself_while_its_node_hears_nothing() {
     let Some(database) = Database::fresh() else { return };
     let here = node(&database);
     let mut listener = here.news().listen(topic("a"));
+    // A connection for reads stays; the one that hears goes, and no other is made.
+    assert_eq!(read_all(&*here.reader(), "a").len(), 0);
+    let ear = "query LIKE 'SELECT topic, last_seq FROM%ANY ($1)' AND pid <> pg_backend_pid()";
+    let ears = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {ear}");
+    until("it hears", || database.run(&ears) == "1");
     database.admit(false);
-    database.disconnect();
+    database.disconnect_those(ear);
     let looked = thread::spawn(move || {
         told(&mut listener, 0);
         listener

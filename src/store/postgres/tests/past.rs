@@ -78,13 +78,16 @@ fn a_node_starts_and_others_are_summed_up_however_much_they_left() {
          INSERT INTO sekali.repeats (topic, seq, node, duplicates, conflicts, last_at, last_source, last_conflict)
          SELECT 'a', seq, node, 1, 0, node, 's', false FROM generate_series(1, 20) AS node, generate_series(1, 500) AS seq",
     );
-    database.run(LONG_AGO);
     // Nothing of theirs can be had meanwhile.
     let held = database.hold("SELECT FROM sekali.repeats FOR UPDATE");
+    database.run(LONG_AGO);
     let mut impatient = settings(&database.url());
     impatient.store.statement_timeout = Duration::from_secs(1);
+    impatient.store.lock_timeout = Duration::from_mins(1);
     let store = try_open(&impatient).unwrap();
     append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")]));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until("the first one is at hand", || database.run(waiting) == "1");
     assert_eq!(database.run(GONE), "20", "none yet");
     drop(held);
     until("they are summed up", || database.run(GONE) == "0");
@@ -96,9 +99,9 @@ fn a_node_starts_and_others_are_summed_up_however_much_they_left() {
 fn one_node_at_a_time_sums_up_and_others_do_not_wait_for_it() {
     let Some(database) = Database::fresh() else { return };
     drop(node(&database));
+    let held = database.hold(&format!("SELECT pg_advisory_xact_lock({})", past::PAST_LOCK));
     database.run("INSERT INTO sekali.nodes (node, fence, epoch, rejected, seen) VALUES (7, 0, 0, 1, now())");
     database.run(LONG_AGO);
-    let held = database.hold(&format!("SELECT pg_advisory_xact_lock({})", past::PAST_LOCK));
     let store = node(&database);
     let sum_up = || store.node.database.block_on(past::sum_up(&store.node.database, 10)).unwrap();
     sum_up();
