@@ -3,7 +3,7 @@
 # `serve` is called, which sets `address`. Both are gone when the script ends.
 place=$(mktemp -d)
 server=
-trap 'if [ -n "$server" ]; then kill "$server" 2>/dev/null; fi; rm -rf "$place"' EXIT
+trap 'kill $server 2>/dev/null || true; wait; rm -rf "$place"' EXIT
 
 serve() {
     cargo build --locked --quiet --bin sekali

@@ -143,7 +143,7 @@ impl App {
                 pipeline.stop().await;
                 let bind = &settings.server.bind;
                 return Err(error).with_context(|| {
-                    format!("cannot listen on {bind} (--bind or server.bind names another address)")
+                    format!("cannot listen on {bind} (--bind or server.bind can give another one)")
                 });
             }
         };

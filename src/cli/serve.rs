@@ -21,10 +21,18 @@ pub(super) struct Args {
     /// What to log: error, warn, info, debug, trace, off, or a filter
     #[arg(long, value_name = "LEVEL", env = "SEKALI_LOG")]
     log: Option<String>,
+    /// Names by which clients may ask for it, all of them, with commas between
+    #[arg(long, value_name = "NAMES", env = "SEKALI_ALLOWED_HOSTS", value_delimiter = ',')]
+    allowed_hosts: Vec<String>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let overrides = Overrides { bind: args.bind.clone(), store: args.store.clone(), log: args.log.clone() };
+    let overrides = Overrides {
+        bind: args.bind.clone(),
+        store: args.store.clone(),
+        log: args.log.clone(),
+        allowed_hosts: args.allowed_hosts.clone(),
+    };
     let settings = config::load(args.config.as_deref(), &overrides)?;
     let _telemetry = telemetry::init(&settings.log)?;
     app::run(&settings)?;

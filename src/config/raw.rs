@@ -21,6 +21,8 @@ pub struct Overrides {
     pub store: Option<String>,
     /// In place of `log.level`.
     pub log: Option<String>,
+    /// In place of `server.allowed_hosts`, where there are any.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// Everything that was written.
@@ -119,19 +121,27 @@ impl Raw {
 
 impl Overrides {
     fn entries(&self) -> Vec<Entry> {
+        let text = |text: &String| (format!("{text:?}"), Value::Text(text.clone()));
+        let hosts = Some(&self.allowed_hosts).filter(|hosts| !hosts.is_empty());
         let all = [
-            ("server", "bind", "--bind (SEKALI_BIND)", &self.bind),
-            ("store", "url", "--store (SEKALI_STORE)", &self.store),
-            ("log", "level", "--log (SEKALI_LOG)", &self.log),
+            ("server", "bind", "--bind (SEKALI_BIND)", self.bind.as_ref().map(text)),
+            ("store", "url", "--store (SEKALI_STORE)", self.store.as_ref().map(text)),
+            ("log", "level", "--log (SEKALI_LOG)", self.log.as_ref().map(text)),
+            (
+                "server",
+                "allowed_hosts",
+                "--allowed-hosts (SEKALI_ALLOWED_HOSTS)",
+                hosts.map(|hosts| (format!("{hosts:?}"), Value::Texts(hosts.clone()))),
+            ),
         ];
-        let entry = |(section, name, origin, value): (&str, &str, &'static str, &Option<String>)| {
-            let text = value.clone()?;
+        let entry = |(section, name, origin, given): (&str, &str, &'static str, Option<(String, Value)>)| {
+            let (written, value) = given?;
             Some(Entry {
                 path: vec![section.to_owned(), name.to_owned()],
                 key: format!("{section}.{name}"),
                 origin: Origin::Argument(origin),
-                written: format!("{text:?}"),
-                value: Value::Text(text),
+                written,
+                value,
             })
         };
         all.into_iter().filter_map(entry).collect()

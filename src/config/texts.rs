@@ -22,7 +22,7 @@ pub(super) fn bind(text: &str) -> Option<String> {
 
 /// A name of a server, without a port, in lower case.
 pub(super) fn host(text: &str) -> Option<String> {
-    let name = text.strip_suffix('.').unwrap_or(text);
+    let name = text.trim_end_matches('.');
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     (!name.is_empty() && name.bytes().all(valid)).then(|| name.to_ascii_lowercase())
 }

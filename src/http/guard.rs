@@ -33,7 +33,7 @@ pub(super) fn check(request: &HttpRequest, allowed: &[String]) -> Result<(), Fai
         return Err(Failure::new(
             Code::HostNotAllowed,
             format!(
-                "\"{name:.SHOWN$}\" is no name of this log; use localhost or an address, or list the name in server.allowed_hosts"
+                "\"{name:.SHOWN$}\" is no name of this log; use localhost or an address, or list in server.allowed_hosts all names that are used"
             ),
         ));
     }

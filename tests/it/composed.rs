@@ -200,3 +200,11 @@ fn the_database_starts_again_after_a_kill_and_has_what_was_committed() {
     container.start("after");
     assert_eq!(container.run("SELECT what FROM kept"), "committed");
 }
+
+#[test]
+fn no_web_page_reaches_a_container_by_a_name_of_its_own() {
+    // They listen on all addresses, so that only a list tells foreign names.
+    let compose = file("docker-compose.yml");
+    assert_eq!(value(&blocks(&compose, "services")["aggregator"], "SEKALI_ALLOWED_HOSTS"), "aggregator");
+    assert!(value(node(&compose), "SEKALI_ALLOWED_HOSTS").ends_with(":-localhost}"));
+}

@@ -47,6 +47,8 @@ async fn the_unit_waits_for_a_clean_stop_and_does_not_repeat_wrong_usage() {
     let timeout = text.lines().find_map(|line| line.strip_prefix("shutdown_timeout = \"")).unwrap();
     let seconds = |text: &str| text.trim_end_matches(['s', '"']).parse::<u64>().unwrap();
     assert!(seconds(&value("TimeoutStopSec")) >= seconds(timeout) + 10);
+    assert_eq!((value("Restart"), value("RestartSec")), ("on-failure".to_owned(), "1s".to_owned()));
+    assert_eq!(value("StartLimitIntervalSec"), "0", "however long its database is away");
     assert!(value("LimitNOFILE").parse::<u32>().unwrap() > 4_000, "for 2,000 followers");
     let store = format!("mysql:{}", home.path().display());
     let wrong = Ended::of(["serve", "--store", &store]).await;

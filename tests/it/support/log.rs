@@ -177,6 +177,7 @@ impl Home {
                 Place::Shared(database) => database.url(),
             }),
             log: None,
+            ..Overrides::default()
         };
         config::load(Some(&self.config), &overrides).unwrap()
     }

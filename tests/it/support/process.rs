@@ -85,7 +85,10 @@ impl Process {
     /// A node on the database at this URL, with its files in this directory.
     pub(crate) fn node(directory: &Path, url: &str) -> Self {
         let arguments = with(serving(directory, ""), "--store", url.to_owned());
-        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+        // As in Compose: whoever asks, for its health too, must use a name that it takes for its own.
+        let mut program = command(PROGRAM);
+        program.args(arguments).env("SEKALI_ALLOWED_HOSTS", "log.example,localhost");
+        Self::listening(Program::spawn(&mut program))
     }
 
     /// Serves it on this port, as one who starts it again would.
@@ -327,7 +330,9 @@ pub(crate) fn free_port() -> u16 {
 /// A command untouched by what whoever runs the tests has in the environment.
 fn command(program: &str) -> process::Command {
     let mut command = process::Command::new(program);
-    for variable in ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL"] {
+    for variable in
+        ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL", "SEKALI_ALLOWED_HOSTS"]
+    {
         command.env_remove(variable);
     }
     command
