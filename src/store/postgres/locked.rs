@@ -24,7 +24,7 @@ const REMEMBERED: usize = 65_536;
 const REST: Duration = Duration::from_millis(250);
 
 /// For how many times as long as it has waited in vain a connection tries nothing that may be locked: others lose a fifth of
-/// their time at most.
+/// their time at most. What was tried rests for twice as long, so that the next turn is another's.
 const PAUSE: u32 = 4;
 
 /// The longest wait of a further try is `store.lock_timeout` divided by this.
@@ -50,7 +50,7 @@ impl Retry {
     pub(super) fn after(before: Option<Self>, lock_timeout: Duration) -> Self {
         let waited = before.map_or(LOCKED_OUT_TIMEOUT, |before| before.wait);
         let wait = before.map_or(waited, |_| waited * 2).min(Self::longest(lock_timeout));
-        Self { wait, rests_until: Instant::now() + REST.max(waited * PAUSE) }
+        Self { wait, rests_until: Instant::now() + REST.max(waited * PAUSE * 2) }
     }
 
     /// The only one left, which waits as a commit does.
@@ -292,4 +292,31 @@ impl PostgresWriter {
 /// The names in the first column.
 pub(super) fn first_column(rows: &[Row]) -> Result<HashSet<String>, Error> {
     rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_was_tried_in_vain_leaves_the_next_turn_to_another() {
+        let [a, b] = ["a", "b"].map(Topic::trusted);
+        let mut locked = LockedOut::new(Duration::from_secs(5));
+        locked.remember(&[a.clone(), b.clone()].into(), false);
+        assert!(locked.may_be_tried(&a) && locked.may_be_tried(&b));
+        for tries in 0..12 {
+            let begun = Instant::now();
+            locked.remember(&[b.clone()].into(), true);
+            assert!(
+                locked.paused_until >= begun + Duration::from_millis(40),
+                "{tries}: others have their time"
+            );
+            let retry = locked.topics[&b].retry.unwrap();
+            let turn = retry.rests_until - locked.paused_until;
+            assert!(turn >= Duration::from_millis(40).max(retry.wait), "{tries}: {turn:?} for others");
+            locked.paused_until = Instant::now();
+            assert!(locked.may_be_tried(&a), "{tries}");
+        }
+        assert_eq!(locked.wait(&["b"]), Some(Duration::from_millis(500)));
+    }
 }

@@ -28,11 +28,11 @@ fn fill(writer: &mut dyn Writer, name: &str, prefix: &str, count: usize) {
     append(writer, &Batch { topic: topic(name), events: (0..count).map(event).collect() });
 }
 
-/// How many transactions are open that began before this moment, and see what was there then.
+/// How many transactions of clients are open that began before this moment, and see what was there then. A vacuum has one too.
 fn older_than(database: &Database, moment: &str) -> String {
     database.run(&format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-        AND xact_start < '{moment}' AND backend_xmin IS NOT NULL"
+        AND xact_start < '{moment}' AND backend_xmin IS NOT NULL AND backend_type = 'client backend'"
     ))
 }
 
