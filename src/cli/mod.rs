@@ -1,4 +1,4 @@
-//! The command line: one file a command. Results go to standard output, talk to standard error; [`EXIT_CODES`] says
+//! The command line: one file a command. Results go to standard output, talk to standard error; `EXIT_CODES` says
 //! what the exit code is.
 
 mod backup;
@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The exit code of an error, as [`EXIT_CODES`] says.
+/// The exit code of an error, as `EXIT_CODES` says.
 fn code_of(error: &anyhow::Error) -> ExitCode {
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<WrongUsage>()
