@@ -19,7 +19,7 @@ use tokio_postgres::{Client, Error, Row};
 
 pub(in crate::store) use self::origin::PostgresOrigin;
 pub(in crate::store) use self::target::PostgresTarget;
-use super::connection::{Database, Use};
+use super::connection::{Database, Use, within};
 use super::reader::{BYTES_OF_EVENT, TOTALS, counted, stored_event, totals, with_sources};
 use super::schema::COPY_LOCK;
 use super::writer::Values;
@@ -101,6 +101,15 @@ impl Shared {
             }
             taken => Ok(taken?),
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // A server sees some time later that a connection is gone, and whoever comes next may be there by then. Where this
+        // fails the lock goes with the connection.
+        let unlock = self.client.batch_execute("SELECT pg_advisory_unlock_all()");
+        let _ = self.database.block_on(within(self.database.statement_timeout, unlock));
     }
 }
 

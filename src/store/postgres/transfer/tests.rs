@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::ToSql;
 
-use super::{EVENTS, PostgresOrigin, Shared};
+use super::{COPY_LOCK, EVENTS, PostgresOrigin, PostgresTarget, Shared};
 use crate::config::{PostgresUrl, Settings, StoreUrl};
 use crate::store::contract::{append, event_from, topic};
 use crate::store::postgres::tests::server::Database;
@@ -128,4 +128,17 @@ fn the_events_of_a_copy_are_found_by_the_primary_key_and_no_others_are_read() {
     assert!(plan.contains("Index Scan using events_pkey on events e"), "{plan}");
     assert!(scan.contains("seq >= asked.first") && scan.contains("seq <= asked.last"), "{plan}");
     assert!(!plan.contains("Seq Scan") && !plan.contains("Removed by Filter"), "{plan}");
+}
+
+#[test]
+fn what_a_copy_has_locked_is_free_as_soon_as_it_is_done() {
+    let Some(database) = Database::fresh() else { return };
+    let next = open(&database, Shared::connect);
+    for copies in 0..50 {
+        drop(open(&database, PostgresTarget::open));
+        let is_free = "SELECT pg_try_advisory_lock($1)";
+        let row = next.ask(next.client.query_one(is_free, &[&COPY_LOCK])).unwrap();
+        assert!(row.get::<_, bool>(0), "after {copies}");
+        next.execute("SELECT pg_advisory_unlock_all()").unwrap();
+    }
 }
