@@ -77,6 +77,10 @@ fn patient() -> Option<(Arc<Database>, Log)> {
     Some((database, log))
 }
 
+/// How often something is published beside what is locked: so often that a busy machine does not look like a node that waits
+/// for a lock each time.
+const ROUNDS: u32 = 12;
+
 /// Does something, and sees that the log is ready all the while.
 async fn while_ready<T>(log: &Log, work: impl Future<Output = T>) -> T {
     let is_done = Cell::new(false);
@@ -102,14 +106,15 @@ async fn is_refused_alone(log: &Log, stored: u64, held: Held) {
         log.publish(both("1")).await.problem(Code::StoreUnavailable);
         assert_eq!(log.publish(event("free", "1")).await.fates(), ["duplicate 2"]);
         let begun = Instant::now();
-        for (id, seq) in [("2", 3), ("3", 4)] {
+        for seq in 3..=ROUNDS + 2 {
+            let id = &(seq - 1).to_string();
             let others = join(log.publish(event("free", id)), log.publish(event(id, "1")));
             let (refused, (free, new)) = join(log.publish(event("held", id)), others).await;
             refused.problem(Code::StoreUnavailable);
             assert_eq!(free.fates(), [format!("accepted {seq}")]);
             assert_eq!(new.fates(), ["accepted 1"]);
         }
-        assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < PATIENCE * ROUNDS / 2, "{:?}", begun.elapsed());
         drop(held);
         until("it is accepted", async || log.publish(event("held", "2")).await.status == 200).await;
         assert_eq!(log.publish(event("held", "2")).await.fates(), [format!("duplicate {}", stored + 1)]);

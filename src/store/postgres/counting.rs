@@ -176,7 +176,9 @@ impl Node {
         let Session { client, statements, .. } = &fenced.session;
         let names: Values<'_> = &[&names];
         let asked = client.query(&statements.many.lock_free, names);
-        let (patience, wait) = (self.database.patience(), Some(LOCKED_OUT_TIMEOUT));
+        // For no topic, and for a table as long as whoever commits next might.
+        let wait = Some(Retry::longest(self.database.lock_timeout()));
+        let patience = self.database.patience();
         let transaction = Transaction { client, lock: Lock::Rows, wait, patience };
         let rows = self.database.block_on(transaction.roll_back(asked))?;
         let free: HashSet<String> = first_column(&rows)?;

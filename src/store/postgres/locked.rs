@@ -154,6 +154,12 @@ impl LockedOut {
         }
     }
 
+    /// How long to wait for a table that is locked: vacuum and an administrator have one for a moment, which must not pass
+    /// for a store that cannot be written to.
+    fn wait_for_tables(&self) -> Duration {
+        self.store.map_or(Retry::longest(self.lock_timeout), |retry| retry.wait())
+    }
+
     /// Something else has locked all there is, or what nobody can name.
     fn remember_all(&mut self) {
         self.store = Some(Retry::after(self.store, self.lock_timeout));
@@ -266,7 +272,7 @@ impl PostgresWriter {
     /// could be stored: what a commit of nothing waits for, every commit does.
     ///
     /// # Errors
-    /// [`Trouble::Locked`]: a whole table is locked.
+    /// [`Trouble::Locked`]: a whole table is locked, and was for some time.
     pub(super) async fn ask(&self, topics: &[&str]) -> Result<Asked, Trouble> {
         let Session { client, statements, .. } = &self.session;
         let (storing, names): (_, &(dyn ToSql + Sync)) = match topics {
@@ -277,14 +283,14 @@ impl PostgresWriter {
         let of_each: &(dyn ToSql + Sync) = if topics.len() == 1 { names } else { &nothing.topics };
         let (names, values) = ([names], parameters(&nothing, of_each, &mark, &self.node.source_limit));
         let sent = async {
+            // First what may wait, so that no topic is held meanwhile.
+            let stored = client.query(&storing.store, &values);
             let there = client.query(&storing.there, &names);
-            let free = client.query(&storing.lock_free, &names);
-            let (there, free, stored) = join3(there, free, client.query(&storing.store, &values)).await;
-            let asked = Asked { there: first_column(&there?)?, free: first_column(&free?)? };
-            stored.map(|_| asked)
+            let (stored, there, free) = join3(stored, there, client.query(&storing.lock_free, &names)).await;
+            stored?;
+            Ok(Asked { there: first_column(&there?)?, free: first_column(&free?)? })
         };
-        let patience = self.node.database.patience();
-        let wait = Some(LOCKED_OUT_TIMEOUT);
+        let (wait, patience) = (Some(self.locked_out.wait_for_tables()), self.node.database.patience());
         Transaction { client, lock: Lock::Rows, wait, patience }.roll_back(sent).await
     }
 }

@@ -275,7 +275,11 @@ impl Writer for PostgresWriter {
         match database.block_on(self.ask(&[])) {
             // Counts wait for another time, and commits cannot.
             Err(Trouble::Locked(error) | Trouble::Lost(error)) => Err(AppendError::Failed(error)),
-            Ok(_) | Err(Trouble::Failed(_) | Trouble::Again(_)) => self.node.store_counts(),
+            Err(Trouble::Failed(_) | Trouble::Again(_)) => self.node.store_counts(),
+            Ok(_) => {
+                self.locked_out.forget(&[]);
+                self.node.store_counts()
+            }
         }
     }
 

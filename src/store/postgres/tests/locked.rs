@@ -206,19 +206,59 @@ fn the_last_counts_wait_for_a_lock_as_a_commit_does() {
     let held = hold_topic(&database, "a");
     repeat(&store);
     writer.flush(now()).unwrap();
-    thread::scope(|scope| {
-        let closing = scope.spawn(|| writer.close());
-        // Longer than any but the last counts do.
-        let waiting = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-            AND clock_timestamp() - query_start > interval '{} ms'",
-            PATIENCE.as_millis() / 4
-        );
-        until("they wait", || database.run(&waiting) != "0");
-        drop(held);
-        closing.join().unwrap().unwrap();
-    });
+    // Longer than any but the last counts do.
+    until_it_has_waited(&database, held, ("transactionid", PATIENCE / 4), || writer.close()).unwrap();
     assert_eq!(database.run("SELECT duplicates FROM sekali.topics WHERE topic = 'a'"), "1");
+}
+
+/// Does something, and lets go of a lock once that has waited for it for so long.
+fn until_it_has_waited<T: Send>(
+    database: &Database,
+    held: Held,
+    (lock, wait): (&str, Duration),
+    what: impl FnOnce() -> T + Send,
+) -> T {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = '{lock}'
+            AND clock_timestamp() - query_start > interval '{} ms'",
+        wait.as_millis()
+    );
+    thread::scope(|scope| {
+        let done = scope.spawn(what);
+        until("it has waited", || done.is_finished() || database.run(&waiting) != "0");
+        assert!(!done.is_finished(), "it does not wait for so long");
+        drop(held);
+        done.join().unwrap()
+    })
+}
+
+/// A wait for a table that is longer than one for a topic that is known to be locked.
+const FOR_A_TABLE: (&str, Duration) = ("relation", Duration::from_millis(50));
+
+#[test]
+fn a_table_that_is_locked_for_a_moment_fails_nothing_beside_a_topic_that_is_held() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let _held = hold_topic(&database, "b");
+    let moment = database.hold("LOCK TABLE sekali.sources IN SHARE MODE");
+    // It waits for the topic first, and then asks what it was that it did not get.
+    let seen = until_it_has_waited(&database, moment, FOR_A_TABLE, || locked(&mut *writer, "2", &["a", "b"]));
+    assert_eq!(seen, names(&["b"]));
+}
+
+#[test]
+fn a_table_that_is_locked_for_a_moment_fails_no_counts_after_a_topic_that_was_held() {
+    let Some(database) = Database::fresh() else { return };
+    let (store, mut writer) = with_topics(&database, None);
+    let held = hold_topic(&database, "a");
+    repeat(&store);
+    writer.flush(now()).unwrap();
+    drop(held);
+    let moment = database.hold("LOCK TABLE sekali.topics IN EXCLUSIVE MODE");
+    // It is too early to wait for the topic again, and so it asks which are free.
+    until_it_has_waited(&database, moment, FOR_A_TABLE, || writer.flush(now())).unwrap();
+    assert!(store.tally().is_empty());
 }
 
 /// A repeat of the first event of topic a, which waits to be counted.
@@ -303,6 +343,19 @@ fn a_lock_of_a_whole_table_fails_every_group_and_is_waited_for_in_full_once() {
         until("it can be written to", || writer.probe(now()).is_ok());
         assert_eq!(verdicts(writer.append(&group, now()))[1], [accepted(seq)], "{locks}");
     }
+}
+
+#[test]
+fn a_topic_is_waited_for_in_full_once_a_table_that_was_locked_is_seen_free() {
+    let Some(database) = Database::fresh() else { return };
+    let (_store, mut writer) = with_topics(&database, None);
+    let whole = database.hold("LOCK TABLE sekali.events IN SHARE MODE");
+    assert!(matches!(writer.append(&[&batch("a", &[("2", "{}")])], now()), Err(AppendError::Failed(_))));
+    drop(whole);
+    writer.probe(now()).unwrap();
+    let _held = hold_topic(&database, "a");
+    let took = takes(|| drop(locked(&mut *writer, "2", &["a"])));
+    assert!(took >= PATIENCE, "{took:?}");
 }
 
 #[test]
