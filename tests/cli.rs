@@ -3,27 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by its panic")]
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
+use std::{env, fs};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use tempfile::TempDir;
 
-/// What stands for arguments.
-const VARIABLES: [&str; 7] = [
-    "SEKALI_CONFIG",
-    "SEKALI_BIND",
-    "SEKALI_STORE",
-    "SEKALI_LOG",
-    "SEKALI_URL",
-    "SEKALI_COPY_FROM",
-    "SEKALI_COPY_TO",
-];
-
+/// The program, untouched by what whoever runs the tests has in the environment.
 fn sekali(arguments: &[&str]) -> Assert {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
-    for variable in VARIABLES.into_iter().chain(["COLUMNS"]) {
+    let ours = env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEKALI_"));
+    for variable in ours.map(|(name, _)| name).chain(["COLUMNS".into()]) {
         command.env_remove(variable);
     }
     command.args(arguments).assert()
@@ -60,7 +51,7 @@ fn commands() -> Vec<String> {
 #[test]
 fn the_help_of_every_command_is_as_committed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
-    let update = std::env::var_os("UPDATE").is_some();
+    let update = env::var_os("UPDATE").is_some();
     let mut known = BTreeSet::new();
     for command in commands().iter().map(String::as_str).chain([""]) {
         let (name, arguments) = match command {

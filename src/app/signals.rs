@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// None where it stays as it was found.
+    /// None where it stays as it was found, and once this process ends anyway.
     hangup: Option<Signal>,
 }
 
@@ -28,7 +28,8 @@ impl Signals {
         })
     }
 
-    /// Waits for one of them.
+    /// Waits for one of them. A hang-up is none after another signal: the end of a terminal sends two, one of its shell and
+    /// one of the system, and nobody insists on anything by that.
     pub async fn next(&mut self) {
         let hangup = async {
             match &mut self.hangup {
@@ -41,6 +42,8 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = hangup => {}
         }
+        // It is caught on, since the handler stays.
+        self.hangup = None;
     }
 }
 

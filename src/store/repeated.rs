@@ -134,6 +134,12 @@ impl Repeated {
         self.stored_at = None;
     }
 
+    /// Knows nothing any more: all that the store holds is another's.
+    pub(super) fn forget(&mut self) {
+        let most = self.events.as_ref().map_or(0, |events| events.cap().get());
+        *self = Self::new(most);
+    }
+
     /// Begins with what the store holds, the event that was repeated last coming last.
     ///
     /// # Errors

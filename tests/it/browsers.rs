@@ -63,10 +63,11 @@ async fn a_refusal_leaves_a_connection_that_can_be_used() {
     let log = Log::start();
     let body = event("t", "1");
     let length = format!("Content-Length: {}\r\n", body.len());
-    let mut raw = Raw::publishing(log.address(), &format!("Sec-Fetch-Site: cross-site\r\n{length}"));
-    raw.send(&body);
+    let mut raw = Raw::open(log.address());
+    let request = |more: &str| format!("POST /publish HTTP/1.1\r\nHost: test\r\n{more}{length}\r\n{body}");
+    raw.send(request("Sec-Fetch-Site: cross-site\r\n"));
     assert_eq!(raw.answer().status, 403);
-    raw.send(format!("POST /publish HTTP/1.1\r\nHost: test\r\n{length}\r\n{body}"));
+    raw.send(request(""));
     let answer = raw.answer();
     assert!(answer.status == 200 && answer.body.contains("\"accepted\":1"), "{answer:?}");
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_web::rt::time::sleep;
 use futures_util::future::join;
 use sekali::api::Code;
 
@@ -87,6 +88,7 @@ async fn while_ready<T>(log: &Log, work: impl Future<Output = T>) -> T {
     let watch = async {
         while !is_done.get() {
             assert!(log.is_ready().await, "a topic that is locked does not keep the store from writing");
+            sleep(Duration::from_millis(2)).await;
         }
     };
     let work = async {

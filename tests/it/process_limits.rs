@@ -5,7 +5,7 @@ use std::process::Command;
 use sekali::api::Code;
 use tempfile::tempdir;
 
-use crate::support::{Client, Process, event_with, everything, seqs, until};
+use crate::support::{Client, Process, event_with, everything, seqs, skipped, until};
 
 /// Files of at most 2,048 blocks (1 or 2 MiB, as the shell counts), and an error instead of a signal past it.
 const SMALL_FILES: &str = "trap '' XFSZ; ulimit -S -f 2048";
@@ -14,11 +14,10 @@ fn large(number: usize) -> String {
     event_with("t", &number.to_string(), &format!("{{\"text\":\"{}\"}}", "x".repeat(64 << 10)))
 }
 
-#[expect(clippy::print_stderr, reason = "a test that did not run must not look like one that passed")]
 fn can_lift_limits() -> bool {
     let found = Command::new("prlimit").arg("--version").output().is_ok();
     if !found {
-        eprintln!("\n*** SKIPPED: a process whose files must not grow needs prlimit ***\n");
+        skipped("a process whose files must not grow needs prlimit");
     }
     found
 }

@@ -5,7 +5,7 @@ mod load;
 mod plan;
 mod verify;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -21,7 +21,8 @@ use verify::{Faults, Verifier};
 /// Events that are looked up one by one.
 const SAMPLE: usize = 1000;
 
-/// How long counters may lack duplicates: twice the second within which a node knows of those that another one answered.
+/// How long counters that lack duplicates are waited for in all: twice the second within which a node knows of those that
+/// another one answered.
 const LAG: Duration = Duration::from_secs(2);
 
 /// Between two looks at counters that lack some.
@@ -88,27 +89,28 @@ async fn verify(
     verifier: &mut Verifier<'_>,
     (measured, before): (&Measured, &Stats),
 ) -> anyhow::Result<Vec<String>> {
-    let settled_by = Instant::now() + LAG;
-    read_back(client, plan, verifier, (measured.lost, settled_by)).await?;
+    let mut patience = LAG;
+    read_back(client, plan, verifier, (measured.lost, &mut patience)).await?;
     look_up(client, plan, verifier).await?;
     let lacking = |after: &Stats| lacking(measured, before, after);
     let after =
-        settled(settled_by, async || client.stats().await, |after| !lacking(after).is_empty()).await?;
+        settled(&mut patience, async || client.stats().await, |after| !lacking(after).is_empty()).await?;
     Ok(lacking(&after))
 }
 
-/// Asks for counters, and again while they lack something that may still come to them. Too much is never mended by waiting.
+/// Asks for counters, and again while they lack something that may still come to them, as long as there is patience. Too much
+/// is never mended by waiting.
 async fn settled<T>(
-    settled_by: Instant,
+    patience: &mut Duration,
     ask: impl AsyncFn() -> Result<T, ClientError>,
     lacks: impl Fn(&T) -> bool,
 ) -> Result<T, ClientError> {
     loop {
-        let is_last = Instant::now() >= settled_by;
         let counted = ask().await?;
-        if is_last || !lacks(&counted) {
+        if patience.is_zero() || !lacks(&counted) {
             return Ok(counted);
         }
+        *patience = patience.saturating_sub(PAUSE);
         actix_web::rt::time::sleep(PAUSE).await;
     }
 }
@@ -142,7 +144,7 @@ async fn read_back(
     client: &Client,
     plan: &Plan,
     verifier: &mut Verifier<'_>,
-    (lost, settled_by): (u64, Instant),
+    (lost, patience): (u64, &mut Duration),
 ) -> anyhow::Result<()> {
     for (topic, name) in plan.topics().iter().enumerate() {
         let mut lines = client.events(name, Range::default()).await?;
@@ -152,7 +154,7 @@ async fn read_back(
         // A topic to which chance sent nothing does not exist.
         if verifier.expects(topic) {
             let lacks = |stats: &TopicStats| verifier.lacks(topic, stats);
-            let stats = settled(settled_by, async || client.topic(name).await, lacks).await?;
+            let stats = settled(patience, async || client.topic(name).await, lacks).await?;
             verifier.counted(topic, &stats, lost);
         }
     }

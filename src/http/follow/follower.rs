@@ -108,7 +108,10 @@ impl Follower {
         tokio::select! {
             biased;
             () = stopped(&mut self.stopping) => Err(End::Stopping),
-            read = self.tail.after(self.given) => read.map_err(|error| End::Failed(Failure::from(error))),
+            read = self.tail.after(self.given) => read.map_err(|error| {
+                tracing::debug!(topic = %self.tail.topic(), %error, "a follower's events cannot be read");
+                End::Failed(error.into())
+            }),
         }
     }
 

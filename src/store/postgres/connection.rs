@@ -51,7 +51,7 @@ pub(super) struct Database {
     tls: MakeRustlsConnect,
     handle: Handle,
     name: String,
-    pub(super) lock_timeout: Duration,
+    lock_timeout: Duration,
     pub(super) statement_timeout: Duration,
     pub(super) connect_timeout: Duration,
     durability: Durability,
@@ -73,7 +73,10 @@ impl Database {
         let store = &settings.store;
         let mut config = url.config().clone();
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(store.connect_timeout);
+            // A host that does not answer leaves time for those behind it.
+            let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
+            let share = store.connect_timeout / u32::try_from(hosts).unwrap_or(u32::MAX);
+            config.connect_timeout(share);
         }
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(store.statement_timeout);

@@ -13,9 +13,8 @@ use super::connection::within;
 use super::locked::{Retry, first_column};
 use super::repeats::Columns;
 use super::session::Session;
-use super::statements::{FENCE, REPEAT_COLUMNS};
+use super::statements::{FENCE, FIRST_FENCE, REPEAT_COLUMNS, Values};
 use super::transaction::{LOCKED_OUT_TIMEOUT, Lock, Transaction, Trouble};
-use super::writer::Values;
 use crate::domain::Topic;
 use crate::store::repeated::Changes;
 use crate::store::tally::Lot;
@@ -29,6 +28,8 @@ const SEEN_EVERY: Duration = Duration::from_hours(1);
 #[derive(Default)]
 pub(super) struct Counting {
     session: Option<Fenced>,
+    /// Whether the database was told once that this node counts.
+    was_told: bool,
     /// When something was stored last.
     seen_at: Option<Instant>,
     /// Whether locks were waited for as long as may be already, because there will be no other time.
@@ -121,6 +122,7 @@ impl Node {
 
     /// Takes what waits, and settles it with the tally. Whatever goes wrong, a writer can go on.
     fn count_on(&self, counting: &mut Counting) -> Result<(), AppendError> {
+        let wait = if counting.was_last { None } else { Some(Retry::longest(self.database.lock_timeout())) };
         let fenced = counting.connect(self).map_err(AppendError::Failed)?;
         let counted = self.count_all(fenced).or_else(|trouble| match trouble {
             // They can wait, and nothing else has to wait with them.
@@ -130,9 +132,14 @@ impl Node {
         // In a transaction of its own, which holds no topic's lock: it may write thousands of rows.
         let stored = counted.and_then(|()| {
             let Some(changes) = self.tally.repeated().take() else { return Ok(()) };
-            self.database.block_on(self.put_repeats(fenced, &changes))?;
-            self.tally.repeated().stored();
-            Ok(())
+            match self.database.block_on(self.put_repeats(fenced, &changes, wait)) {
+                // No commit waits for what something else has locked there, and they can wait too: all are taken next time.
+                Err(Trouble::Locked(error)) if wait.is_some() => {
+                    tracing::info!(%error, "something else has locked repeats of events; they are stored later");
+                    Ok(())
+                }
+                put => put.map(|()| self.tally.repeated().stored()),
+            }
         });
         match stored {
             Ok(()) => {
@@ -207,13 +214,18 @@ impl Node {
     }
 
     /// A connection that counts from now on. What the one before it left is settled.
-    fn open_fenced(&self) -> Result<Fenced, StoreError> {
+    fn open_fenced(&self, was_told: bool) -> Result<Fenced, StoreError> {
         let session = self.open_session()?;
         let node: Values<'_> = &[&self.id];
         let asked = session.client.query_one(FENCE, node);
         let row = self.database.block_on(within(self.database.patience(), asked))?;
-        self.tally.resume(row.try_get::<_, i64>(1)?.cast_unsigned());
-        Ok(Fenced { fence: row.try_get(0)?, session, locked_out: None })
+        let (fence, epoch): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        if was_told && fence == FIRST_FENCE {
+            tracing::warn!("other nodes took this one for gone, and have summed up what it had stored");
+            self.tally.begin_anew();
+        }
+        self.tally.resume(epoch.cast_unsigned());
+        Ok(Fenced { fence, session, locked_out: None })
     }
 
     async fn count(
@@ -241,7 +253,9 @@ impl Node {
         let (patience, wait) = (self.database.patience(), Some(wait));
         let rows = Transaction { client, lock: Lock::Rows, wait, patience }.commit(statements).await?;
         if rows.try_get::<_, i64>(0)? == 0 {
-            let other = "another connection counts for this node".to_owned();
+            // Nothing of it is stored.
+            self.tally.put_back();
+            let other = "the database does not know this connection as the one that counts".to_owned();
             return Err(Trouble::Lost(StoreError::Unavailable(other)));
         }
         if rows.try_get::<_, i64>(1)? < i64::try_from(names.len()).unwrap_or(i64::MAX) {
@@ -250,32 +264,27 @@ impl Node {
         Ok(())
     }
 
-    async fn put_repeats(&self, fenced: &Fenced, changes: &Changes) -> Result<(), Trouble> {
+    async fn put_repeats(
+        &self,
+        fenced: &Fenced,
+        changes: &Changes,
+        wait: Option<Duration>,
+    ) -> Result<(), Trouble> {
         let Session { client, statements, .. } = &fenced.session;
         let repeats = Columns::of(changes);
         let dropped: Values<'_> = &[&self.id, &repeats.dropped.0, &repeats.dropped.1];
-        let [duplicates, conflicts, times] = &repeats.numbers;
-        let put: Values<'_> = &[
-            &self.id,
-            &repeats.put.0,
-            &repeats.put.1,
-            duplicates,
-            conflicts,
-            times,
-            &repeats.sources,
-            &repeats.last_conflicts,
-        ];
+        let put = repeats.values(&self.id);
         let clear = async {
             if changes.anew { client.execute(&statements.clear_repeats, &[&self.id]).await } else { Ok(0) }
         };
         let statements = async {
             let drop = client.execute(&statements.drop_repeats, dropped);
-            let put = client.execute(&statements.put_repeats, put);
+            let put = client.execute(&statements.put_repeats, &put);
             let (cleared, gone, stored) = join3(clear, drop, put).await;
             cleared.and(gone).and(stored)
         };
         let patience = self.database.patience();
-        Transaction { client, lock: Lock::Rows, wait: None, patience }.commit(statements).await.map(drop)
+        Transaction { client, lock: Lock::Rows, wait, patience }.commit(statements).await.map(drop)
     }
 }
 
@@ -284,8 +293,9 @@ impl Counting {
     fn connect(&mut self, node: &Node) -> Result<&mut Fenced, StoreError> {
         let mut fenced = match self.session.take() {
             Some(fenced) if !fenced.session.client.is_closed() => fenced,
-            _ => node.open_fenced()?,
+            _ => node.open_fenced(self.was_told)?,
         };
+        self.was_told = true;
         node.database.block_on(fenced.session.plan_again(&node.database))?;
         Ok(self.session.insert(fenced))
     }

@@ -11,8 +11,9 @@ use tokio_postgres::{Error, Row};
 
 use super::group::{Columns, Group};
 use super::session::Session;
+use super::statements::{Mark, parameters};
 use super::transaction::{LOCKED_OUT_TIMEOUT, Lock, Transaction, Trouble};
-use super::writer::{Mark, PostgresWriter, parameters};
+use super::writer::PostgresWriter;
 use crate::domain::Topic;
 use crate::store::{Batch, StoreError};
 
@@ -195,16 +196,25 @@ impl PostgresWriter {
             return locked;
         }
         let database = self.node.database.clone();
-        // Where nobody answers, what is known stands.
-        if let Ok(Asked { there, free }) = database.block_on(self.ask(&doubtful)) {
-            // One that does not exist may be what somebody else makes just now: it is tried, and not asked for.
-            for topic in there.iter().map(|topic| Topic::trusted(topic)) {
-                if free.contains(topic.as_str()) {
-                    self.locked_out.free(&topic);
-                    locked.remove(&topic);
-                } else if let Some(held) = self.locked_out.topics.get_mut(&topic) {
-                    held.seen_at = Instant::now();
+        let Asked { there, free } = match database.block_on(self.ask(&doubtful)) {
+            Ok(asked) => asked,
+            // Where nobody answers, what is known stands.
+            Err(trouble) => {
+                if matches!(trouble, Trouble::Lost(_))
+                    && let Err(error) = self.replace()
+                {
+                    tracing::debug!(%error, "a connection that was lost is not replaced");
                 }
+                return locked;
+            }
+        };
+        // One that does not exist may be what somebody else makes just now: it is tried, and not asked for.
+        for topic in there.iter().map(|topic| Topic::trusted(topic)) {
+            if free.contains(topic.as_str()) {
+                self.locked_out.free(&topic);
+                locked.remove(&topic);
+            } else if let Some(held) = self.locked_out.topics.get_mut(&topic) {
+                held.seen_at = Instant::now();
             }
         }
         locked
@@ -220,7 +230,7 @@ impl PostgresWriter {
         let Asked { there, free } = match database.block_on(self.look(&topics)) {
             Ok(asked) => asked,
             Err(Trouble::Lost(error)) => {
-                self.session = self.node.open_session()?;
+                self.replace()?;
                 return Err(error);
             }
             Err(Trouble::Locked(error) | Trouble::Failed(error) | Trouble::Again(error)) => {

@@ -10,15 +10,16 @@ use async_trait::async_trait;
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use jiff::Timestamp;
 use tokio::time::timeout;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Error, Row};
 
 use super::Node;
 use super::connection::{Database, Made, Use};
+use super::statements::Values;
 use super::{repeats, sources};
 use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, check_name};
 use crate::metrics::StoreSample;
 use crate::store::sources::COLUMNS;
+use crate::store::tally::{Lot, Snapshot};
 use crate::store::{
     Found, Key, Order, PAGE_BYTES, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources,
     Totals,
@@ -52,7 +53,9 @@ const LOOK_UP: &str = "SELECT asked.n, e.seq, e.received_at
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (topic, event_id, n)
     JOIN sekali.events AS e ON e.topic = asked.topic AND e.event_id = asked.event_id";
 
-/// With the epoch of this node's counts ($1), as in the two that follow.
+/// Where the epoch of this node's counts ($1) is in all that give counts.
+const EPOCH: usize = 5;
+
 const TOPIC: &str = "SELECT topic, last_seq, duplicates, conflicts, last_received_at,
     coalesce((SELECT epoch FROM sekali.nodes WHERE node = $1), 0)
     FROM sekali.topics WHERE topic = $2 AND last_seq > 0";
@@ -98,8 +101,6 @@ pub(super) struct PostgresReader {
 /// Makes the pool's connections.
 struct Maker(Database);
 
-type Values<'a> = [&'a (dyn ToSql + Sync)];
-
 impl PostgresReader {
     pub(super) fn new(node: &Node, connections: usize) -> Result<Self, StoreError> {
         let source_limit = usize::try_from(node.source_limit).unwrap_or(usize::MAX);
@@ -117,7 +118,7 @@ impl PostgresReader {
     }
 
     /// The rows of a statement, asked for once more where the connection turned out to be lost.
-    async fn rows(&self, sql: &str, values: &Values<'_>) -> Result<Vec<Row>, StoreError> {
+    async fn rows(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, StoreError> {
         let mut tried = false;
         loop {
             let client = self.pool.get().await.map_err(unavailable)?;
@@ -141,12 +142,31 @@ impl PostgresReader {
         }
     }
 
+    /// Rows with counts and the epoch of this node's, and what waits in memory beside them. Asks again where that is not
+    /// known: some of what waited was stored meanwhile, and some of it not.
+    async fn counted_rows(
+        &self,
+        waiting: impl Fn(&Tally) -> Snapshot,
+        sql: &str,
+        values: Values<'_>,
+    ) -> Result<(Vec<Row>, Lot), StoreError> {
+        loop {
+            let snapshot = waiting(&self.tally);
+            let rows = self.rows(sql, values).await?;
+            let Some(first) = rows.first() else { return Ok((rows, Lot::default())) };
+            let stored = first.try_get::<_, i64>(EPOCH)?.cast_unsigned();
+            if let Some(missing) = self.tally.missing(snapshot, stored) {
+                return Ok((rows, missing));
+            }
+        }
+    }
+
     /// Whether the database answers reads now.
     pub(super) async fn answers(&self) -> bool {
         self.rows("SELECT 1", &[]).await.is_ok()
     }
 
-    async fn one(&self, sql: &str, values: &Values<'_>) -> Result<Option<Row>, StoreError> {
+    async fn one(&self, sql: &str, values: Values<'_>) -> Result<Option<Row>, StoreError> {
         Ok(self.rows(sql, values).await?.pop())
     }
 }
@@ -206,20 +226,19 @@ impl Reader for PostgresReader {
     }
 
     async fn topic(&self, topic: Topic) -> Result<Option<TopicCounts>, StoreError> {
-        let tally = self.tally.snapshot_of(&topic);
-        let Some(row) = self.one(TOPIC, &[&self.node, &topic.as_str()]).await? else { return Ok(None) };
-        let missing = tally.missing_from(row.try_get::<_, i64>(5)?.cast_unsigned());
-        let mut counted = counted(&row)?;
+        let values: Values<'_> = &[&self.node, &topic.as_str()];
+        let (rows, missing) = self.counted_rows(|tally| tally.snapshot_of(&topic), TOPIC, values).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let mut counted = counted(row)?;
         counted.counts += missing.of(&topic);
         Ok(Some(counted))
     }
 
     async fn sources(&self, topic: Topic) -> Result<Option<TopicSources>, StoreError> {
-        let tally = self.tally.snapshot_of(&topic);
-        let rows = self.rows(&SOURCES, &[&self.node, &topic.as_str()]).await?;
+        let values: Values<'_> = &[&self.node, &topic.as_str()];
+        let (rows, missing) = self.counted_rows(|tally| tally.snapshot_of(&topic), &SOURCES, values).await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let missing = tally.missing_from(first.try_get::<_, i64>(5)?.cast_unsigned());
-        let (mut counted, mut sources) = (counted(first)?, sources::load(&rows, 6)?);
+        let (mut counted, mut sources) = (counted(first)?, sources::load(&rows, EPOCH + 1)?);
         if sources.sum() != counted.counts {
             return Err(StoreError::Damaged(format!(
                 "the counts by source of topic {topic} are not those of the topic"
@@ -237,13 +256,11 @@ impl Reader for PostgresReader {
     }
 
     async fn topics(&self, after: Option<String>, limit: usize) -> Result<Vec<TopicCounts>, StoreError> {
-        let tally = self.tally.snapshot();
         // The database takes no text with a NUL. No name has one, so that the same names are greater without the rest.
         let after = after.unwrap_or_default();
         let after = after.split('\0').next().unwrap_or_default();
-        let rows = self.rows(TOPICS, &[&self.node, &after, &number(limit as u64)]).await?;
-        let Some(first) = rows.first() else { return Ok(Vec::new()) };
-        let missing = tally.missing_from(first.try_get::<_, i64>(5)?.cast_unsigned());
+        let values: Values<'_> = &[&self.node, &after, &number(limit as u64)];
+        let (rows, missing) = self.counted_rows(Tally::snapshot, TOPICS, values).await?;
         let mut page = rows.iter().map(counted).collect::<Result<Vec<_>, _>>()?;
         for found in &mut page {
             found.counts += missing.of(&found.topic);
@@ -252,10 +269,10 @@ impl Reader for PostgresReader {
     }
 
     async fn totals(&self) -> Result<Totals, StoreError> {
-        let tally = self.tally.snapshot();
-        let Some(row) = self.one(TOTALS, &[&self.node]).await? else { return Ok(Totals::default()) };
-        let mut totals = totals(&row)?;
-        totals.counts += tally.missing_from(row.try_get::<_, i64>(5)?.cast_unsigned()).sum();
+        let (rows, missing) = self.counted_rows(Tally::snapshot, TOTALS, &[&self.node]).await?;
+        let Some(row) = rows.first() else { return Ok(Totals::default()) };
+        let mut totals = totals(row)?;
+        totals.counts += missing.sum();
         Ok(totals)
     }
 

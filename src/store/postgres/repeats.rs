@@ -2,6 +2,7 @@
 //! who asks any node is told the sum of all.
 
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::reader::time;
 use crate::store::repeated::Changes;
@@ -39,10 +40,10 @@ pub(super) const SUMMED: &str = "sum(duplicates)::bigint, sum(conflicts)::bigint
 /// Changes as the columns of [`PUT`] and [`DROP`].
 #[derive(Default)]
 pub(super) struct Columns<'a> {
-    pub(super) put: (Vec<&'a str>, Vec<i64>),
-    pub(super) numbers: [Vec<i64>; 3],
-    pub(super) sources: Vec<&'a str>,
-    pub(super) last_conflicts: Vec<bool>,
+    put: (Vec<&'a str>, Vec<i64>),
+    numbers: [Vec<i64>; 3],
+    sources: Vec<&'a str>,
+    last_conflicts: Vec<bool>,
     pub(super) dropped: (Vec<&'a str>, Vec<i64>),
 }
 
@@ -69,6 +70,12 @@ impl<'a> Columns<'a> {
             columns.last_conflicts.push(repeats.last_conflict);
         }
         columns
+    }
+
+    /// The values of [`PUT`] for a node.
+    pub(super) fn values<'s>(&'s self, node: &'s i64) -> [&'s (dyn ToSql + Sync); 8] {
+        let ((topics, seqs), [duplicates, conflicts, times]) = (&self.put, &self.numbers);
+        [node, topics, seqs, duplicates, conflicts, times, &self.sources, &self.last_conflicts]
     }
 }
 

@@ -1,8 +1,10 @@
 //! The SQL of a group commit. All of it is sent at once; each statement runs in one transaction at READ COMMITTED, and
 //! so sees what was committed before it began.
 
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
+use super::group::Columns;
 use super::{repeats, sources};
 use crate::store::sources::COLUMNS;
 
@@ -116,6 +118,37 @@ const STORED: &str = "
     UNION ALL
     SELECT n, seq, stored_digest, commit_id, received_at, compared FROM looked WHERE seq IS NOT NULL";
 
+/// The time of a group, and the id by which its rows are known.
+#[derive(Clone, Copy)]
+pub(super) struct Mark {
+    pub(super) received_at: i64,
+    pub(super) commit: i64,
+}
+
+/// The values of a statement.
+pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// The values of the statement that stores a group, which says in its own way of which topic each row is.
+pub(super) fn parameters<'a>(
+    columns: &'a Columns<'_>,
+    topic_of_each: &'a (dyn ToSql + Sync),
+    mark: &'a Mark,
+    source_limit: &'a i64,
+) -> [&'a (dyn ToSql + Sync); 10] {
+    [
+        topic_of_each,
+        &columns.ids,
+        &columns.timestamps,
+        &columns.sources,
+        &columns.payloads,
+        &columns.digests,
+        &columns.varies,
+        &mark.received_at,
+        &mark.commit,
+        source_limit,
+    ]
+}
+
 /// The payloads that are stored under keys: arrays of topics and ids.
 const PAYLOADS: &str = "
     SELECT asked.n, e.payload
@@ -124,7 +157,7 @@ const PAYLOADS: &str = "
 
 /// Stores counts that waited in memory: node, fence, epoch, rejected, how many sources of a topic may have a name; arrays of
 /// topics, sources and [`REPEAT_COLUMNS`]. Does nothing where a later connection of the same node has said that what this
-/// one left is settled. Gives how many rows of nodes and topics it changed.
+/// one left is settled, or others have taken the node for one that is gone. Gives how many rows of nodes and topics it changed.
 fn count() -> String {
     let columns = REPEAT_COLUMNS.join(", ");
     let arrays: Vec<_> = (8..8 + REPEAT_COLUMNS.len()).map(|at| format!("${at}::bigint[]")).collect();
@@ -132,10 +165,8 @@ fn count() -> String {
     format!(
         "
     WITH mine AS (
-        INSERT INTO sekali.nodes AS n (node, fence, epoch, rejected, seen) VALUES ($1, $2, $3, $4, now())
-        ON CONFLICT (node) DO UPDATE SET epoch = greatest(n.epoch, excluded.epoch),
-            rejected = n.rejected + excluded.rejected, seen = now()
-        WHERE n.fence = excluded.fence
+        UPDATE sekali.nodes SET epoch = greatest(epoch, $3), rejected = rejected + $4, seen = now()
+        WHERE node = $1 AND fence = $2
         RETURNING 1
     ), by_source AS MATERIALIZED (
         SELECT r.* FROM unnest($6::text[], $7::text[], {arrays}) WITH ORDINALITY AS r (topic, source, {columns}, n)
@@ -162,6 +193,9 @@ pub(super) const FENCE: &str = "
     INSERT INTO sekali.nodes AS n (node, fence, epoch, rejected, seen) VALUES ($1, 1, 0, 0, now())
     ON CONFLICT (node) DO UPDATE SET fence = n.fence + 1, seen = now()
     RETURNING fence, epoch";
+
+/// The fence of a node that the database did not know.
+pub(super) const FIRST_FENCE: i64 = 1;
 
 /// How a group is stored.
 pub(super) struct Storing {

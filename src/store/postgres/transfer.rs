@@ -22,7 +22,7 @@ pub(in crate::store) use self::target::PostgresTarget;
 use super::connection::{Database, Use, within};
 use super::reader::{BYTES_OF_EVENT, TOTALS, counted, stored_event, totals, with_sources};
 use super::schema::COPY_LOCK;
-use super::writer::Values;
+use super::statements::Values;
 use super::{Drivers, sources};
 use crate::config::{PostgresUrl, Settings};
 use crate::domain::{StoredEvent, Topic};
@@ -93,7 +93,7 @@ impl Shared {
     fn lock(&self, function: &str) -> Result<(), StoreError> {
         let lock = format!(
             "SET lock_timeout = '{PATIENCE_SECONDS}s'; SELECT {function}({COPY_LOCK}); SET lock_timeout = {}",
-            self.database.lock_timeout.as_millis()
+            self.database.lock_timeout().as_millis()
         );
         match self.database.block_on(self.client.batch_execute(&lock)) {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {

@@ -10,9 +10,10 @@ use tokio_postgres::types::ToSql;
 
 use super::Node;
 use super::connection::within;
-use super::group::{Columns, Fate, Group};
+use super::group::{Fate, Group};
 use super::locked::LockedOut;
 use super::session::Session;
+use super::statements::{Mark, Values, parameters};
 use super::transaction::{Lock, Transaction, Trouble};
 use crate::domain::{Second, Verdict};
 use crate::store::sources::repeats;
@@ -29,37 +30,6 @@ pub(super) struct PostgresWriter {
     pub(super) locked_out: LockedOut,
 }
 
-/// The time of a group, and the id by which its rows are known.
-#[derive(Clone, Copy)]
-pub(super) struct Mark {
-    pub(super) received_at: i64,
-    pub(super) commit: i64,
-}
-
-/// The values of a statement.
-pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
-
-/// The values of the statement that stores a group, which says in its own way of which topic each row is.
-pub(super) fn parameters<'a>(
-    columns: &'a Columns<'_>,
-    topic_of_each: &'a (dyn ToSql + Sync),
-    mark: &'a Mark,
-    source_limit: &'a i64,
-) -> [&'a (dyn ToSql + Sync); 10] {
-    [
-        topic_of_each,
-        &columns.ids,
-        &columns.timestamps,
-        &columns.sources,
-        &columns.payloads,
-        &columns.digests,
-        &columns.varies,
-        &mark.received_at,
-        &mark.commit,
-        source_limit,
-    ]
-}
-
 impl PostgresWriter {
     pub(super) fn open(node: &Arc<Node>) -> Result<Self, StoreError> {
         let locked_out = LockedOut::new(node.database.lock_timeout());
@@ -68,9 +38,12 @@ impl PostgresWriter {
 
     /// Makes the connection again if it is gone.
     fn reopen(&mut self) -> Result<(), AppendError> {
-        if self.session.client.is_closed() {
-            self.session = self.node.open_session().map_err(AppendError::Failed)?;
-        }
+        if self.session.client.is_closed() { self.replace().map_err(AppendError::Failed) } else { Ok(()) }
+    }
+
+    /// Takes another connection for one that is lost, or does not answer.
+    pub(super) fn replace(&mut self) -> Result<(), StoreError> {
+        self.session = self.node.open_session()?;
         Ok(())
     }
 
@@ -97,7 +70,7 @@ impl PostgresWriter {
                 Err(Trouble::Again(error)) => unknown = Some(error),
                 Err(Trouble::Lost(error)) => {
                     tracing::warn!(%error, "the outcome of a commit is not known; it is run again");
-                    self.session = self.node.open_session().map_err(AppendError::Unknown)?;
+                    self.replace().map_err(AppendError::Unknown)?;
                     unknown = Some(error);
                 }
             }
@@ -255,7 +228,7 @@ impl Writer for PostgresWriter {
         let database = &self.node.database;
         if let Err(error) = database.block_on(self.session.plan_again(database)) {
             tracing::debug!(%error, "statements are not planned again; connecting again");
-            self.session = self.node.open_session().map_err(AppendError::Failed)?;
+            self.replace().map_err(AppendError::Failed)?;
         }
         let decisions = self.settle(&keyed, now)?;
         self.locked_out.forget(group);
@@ -273,12 +246,16 @@ impl Writer for PostgresWriter {
         self.reopen()?;
         let database = self.node.database.clone();
         match database.block_on(self.ask(&[])) {
-            // Counts wait for another time, and commits cannot.
-            Err(Trouble::Locked(error) | Trouble::Lost(error)) => Err(AppendError::Failed(error)),
-            Err(Trouble::Failed(_) | Trouble::Again(_)) => self.node.store_counts(),
             Ok(_) => {
                 self.locked_out.forget(&[]);
                 self.node.store_counts()
+            }
+            Err(Trouble::Again(_)) => self.node.store_counts(),
+            // Counts wait for another time, and commits cannot.
+            Err(Trouble::Locked(error) | Trouble::Failed(error)) => Err(AppendError::Failed(error)),
+            Err(Trouble::Lost(error)) => {
+                self.replace().map_err(AppendError::Failed)?;
+                Err(AppendError::Failed(error))
             }
         }
     }

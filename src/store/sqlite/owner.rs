@@ -140,3 +140,35 @@ fn lock_path(path: &Path) -> PathBuf {
     name.push(".lock");
     name.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::tempdir;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_removed_and_made_anew_is_not_owned() {
+        // invariant 10: who holds the first of them would own the store beside whoever holds the second.
+        let home = tempdir().unwrap();
+        let path = lock_path(&home.path().join("log.db"));
+        let (first, _) = open(&path).unwrap();
+        assert!(is_named(&path, &first).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_named(&path, &first).unwrap());
+        let (second, _) = open(&path).unwrap();
+        assert!(!is_named(&path, &first).unwrap() && is_named(&path, &second).unwrap());
+    }
+
+    #[test]
+    fn a_reader_removes_the_lock_that_it_made_and_no_other() {
+        let home = tempdir().unwrap();
+        let store = home.path().join("log.db");
+        let lock = lock_path(&store);
+        drop(Ownership::take_to_read(&store).unwrap());
+        assert!(!lock.exists());
+        drop(Ownership::take(&store).unwrap());
+        drop(Ownership::take_to_read(&store).unwrap());
+        assert!(lock.exists(), "somebody may have it open, to lock it next");
+    }
+}

@@ -22,8 +22,7 @@ use crate::crash::history::History;
 use crate::crash::load::Load;
 use crate::crash::{Case, read};
 use crate::support::network::Network;
-use crate::support::postgres::skipped;
-use crate::support::{say, signal, until};
+use crate::support::{say, signal, skipped, until};
 
 /// Rounds on one store: its events are read in each of them.
 const ROUNDS_PER_STORE: usize = 12;

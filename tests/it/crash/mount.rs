@@ -15,7 +15,7 @@ use fuser::{
 use tempfile::TempDir;
 
 use super::disk::{Cut, Fault, State};
-use crate::support::say;
+use crate::support::skipped;
 
 /// How long the kernel may believe what it was told of a file: nobody else changes one.
 const TTL: Duration = Duration::from_mins(1);
@@ -35,9 +35,7 @@ impl Disk {
         match disk.mount() {
             Ok(()) => Some(disk),
             Err(error) => {
-                say(&format!(
-                    "\n*** SKIPPED: {purpose}: no file system can be mounted with FUSE here: {error} ***\n"
-                ));
+                skipped(&format!("{purpose}: no file system can be mounted with FUSE here: {error}"));
                 None
             }
         }

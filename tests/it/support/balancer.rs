@@ -7,8 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::Client;
-use super::postgres::skipped;
+use super::{Client, skipped};
 
 /// The configuration, as `docker-compose.yml` has it too.
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/cluster/haproxy.cfg");

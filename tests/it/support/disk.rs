@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::say;
+use super::skipped;
 
 /// A small file system in memory, unmounted when this is dropped.
 pub(crate) struct SmallDisk {
@@ -25,8 +25,8 @@ impl SmallDisk {
             .output();
         match mount {
             Ok(output) if output.status.success() => Some(Self { mounted: directory }),
-            Ok(output) => skipped(test, &String::from_utf8_lossy(&output.stderr)),
-            Err(error) => skipped(test, &error.to_string()),
+            Ok(output) => none(test, &String::from_utf8_lossy(&output.stderr)),
+            Err(error) => none(test, &error.to_string()),
         }
     }
 
@@ -54,7 +54,7 @@ impl Drop for SmallDisk {
     }
 }
 
-fn skipped(test: &str, reason: &str) -> Option<SmallDisk> {
-    say(&format!("\n*** SKIPPED: {test} needs root and tmpfs: {} ***\n", reason.trim()));
+fn none(test: &str, reason: &str) -> Option<SmallDisk> {
+    skipped(&format!("{test} needs root and tmpfs: {}", reason.trim()));
     None
 }

@@ -8,8 +8,7 @@ use std::process::Command as Program;
 
 use tempfile::{TempDir, tempdir};
 
-use super::postgres::skipped;
-use super::{Command, Ended, Process, until};
+use super::{Command, Ended, Process, skipped, until};
 
 /// Litestream for the store in a directory, with its replica in another.
 pub(crate) struct Litestream {

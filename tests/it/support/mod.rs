@@ -28,6 +28,7 @@ pub(crate) use follow::{everything, seqs};
 pub(crate) use litestream::Litestream;
 pub(crate) use lock::Locked;
 pub(crate) use log::{ENGINE, Log};
+pub(crate) use postgres::skipped;
 pub(crate) use process::{Command, Ended, Process, free_port, serving, signal};
 pub(crate) use raw::Raw;
 pub(crate) use say::{given, say};

@@ -42,7 +42,7 @@ const UNTIL_THE_TESTS_END: &str = "home=$0; while :; do \"$@\" >>\"$home/log\" 2
 /// longer.
 const CLEAN: &str = "
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid();
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
     DROP SCHEMA IF EXISTS sekali CASCADE";
 
 /// A database of one test, which the next one gets when it is dropped.
@@ -93,10 +93,10 @@ pub(crate) fn server() -> Option<&'static Server> {
     server.as_ref()
 }
 
-/// Says that a test did not run.
+/// Says that a test did not run. It stands here because the engine's unit tests know nothing else of these.
 #[expect(clippy::print_stderr, reason = "a test that did not run must not look like one that passed")]
 pub(crate) fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
+    eprintln!("\n*** SKIPPED: {why} ***\n");
 }
 
 impl Database {
@@ -163,7 +163,8 @@ impl Database {
 
     /// The same of those of whom this is so, in terms of `pg_stat_activity`.
     pub(crate) fn disconnect_those(&self, condition: &str) {
-        let those = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname";
+        let those = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE backend_type = 'client backend' AND datname";
         run(&self.server.url, &format!("{those} = '{}' AND {condition}", self.name)).unwrap();
     }
 

@@ -1,5 +1,6 @@
 //! The real program in a process of its own.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs;
@@ -330,10 +331,8 @@ pub(crate) fn free_port() -> u16 {
 /// A command untouched by what whoever runs the tests has in the environment.
 fn command(program: &str) -> process::Command {
     let mut command = process::Command::new(program);
-    for variable in
-        ["SEKALI_CONFIG", "SEKALI_BIND", "SEKALI_STORE", "SEKALI_LOG", "SEKALI_URL", "SEKALI_ALLOWED_HOSTS"]
-    {
-        command.env_remove(variable);
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEKALI_")) {
+        command.env_remove(name);
     }
     command
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use tempfile::tempdir;
 
 use super::{memory, or_long};
-use crate::support::{Process, Raw, array, event, everything, ids, say, until};
+use crate::support::{Process, Raw, array, event, everything, ids, say, skipped, until};
 
 /// What an idle connection may take of the log's memory, in bytes.
 const EACH: u64 = 32 << 10;
@@ -27,7 +27,7 @@ fn may_open(files: usize) -> bool {
 async fn idle_connections_harm_nobody() {
     let count = or_long(1_000, 10_000);
     if !may_open(4 * count) {
-        say(&format!("SKIPPED: {count} idle connections, because this process may not open as many files"));
+        skipped(&format!("{count} idle connections, because this process may not open as many files"));
         return;
     }
     let home = tempdir().unwrap();

@@ -171,7 +171,9 @@ fn a_reader_sees_no_event_before_those_with_smaller_seqs() {
     has_begun.recv().unwrap();
     let fast = thread::spawn(move || append(&mut *writer, &batch("a", &[("fast", "{}")])));
     until("the fast one waits for the lock", || {
-        database.run("SELECT count(*) FROM pg_locks WHERE NOT granted") != "0"
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        database.run(waiting) != "0"
     });
     assert_eq!(read_all(&*store.reader(), "a").len(), 1, "neither can be read");
     go.send(()).unwrap();
@@ -212,7 +214,7 @@ fn who_listens_on_one_node_hears_of_commits_on_another_at_once() {
     let Some(database) = Database::fresh() else { return };
     // Looks alone would take half of their round.
     let took = told_of_others(&node(&database), &node(&database));
-    assert!(took < Duration::from_millis(100), "{took:?}");
+    assert!(took < Duration::from_millis(250), "{took:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::server::Database;
 use super::{node, now, settings, try_open, until};
 use crate::store::contract::{append, batch, event_from, topic, wait};
-use crate::store::postgres::past;
+use crate::store::postgres::{PostgresStore, past};
 use crate::store::{Batch, Engine};
 
 /// As if nobody had been heard of for long.
@@ -93,6 +93,33 @@ fn a_node_starts_and_others_are_summed_up_however_much_they_left() {
     until("they are summed up", || database.run(GONE) == "0");
     assert_eq!(database.run("SELECT rejected FROM sekali.nodes WHERE node = 0"), "20");
     assert_eq!(database.run("SELECT sum(duplicates) FROM sekali.repeats WHERE node = 0"), "10000");
+}
+
+#[test]
+fn a_node_that_was_taken_for_gone_counts_on_and_nothing_twice() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    let mut writer = store.open_writer().unwrap();
+    let mut repeat = || {
+        append(&mut *writer, &batch("a", &[("1", "{}")]));
+        store.tally().repeated().hurry();
+        writer.flush(now())
+    };
+    // The first is no repeat yet.
+    (0..3).for_each(|_| repeat().unwrap());
+    // As after a day in which only this one was cut off.
+    database.run(LONG_AGO);
+    let other = node(&database);
+    until("it is summed up", || database.run(GONE) == "0");
+    assert!(repeat().is_err(), "it is told");
+    // What it knows of repeats by then is another's, with the two that it was about to store.
+    repeat().unwrap();
+    repeat().unwrap();
+    let known = |store: &PostgresStore| {
+        let counts = wait(store.reader().topic(topic("a"))).unwrap().counts;
+        (counts.duplicates, wait(store.reader().repeats(topic("a"), 1)).unwrap().duplicates)
+    };
+    assert_eq!((known(&store), known(&other)), ((5, 3), (5, 3)));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -33,6 +34,8 @@ pub(super) struct Proxy {
     port: u16,
     way: Arc<(Mutex<Way>, Condvar)>,
     sent: Sent,
+    /// So many connections, the first that came, are silent for ever.
+    silent: Arc<AtomicUsize>,
 }
 
 /// What clients sent since somebody asked, by connection.
@@ -48,17 +51,21 @@ impl Proxy {
         let shared = Arc::clone(&way);
         let sent = Sent::default();
         let recorded = Arc::clone(&sent);
+        let silent = Arc::<AtomicUsize>::default();
+        let silenced = Arc::clone(&silent);
         thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
                 let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
                 recorded.lock().unwrap().push(Vec::new());
                 let recorded = Arc::clone(&recorded);
                 let record = move |bytes: &[u8]| recorded.lock().unwrap()[number].extend_from_slice(bytes);
-                pass(&client, &server, Way::LoseCommit, &shared, record);
-                pass(&server, &client, Way::LoseConfirmation, &shared, |_| ());
+                let silenced = Arc::clone(&silenced);
+                let stops = move || number < silenced.load(Ordering::SeqCst);
+                pass(&client, &server, (Way::LoseCommit, stops.clone()), &shared, record);
+                pass(&server, &client, (Way::LoseConfirmation, stops), &shared, |_| ());
             }
         });
-        Self { port, way, sent }
+        Self { port, way, sent, silent }
     }
 
     /// The URL through here.
@@ -69,6 +76,11 @@ impl Proxy {
     pub(super) fn set(&self, way: Way) {
         *self.way.0.lock().unwrap() = way;
         self.way.1.notify_all();
+    }
+
+    /// Nothing passes any more on the connections that there are, which stay; those that come later are answered.
+    pub(super) fn silence(&self) {
+        self.silent.store(self.sent.lock().unwrap().len(), Ordering::SeqCst);
     }
 
     /// The messages that each connection sent since this was asked last, while none was on its way: simple statements as they
@@ -108,11 +120,11 @@ fn ends(bytes: &[u8]) -> bool {
     bytes.windows(COMMIT.len()).any(|part| part == COMMIT)
 }
 
-/// Passes on what comes, on a thread of its own; `losing` is what loses a commit in this direction.
+/// Passes on what comes, on a thread of its own, until it stops; `losing` is what loses a commit in this direction.
 fn pass(
     from: &TcpStream,
     to: &TcpStream,
-    losing: Way,
+    (losing, stops): (Way, impl Fn() -> bool + Send + 'static),
     way: &Arc<(Mutex<Way>, Condvar)>,
     record: impl Fn(&[u8]) + Send + 'static,
 ) {
@@ -122,6 +134,9 @@ fn pass(
         let mut bytes = vec![0; 1 << 20];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
             record(&bytes[..length]);
+            while stops() {
+                thread::park();
+            }
             let mut now = way.0.lock().unwrap();
             while *now == Way::Blocked {
                 now = way.1.wait(now).unwrap();

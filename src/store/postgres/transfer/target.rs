@@ -15,7 +15,7 @@ use crate::config::{PostgresUrl, Settings};
 use crate::domain::{Counts, Event, Parts, StoredEvent};
 use crate::store::index::Hasher;
 use crate::store::postgres::statements::MAKE_TOPICS;
-use crate::store::postgres::writer::Values;
+use crate::store::postgres::statements::Values;
 use crate::store::postgres::{repeats, schema};
 use crate::store::repeated::{Changes, Place};
 use crate::store::sources::COLUMNS;
@@ -164,16 +164,12 @@ impl Target for PostgresTarget {
         let events = repeats.into_iter().map(|(place, repeats)| (place, Some(repeats))).collect();
         let changes = Changes { anew: true, events };
         let columns = repeats::Columns::of(&changes);
-        let [duplicates, conflicts, times] = &columns.numbers;
-        let (topics, seqs) = &columns.put;
-        let put: Values<'_> =
-            &[&0_i64, topics, seqs, duplicates, conflicts, times, &columns.sources, &columns.last_conflicts];
         let client = &self.shared.client;
         self.shared.ask(async {
             let rejecting = "UPDATE sekali.nodes SET rejected = CASE node WHEN 0 THEN $1::bigint ELSE 0 END";
             client.execute(rejecting, &[&rejected.cast_signed()]).await?;
             client.batch_execute("DELETE FROM sekali.repeats").await?;
-            client.execute(repeats::PUT, put).await?;
+            client.execute(repeats::PUT, &columns.values(&0)).await?;
             client.batch_execute("COMMIT").await
         })
     }
