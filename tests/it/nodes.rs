@@ -78,9 +78,9 @@ fn patient() -> Option<(Arc<Database>, Log)> {
     Some((database, log))
 }
 
-/// How often something is published beside what is locked: so often that a busy machine does not look like a node that waits
-/// for a lock each time.
-const ROUNDS: u32 = 12;
+/// How often something is published beside what is locked: so often that a machine that stands still for once does not look
+/// like a node that waits for the lock.
+const ROUNDS: u64 = 12;
 
 /// Does something, and sees that the log is ready all the while.
 async fn while_ready<T>(log: &Log, work: impl Future<Output = T>) -> T {
@@ -107,16 +107,18 @@ async fn is_refused_alone(log: &Log, stored: u64, held: Held) {
         // They are in one group: the request is refused, and what could be stored of it is.
         log.publish(both("1")).await.problem(Code::StoreUnavailable);
         assert_eq!(log.publish(event("free", "1")).await.fates(), ["duplicate 2"]);
-        let begun = Instant::now();
+        let mut waits = 0;
         for seq in 3..=ROUNDS + 2 {
             let id = &(seq - 1).to_string();
+            let begun = Instant::now();
             let others = join(log.publish(event("free", id)), log.publish(event(id, "1")));
             let (refused, (free, new)) = join(log.publish(event("held", id)), others).await;
             refused.problem(Code::StoreUnavailable);
             assert_eq!(free.fates(), [format!("accepted {seq}")]);
             assert_eq!(new.fates(), ["accepted 1"]);
+            waits += usize::from(begun.elapsed() >= PATIENCE);
         }
-        assert!(begun.elapsed() < PATIENCE * ROUNDS / 2, "{:?}", begun.elapsed());
+        assert!(waits <= 1, "{waits} rounds took as long as a lock is waited for");
         drop(held);
         until("it is accepted", async || log.publish(event("held", "2")).await.status == 200).await;
         assert_eq!(log.publish(event("held", "2")).await.fates(), [format!("duplicate {}", stored + 1)]);

@@ -13,7 +13,7 @@ use super::connection::within;
 use super::locked::{Retry, first_column};
 use super::repeats::Columns;
 use super::session::Session;
-use super::statements::{FENCE, FIRST_FENCE, REPEAT_COLUMNS, Values};
+use super::statements::{FENCE, NEW_FENCE, REPEAT_COLUMNS, Values};
 use super::transaction::{LOCKED_OUT_TIMEOUT, Lock, Transaction, Trouble};
 use crate::domain::Topic;
 use crate::store::repeated::Changes;
@@ -28,8 +28,8 @@ const SEEN_EVERY: Duration = Duration::from_hours(1);
 #[derive(Default)]
 pub(super) struct Counting {
     session: Option<Fenced>,
-    /// Whether the database was told once that this node counts.
-    was_told: bool,
+    /// The fence of the last connection.
+    fence: Option<i64>,
     /// When something was stored last.
     seen_at: Option<Instant>,
     /// Whether locks were waited for as long as may be already, because there will be no other time.
@@ -135,7 +135,7 @@ impl Node {
             match self.database.block_on(self.put_repeats(fenced, &changes, wait)) {
                 // No commit waits for what something else has locked there, and they can wait too: all are taken next time.
                 Err(Trouble::Locked(error)) if wait.is_some() => {
-                    tracing::info!(%error, "something else has locked repeats of events; they are stored later");
+                    tracing::debug!(%error, "something else has locked repeats of events; they are stored later");
                     Ok(())
                 }
                 put => put.map(|()| self.tally.repeated().stored()),
@@ -214,13 +214,13 @@ impl Node {
     }
 
     /// A connection that counts from now on. What the one before it left is settled.
-    fn open_fenced(&self, was_told: bool) -> Result<Fenced, StoreError> {
+    fn open_fenced(&self, last: Option<i64>) -> Result<Fenced, StoreError> {
         let session = self.open_session()?;
         let node: Values<'_> = &[&self.id];
         let asked = session.client.query_one(FENCE, node);
         let row = self.database.block_on(within(self.database.patience(), asked))?;
         let (fence, epoch): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        if was_told && fence == FIRST_FENCE {
+        if last.is_some_and(|last| fence - last >= NEW_FENCE) {
             tracing::warn!("other nodes took this one for gone, and have summed up what it had stored");
             self.tally.begin_anew();
         }
@@ -253,7 +253,7 @@ impl Node {
         let (patience, wait) = (self.database.patience(), Some(wait));
         let rows = Transaction { client, lock: Lock::Rows, wait, patience }.commit(statements).await?;
         if rows.try_get::<_, i64>(0)? == 0 {
-            // Nothing of it is stored.
+            // Known by that, unlike what else is lost.
             self.tally.put_back();
             let other = "the database does not know this connection as the one that counts".to_owned();
             return Err(Trouble::Lost(StoreError::Unavailable(other)));
@@ -293,9 +293,9 @@ impl Counting {
     fn connect(&mut self, node: &Node) -> Result<&mut Fenced, StoreError> {
         let mut fenced = match self.session.take() {
             Some(fenced) if !fenced.session.client.is_closed() => fenced,
-            _ => node.open_fenced(self.was_told)?,
+            _ => node.open_fenced(self.fence)?,
         };
-        self.was_told = true;
+        self.fence = Some(fenced.fence);
         node.database.block_on(fenced.session.plan_again(&node.database))?;
         Ok(self.session.insert(fenced))
     }

@@ -188,25 +188,25 @@ pub(super) struct Asked {
 }
 
 impl PostgresWriter {
-    /// Which topics of a group something else has still locked, as far as is known without waiting.
-    pub(super) fn locked_of(&mut self, group: &[&Batch]) -> BTreeSet<Topic> {
+    /// Which topics of a group something else has still locked, as far as is known without waiting for them.
+    ///
+    /// # Errors
+    /// Where the connection turned out to be lost, and there is no other. Nothing was sent of the group.
+    pub(super) fn locked_of(&mut self, group: &[&Batch]) -> Result<BTreeSet<Topic>, StoreError> {
         let mut locked = self.locked_out.apart(group);
         let doubtful = self.locked_out.doubtful(&locked);
         if doubtful.is_empty() {
-            return locked;
+            return Ok(locked);
         }
         let database = self.node.database.clone();
         let Asked { there, free } = match database.block_on(self.ask(&doubtful)) {
             Ok(asked) => asked,
-            // Where nobody answers, what is known stands.
-            Err(trouble) => {
-                if matches!(trouble, Trouble::Lost(_))
-                    && let Err(error) = self.replace()
-                {
-                    tracing::debug!(%error, "a connection that was lost is not replaced");
-                }
-                return locked;
+            Err(Trouble::Lost(_)) => {
+                self.replace()?;
+                return Ok(locked);
             }
+            // What is known stands.
+            Err(Trouble::Locked(_) | Trouble::Failed(_) | Trouble::Again(_)) => return Ok(locked),
         };
         // One that does not exist may be what somebody else makes just now: it is tried, and not asked for.
         for topic in there.iter().map(|topic| Topic::trusted(topic)) {
@@ -217,7 +217,7 @@ impl PostgresWriter {
                 held.seen_at = Instant::now();
             }
         }
-        locked
+        Ok(locked)
     }
 
     /// Says which topics it was that kept a group, of which nothing is stored, from its locks; none where whatever did that

@@ -53,6 +53,9 @@ const LOOK_UP: &str = "SELECT asked.n, e.seq, e.received_at
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (topic, event_id, n)
     JOIN sekali.events AS e ON e.topic = asked.topic AND e.event_id = asked.event_id";
 
+/// How often counts are asked for while those of some topics are stored without those of others.
+const LOOKS: usize = 3;
+
 /// Where the epoch of this node's counts ($1) is in all that give counts.
 const EPOCH: usize = 5;
 
@@ -143,20 +146,23 @@ impl PostgresReader {
     }
 
     /// Rows with counts and the epoch of this node's, and what waits in memory beside them. Asks again where that is not
-    /// known: some of what waited was stored meanwhile, and some of it not.
-    async fn counted_rows(
+    /// known, since some of what waited was stored meanwhile and some of it not; but not for ever: then what was not stored is
+    /// missing once.
+    pub(super) async fn counted_rows(
         &self,
         waiting: impl Fn(&Tally) -> Snapshot,
         sql: &str,
         values: Values<'_>,
     ) -> Result<(Vec<Row>, Lot), StoreError> {
+        let mut looks = 0;
         loop {
+            looks += 1;
             let snapshot = waiting(&self.tally);
             let rows = self.rows(sql, values).await?;
             let Some(first) = rows.first() else { return Ok((rows, Lot::default())) };
             let stored = first.try_get::<_, i64>(EPOCH)?.cast_unsigned();
-            if let Some(missing) = self.tally.missing(snapshot, stored) {
-                return Ok((rows, missing));
+            if looks >= LOOKS || self.tally.tells(&snapshot, stored) {
+                return Ok((rows, snapshot.missing_from(stored)));
             }
         }
     }

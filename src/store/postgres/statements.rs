@@ -188,14 +188,17 @@ fn count() -> String {
 pub(super) const REPEAT_COLUMNS: &[&str] = COLUMNS.split_at(1).1;
 
 /// Says that a new connection counts for this node ($1), and gives its fence and the last epoch that is stored. Waits
-/// for a transaction of the connection before that is not decided, and keeps one from counting that has not come so far.
+/// for a transaction of the connection before that is not decided, and keeps one from counting that has not come so far. A
+/// node's first fence is the time in microseconds.
 pub(super) const FENCE: &str = "
-    INSERT INTO sekali.nodes AS n (node, fence, epoch, rejected, seen) VALUES ($1, 1, 0, 0, now())
+    INSERT INTO sekali.nodes AS n (node, fence, epoch, rejected, seen)
+    VALUES ($1, (extract(epoch FROM now()) * 1000000)::bigint, 0, 0, now())
     ON CONFLICT (node) DO UPDATE SET fence = n.fence + 1, seen = now()
     RETURNING fence, epoch";
 
-/// The fence of a node that the database did not know.
-pub(super) const FIRST_FENCE: i64 = 1;
+/// By how much a node's fence never grows while its row is there, and always has when the row was made anew: rows of nodes
+/// that were not heard of for a day are taken away.
+pub(super) const NEW_FENCE: i64 = 1_000_000;
 
 /// How a group is stored.
 pub(super) struct Storing {

@@ -214,7 +214,7 @@ impl PostgresWriter {
 impl Writer for PostgresWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.reopen()?;
-        let topics = self.locked_of(group);
+        let topics = self.locked_of(group).map_err(AppendError::Failed)?;
         if !topics.is_empty() {
             return Err(AppendError::Locked { topics });
         }

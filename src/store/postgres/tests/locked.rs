@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 use super::faults::behind_a_proxy;
 use super::proxy::Way;
 use super::server::{self, Database, Held};
-use super::{accepted, duplicate, now, settings, try_open, until};
+use super::{accepted, now, settings, try_open, until};
 use crate::domain::Topic;
 use crate::store::contract::{append, batch, read_all, topic, verdicts};
 use crate::store::postgres::PostgresStore;
 use crate::store::postgres::schema::TOPICS_LOCK;
-use crate::store::{AppendError, Batch, Engine, Repeat, StoreError, Writer};
+use crate::store::{AppendError, Batch, Engine, StoreError, Writer};
 
 /// How long a commit waits for a lock that nobody is known to hold; far more than anything else takes here.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is done without waiting for a lock takes less than this.
-const AT_ONCE: Duration = Duration::from_secs(1);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A node and its writer on a database with topics a, b and c.
-fn with_topics(database: &Database, topic_limit: Option<u64>) -> (PostgresStore, Box<dyn Writer>) {
+pub(super) fn with_topics(database: &Database, topic_limit: Option<u64>) -> (PostgresStore, Box<dyn Writer>) {
     with_patience(database, topic_limit, PATIENCE)
 }
 
 /// The same with another patience.
-fn with_patience(
+pub(super) fn with_patience(
     database: &Database,
     topic_limit: Option<u64>,
     patience: Duration,
@@ -43,12 +43,12 @@ fn with_patience(
     (store, writer)
 }
 
-fn hold_topic(database: &Database, name: &str) -> Held {
+pub(super) fn hold_topic(database: &Database, name: &str) -> Held {
     database.hold(&format!("SELECT FROM sekali.topics WHERE topic = '{name}' FOR UPDATE"))
 }
 
 /// A new event of each of these topics.
-fn new(id: &str, topics: &[&str]) -> Vec<Batch> {
+pub(super) fn new(id: &str, topics: &[&str]) -> Vec<Batch> {
     topics.iter().map(|name| batch(name, &[(id, "{}")])).collect()
 }
 
@@ -70,7 +70,7 @@ fn until_accepted(writer: &mut dyn Writer, name: &str) {
     until("it is accepted", || writer.append(&[&batch(name, &[("late", "{}")])], now()).is_ok());
 }
 
-fn takes(what: impl FnOnce()) -> Duration {
+pub(super) fn takes(what: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     what();
     begun.elapsed()
@@ -131,7 +131,7 @@ fn a_topic_that_was_locked_is_waited_for_in_full_once_it_was_seen_free() {
 }
 
 /// Others that lock topic a one after the other, as nodes that always have something to commit to it, while something is done.
-fn while_others_commit<T>(database: &Database, what: impl FnOnce() -> T) -> T {
+pub(super) fn while_others_commit<T>(database: &Database, what: impl FnOnce() -> T) -> T {
     let stop = Arc::new(AtomicBool::new(false));
     let others = [(); 3].map(|()| {
         let (url, stop) = (database.url(), Arc::clone(&stop));
@@ -164,83 +164,8 @@ fn a_topic_that_was_locked_is_had_in_the_end_also_where_others_always_commit_to_
     while_others_commit(&database, || until_accepted(&mut *writer, "a"));
 }
 
-#[test]
-fn counts_of_a_topic_that_was_locked_are_stored_in_the_end_also_where_others_always_commit_to_it() {
-    let Some(database) = Database::fresh() else { return };
-    let (store, mut writer) = with_topics(&database, None);
-    let held = hold_topic(&database, "a");
-    repeat(&store);
-    writer.flush(now()).unwrap();
-    assert!(!store.tally().is_empty());
-    drop(held);
-    while_others_commit(&database, || {
-        until("they are stored", || {
-            writer.flush(now()).unwrap();
-            store.tally().is_empty()
-        });
-    });
-}
-
-#[test]
-fn counts_of_other_topics_and_repeats_of_events_are_stored_while_one_topic_is_locked() {
-    let Some(database) = Database::fresh() else { return };
-    let (store, mut writer) = with_topics(&database, None);
-    let held = hold_topic(&database, "b");
-    let all = new("1", &["a", "b", "c"]);
-    let took = takes(|| {
-        for _ in 0..5 {
-            repeat(&store);
-            store.tally().count(&topic("b"), now(), [REPEAT].into_iter());
-            store.tally().reject(1);
-            store.tally().repeated().hurry();
-            writer.flush(now()).unwrap();
-        }
-    });
-    assert!(took < AT_ONCE, "{took:?}");
-    let counted = "SELECT string_agg(topic || ' ' || duplicates, ', ' ORDER BY topic) FROM sekali.topics";
-    assert_eq!(database.run(counted), "a 5, b 0, c 0");
-    assert_eq!(database.run("SELECT sum(rejected) FROM sekali.nodes"), "5");
-    assert_eq!(database.run("SELECT string_agg(topic, ', ' ORDER BY topic) FROM sekali.repeats"), "a, b");
-    drop(held);
-    until("b is counted too", || {
-        writer.flush(now()).unwrap();
-        database.run(counted) == "a 5, b 5, c 0"
-    });
-    assert_eq!(verdicts(writer.append(&[&all[1]], now())), [[duplicate(1)]]);
-}
-
-#[test]
-fn repeats_that_something_else_has_locked_are_stored_later_and_fail_nothing() {
-    let Some(database) = Database::fresh() else { return };
-    let (store, mut writer) = with_topics(&database, None);
-    let mut flush = || {
-        repeat(&store);
-        store.tally().repeated().hurry();
-        writer.flush(now()).unwrap();
-    };
-    flush();
-    let held = database.hold("SELECT FROM sekali.repeats FOR UPDATE");
-    let took = takes(&mut flush);
-    assert!(took < AT_ONCE, "{took:?}");
-    drop(held);
-    flush();
-    assert_eq!(database.run("SELECT duplicates FROM sekali.repeats"), "3");
-}
-
-#[test]
-fn the_last_counts_wait_for_a_lock_as_a_commit_does() {
-    let Some(database) = Database::fresh() else { return };
-    let (store, mut writer) = with_topics(&database, None);
-    let held = hold_topic(&database, "a");
-    repeat(&store);
-    writer.flush(now()).unwrap();
-    // Longer than any but the last counts do.
-    until_it_has_waited(&database, held, ("transactionid", PATIENCE / 4), || writer.close()).unwrap();
-    assert_eq!(database.run("SELECT duplicates FROM sekali.topics WHERE topic = 'a'"), "1");
-}
-
 /// Does something, and lets go of a lock once that has waited for it for so long.
-fn until_it_has_waited<T: Send>(
+pub(super) fn until_it_has_waited<T: Send>(
     database: &Database,
     held: Held,
     (lock, wait): (&str, Duration),
@@ -264,10 +189,10 @@ fn until_it_has_waited<T: Send>(
 }
 
 /// A wait for a table that is longer than one for a topic that is known to be locked.
-const FOR_A_TABLE: (&str, Duration) = ("relation", Duration::from_millis(50));
+pub(super) const FOR_A_TABLE: (&str, Duration) = ("relation", Duration::from_millis(50));
 
 /// Of which a tenth, for tables, is much longer than that.
-const LONG_PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(8);
 
 #[test]
 fn a_table_that_is_locked_for_a_moment_fails_nothing_beside_a_topic_that_is_held() {
@@ -279,27 +204,6 @@ fn a_table_that_is_locked_for_a_moment_fails_nothing_beside_a_topic_that_is_held
     let seen = until_it_has_waited(&database, moment, FOR_A_TABLE, || locked(&mut *writer, "2", &["a", "b"]));
     assert_eq!(seen, names(&["b"]));
 }
-
-#[test]
-fn a_table_that_is_locked_for_a_moment_fails_no_counts_after_a_topic_that_was_held() {
-    let Some(database) = Database::fresh() else { return };
-    let (store, mut writer) = with_patience(&database, None, LONG_PATIENCE);
-    let held = hold_topic(&database, "a");
-    repeat(&store);
-    writer.flush(now()).unwrap();
-    drop(held);
-    let moment = database.hold("LOCK TABLE sekali.topics IN EXCLUSIVE MODE");
-    // It is too early to wait for the topic again, and so it asks which are free.
-    until_it_has_waited(&database, moment, FOR_A_TABLE, || writer.flush(now())).unwrap();
-    assert!(store.tally().is_empty());
-}
-
-/// A repeat of the first event of topic a, which waits to be counted.
-fn repeat(store: &PostgresStore) {
-    store.tally().count(&topic("a"), now(), [REPEAT].into_iter());
-}
-
-const REPEAT: Repeat<'_> = Repeat { source: "test", seq: 1, conflict: false, late: 3 };
 
 #[test]
 fn a_topic_that_others_commit_to_is_had_in_the_end_beside_one_that_is_held_for_long() {

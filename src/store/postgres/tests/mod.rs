@@ -1,5 +1,6 @@
 //! The engine on a real server.
 
+mod counting;
 mod cut_off;
 mod faults;
 mod locked;
