@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `sekali copy` from PostgreSQL takes from the nodes that write meanwhile: commits of a hot topic in spans of five
-# seconds, as parts of those in the ten seconds before the copy, and how long the copy took.
+# seconds, as parts of those in the ten seconds before the copy, and within how many of these spans the copy was done.
 # Arguments: the URL of an empty database, and the program (target/release/sekali where none is named).
 set -euo pipefail
 url=$1
@@ -20,7 +20,7 @@ until "$sekali" health >/dev/null 2>&1; do sleep 0.1; done
 "$sekali" bench --events 5000000 --batch 1 --concurrency 4 --duplicates 0 --topics 1 >/dev/null 2>&1 &
 load=$!
 
-# The statistics of a session lag by a second at most, so that each span is compared with those of its kind.
+# What a connection has updated is known up to a second later: little of a span, and the same before the copy.
 commits() { psql "$url" -Atc "SELECT n_tup_upd FROM pg_stat_user_tables WHERE schemaname = 'sekali' AND relname = 'topics'"; }
 sleep 5
 before=$(commits)

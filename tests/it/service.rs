@@ -89,7 +89,7 @@ async fn the_end_of_a_terminal_stops_the_server_cleanly() {
     until("the body is being read", async || process.metric("sekali_in_flight_bytes").await > 9.5).await;
     process.signal("HUP");
     until("it stops", async || process.has_said(&["stopping"])).await;
-    // The shell sends one to its jobs, and the system another one when the shell has gone.
+    // The shell sends one to its jobs, and the system another one when the shell is gone.
     process.signal("HUP");
     raw.send(&body[10..]);
     assert_eq!(raw.answer().status, 200);
