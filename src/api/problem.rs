@@ -29,6 +29,8 @@ pub enum Code {
     NotAcceptable,
     /// The body took longer than `server.body_timeout`.
     BodyTimeout,
+    /// A cursor names an event of another history.
+    HistoryChanged,
     /// The body is over `limits.body` after decompression.
     BodyTooLarge,
     /// More events than `limits.batch_events`.
@@ -59,7 +61,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NotJson,
         Self::BadEncoding,
         Self::CrossOrigin,
@@ -69,6 +71,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::BodyTimeout,
+        Self::HistoryChanged,
         Self::BodyTooLarge,
         Self::BatchTooLarge,
         Self::EventTooLarge,
@@ -97,6 +100,7 @@ impl Code {
             Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
             Self::NotAcceptable => (406, "not_acceptable", "No acceptable format"),
             Self::BodyTimeout => (408, "body_timeout", "The body came too slowly"),
+            Self::HistoryChanged => (409, "history_changed", "The history of the topic changed"),
             Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
             Self::BatchTooLarge => (413, "batch_too_large", "Too many events in one request"),
             Self::EventTooLarge => (413, "event_too_large", "An event is too large"),
@@ -143,6 +147,18 @@ pub struct Problem {
     /// Every rule that every bad event breaks, where events are at fault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<EventError>,
+    /// Where to resume, with the code `history_changed`.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<Fork>,
+}
+
+/// Where a reader of an older history resumes in the current one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fork {
+    /// The current history.
+    pub history: String,
+    /// The greatest seq up to which both histories have the same events of the topic.
+    pub common_seq: u64,
 }
 
 impl Problem {
@@ -157,6 +173,7 @@ impl Problem {
             code: name.to_owned(),
             detail: detail.into(),
             errors,
+            fork: None,
         }
     }
 }

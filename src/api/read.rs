@@ -58,6 +58,10 @@ pub struct Page<'a> {
     /// The topic that was asked for.
     #[serde(borrow)]
     pub topic: Cow<'a, str>,
+    /// The history that the seqs belong to; sent back with `after` it finds out whether they still name
+    /// the same events.
+    #[serde(borrow, default)]
+    pub history: Cow<'a, str>,
     /// How many events follow.
     pub count: u64,
     /// The events.
@@ -120,6 +124,9 @@ pub struct Found {
 pub struct TopicStats {
     /// Its name.
     pub topic: String,
+    /// The history that its seqs belong to.
+    #[serde(default)]
+    pub history: String,
     /// How many consumer actors it is split into, by the configuration.
     pub lanes: usize,
     /// Events stored since the store was made.

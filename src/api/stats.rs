@@ -18,6 +18,9 @@ pub struct Stats {
     pub shards: usize,
     /// The synced-before-the-answer setting of the store: `full` or `relaxed`.
     pub durability: String,
+    /// The current history of the store: another one where the store was restored.
+    #[serde(default)]
+    pub history: String,
     /// How many topics there are.
     pub topics_total: u64,
     /// Their names, 1,000 at most, in the order of their bytes.

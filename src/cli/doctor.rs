@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Build the dedup index again from the events, then check
     #[arg(long)]
     rebuild_index: bool,
+    /// Let the next start begin a new history, then check: after a restore by another tool than `sekali backup`
+    #[arg(long, conflicts_with = "rebuild_index")]
+    new_history: bool,
     /// Give the report as JSON
     #[arg(long)]
     json: bool,
@@ -39,7 +42,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let doctor = app::doctor(&settings)?;
     let bar = output::bar("{human_pos}/{human_len}");
     let tell = |progress: Progress| output::show(&bar, progress);
-    let examined = if args.rebuild_index { doctor.rebuild_index(&tell) } else { doctor.inspect(&tell) };
+    let examined = match args {
+        Args { rebuild_index: true, .. } => doctor.rebuild_index(&tell),
+        Args { new_history: true, .. } => doctor.new_history(&tell),
+        _ => doctor.inspect(&tell),
+    };
     bar.finish_and_clear();
     let report = examined?;
     if args.json {

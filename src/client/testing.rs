@@ -15,6 +15,7 @@ use crate::api::{
 };
 use crate::domain::Counts;
 
+const HISTORY: &str = "k3f9";
 const NOW: &str = "2026-01-01T00:00:00.000000Z";
 
 /// What happens to a publish in place of an answer.
@@ -176,6 +177,7 @@ async fn stats(state: Shared) -> Json<Stats> {
         persistent: Totals::from(counts),
         shards: 1,
         durability: "full".to_owned(),
+        history: HISTORY.to_owned(),
         topics_total: log.topics.len() as u64,
         topics: log.topics.keys().cloned().collect(),
     })
@@ -219,6 +221,7 @@ impl State {
         let counts = self.counts[name];
         TopicStats {
             topic: name.to_owned(),
+            history: HISTORY.to_owned(),
             lanes: 1,
             accepted: counts.accepted,
             duplicates: counts.duplicates,

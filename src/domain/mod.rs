@@ -8,6 +8,7 @@ mod event;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod history;
 mod lateness;
 mod name;
 mod payload;
@@ -18,6 +19,7 @@ mod timestamp;
 mod verdict;
 
 pub use event::{Event, Field, Parts, StoredEvent};
+pub use history::{HISTORY_MAX_BYTES, HistoryId, Kinship};
 pub use lateness::{LATE_BUCKETS, LATE_SECONDS, Lateness, Second};
 pub use name::{NAME_MAX_BYTES, Topic, check_name};
 pub use payload::{check_payload, has_escape, same_value};

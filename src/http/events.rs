@@ -6,12 +6,13 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::failure::Failure;
 use super::follow;
 use super::headers::{self, Given, SEQ_MAX};
+use super::history::{self, Cursor};
 use super::openapi::EventsProblems;
 use super::params::{Query, topic};
 use super::state::State;
 use super::stream::{self, Plan};
 use crate::api::Page;
-use crate::domain::Topic;
+use crate::domain::{HistoryId, Topic};
 use crate::store::{Order, TopicCounts};
 
 /// The greatest `limit`; without one there is none, and the answer is streamed.
@@ -36,6 +37,9 @@ struct EventsQuery {
     /// Only events with a smaller seq.
     #[param(maximum = 9_223_372_036_854_775_807_u64)]
     before: Option<u64>,
+    /// The history that `after` or `before` belongs to: the `history` of an earlier answer.
+    #[param(min_length = 1, max_length = 32, pattern = "^[a-z0-9]+$")]
+    history: Option<String>,
     /// The most events; without it everything is streamed.
     #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u64>,
@@ -49,9 +53,9 @@ struct EventsQuery {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "describes the header, which is read by hand so that errors name it")]
 struct FollowHeader {
-    /// Where to go on following: the `id` of the last event that came. Wins over `after`.
-    #[param(rename = "Last-Event-ID", required = false, maximum = 9_223_372_036_854_775_807_u64)]
-    last_event_id: u64,
+    /// Where to resume: the `id` of the last event that came. Takes precedence over `after`.
+    #[param(rename = "Last-Event-ID", required = false, pattern = "^([0-9]{1,18}(@[a-z0-9]{1,32})?)?$")]
+    last_event_id: String,
 }
 
 /// What was asked for.
@@ -60,6 +64,7 @@ struct Wanted {
     topic: Topic,
     after: Option<u64>,
     before: Option<u64>,
+    history: Option<HistoryId>,
     limit: u64,
     order: Order,
 }
@@ -87,14 +92,26 @@ pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<H
         Given::Listed(format) => format,
         Given::Followed => return follow::answer(&request, &state, wanted.followed(had)?).await,
     };
-    let counts = state.reader.topic(wanted.topic.clone()).await?;
-    let plan = plan(wanted, counts.as_ref());
+    // Read before any event: see `Reader::history`.
+    let history = state.reader.history().await?;
+    let counts = history::check(&*state.reader, &wanted.topic, wanted.cursor().as_ref()).await?;
+    let plan = plan(wanted, history, counts.as_ref());
     stream::answer(&request, state.reader.clone(), plan, format).await
 }
 
 impl Wanted {
+    /// How far the client has read, by the end from which it reads.
+    fn cursor(&self) -> Option<Cursor> {
+        let before = self.before.map(|before| before.saturating_sub(1));
+        let seq = match self.order {
+            Order::Ascending => self.after,
+            Order::Descending => before.or(self.after),
+        };
+        Some(Cursor { seq: seq?, history: self.history.clone() })
+    }
+
     /// The same to be followed, which has no end and only one direction.
-    fn followed(self, had: Option<u64>) -> Result<follow::Wanted, Failure> {
+    fn followed(self, had: Option<Cursor>) -> Result<follow::Wanted, Failure> {
         let backwards = self.order == Order::Descending;
         for (name, given) in
             [("before", self.before.is_some()), ("limit", self.limit < u64::MAX), ("order", backwards)]
@@ -106,7 +123,8 @@ impl Wanted {
                 ));
             }
         }
-        Ok(follow::Wanted { topic: self.topic, had, after: self.after.unwrap_or(0) })
+        let after = self.cursor();
+        Ok(follow::Wanted { topic: self.topic, had, after })
     }
 }
 
@@ -121,7 +139,7 @@ pub(super) fn planned(request: &HttpRequest, last: u64) -> Result<Plan, Failure>
         last_seq: last,
         last_received_at: jiff::Timestamp::UNIX_EPOCH,
     };
-    Ok(plan(wanted, Some(&counts).filter(|_| last > 0)))
+    Ok(plan(wanted, HistoryId::first(), Some(&counts).filter(|_| last > 0)))
 }
 
 fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
@@ -131,6 +149,7 @@ fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
         topic: topic(&name)?,
         after: query.number("after", 0..=SEQ_MAX)?,
         before: query.number("before", 0..=SEQ_MAX)?,
+        history: query.take("history").map(|id| history::parse("history", &id)).transpose()?,
         limit: query.number("limit", 1..=LIMIT_MAX)?.unwrap_or(u64::MAX),
         order: query
             .word("order", &[("asc", Order::Ascending), ("desc", Order::Descending)])?
@@ -141,7 +160,7 @@ fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
 }
 
 /// Fixes the first and the last seq to read. Seqs have no gaps, so that the count is known before the events.
-fn plan(wanted: Wanted, counts: Option<&TopicCounts>) -> Plan {
+fn plan(wanted: Wanted, history: HistoryId, counts: Option<&TopicCounts>) -> Plan {
     let (stored_first, stored_last) = counts.map_or((1, 0), |topic| (topic.first_seq, topic.last_seq));
     let mut first = stored_first.max(wanted.after.map_or(0, |after| after.saturating_add(1)));
     let mut last = stored_last.min(wanted.before.map_or(u64::MAX, |before| before.saturating_sub(1)));
@@ -158,7 +177,7 @@ fn plan(wanted: Wanted, counts: Option<&TopicCounts>) -> Plan {
             Some(first)
         }
     };
-    Plan { topic: wanted.topic, first, last, count, order: wanted.order, next }
+    Plan { topic: wanted.topic, history, first, last, count, order: wanted.order, next }
 }
 
 #[cfg(test)]
@@ -177,7 +196,8 @@ mod tests {
             last_seq: 9,
             last_received_at: Timestamp::UNIX_EPOCH,
         };
-        plan(Wanted { topic, after, before, limit, order }, Some(&counts))
+        let wanted = Wanted { topic, after, before, history: None, limit, order };
+        plan(wanted, HistoryId::first(), Some(&counts))
     }
 
     #[test]
@@ -207,10 +227,11 @@ mod tests {
             topic: Topic::parse("t").unwrap(),
             after: None,
             before: None,
+            history: None,
             limit: 1,
             order: Order::Descending,
         };
-        let plan = plan(unknown, None);
+        let plan = plan(unknown, HistoryId::first(), None);
         assert_eq!((plan.count, plan.next), (0, None));
     }
 }

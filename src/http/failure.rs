@@ -7,7 +7,8 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CONNECTION, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 
-use crate::api::{Code, EventError, PROBLEM_JSON, Problem};
+use crate::api::{Code, EventError, Fork, PROBLEM_JSON, Problem};
+use crate::domain::HistoryId;
 use crate::intake::{BodyError, Invalid};
 use crate::pipeline::PublishError;
 use crate::store::StoreError;
@@ -21,6 +22,7 @@ pub(super) struct Failure {
     code: Code,
     detail: String,
     errors: Vec<EventError>,
+    fork: Option<Fork>,
     unread: Option<Unread>,
 }
 
@@ -30,7 +32,7 @@ pub(super) struct Unread(pub(super) String);
 
 impl Failure {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), unread: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), fork: None, unread: None }
     }
 
     /// What kind of failure it is.
@@ -46,6 +48,21 @@ impl Failure {
     /// A parameter that breaks a rule, which is the end of a sentence.
     pub(super) fn parameter(name: &str, rule: &str) -> Self {
         Self::new(Code::InvalidParameter, format!("parameter {name} {rule}"))
+    }
+
+    /// A cursor of another history, past the last seq that both share.
+    pub(super) fn history_changed(
+        current: &HistoryId,
+        (seq, history): (u64, &HistoryId),
+        common_seq: u64,
+    ) -> Self {
+        let detail = format!(
+            "the store was restored: event {seq} of history {history} is not in the current history \
+             {current}, which has the same events up to seq {common_seq}; resume with \
+             after={common_seq}&history={current}"
+        );
+        let fork = Some(Fork { history: current.to_string(), common_seq });
+        Self { fork, ..Self::new(Code::HistoryChanged, detail) }
     }
 
     /// A fault of ours, whose cause is for the log alone.
@@ -96,7 +113,8 @@ impl ResponseError for Failure {
         if self.code == Code::ShuttingDown {
             response.force_close().insert_header((CONNECTION, "close"));
         }
-        let mut response = response.json(Problem::new(self.code, self.detail.clone(), self.errors.clone()));
+        let problem = Problem::new(self.code, self.detail.clone(), self.errors.clone());
+        let mut response = response.json(Problem { fork: self.fork.clone(), ..problem });
         // For who counts answers: the body is bytes by then.
         response.extensions_mut().insert(self.code);
         if let Some(unread) = &self.unread {

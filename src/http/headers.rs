@@ -6,7 +6,9 @@ use actix_web::http::header::{
 
 use super::failure::Failure;
 use super::follow::EVENT_STREAM;
+use super::history::Cursor;
 use crate::api::Code;
+use crate::domain::HistoryId;
 use crate::intake::Format;
 
 /// The media type of NDJSON in answers.
@@ -109,19 +111,26 @@ pub(super) fn accepted(headers: &HeaderMap) -> Result<Given, Failure> {
     })
 }
 
-/// The seq of the last event that a follower was given, where it says so.
-pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+/// The last event that a follower was given, where it says so: its seq, and its history as in `41@k3f9`.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Failure> {
     let mut values = headers.get_all(HeaderName::from_static("last-event-id"));
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(seq) if digits && seq <= SEQ_MAX && values.next().is_none() => Ok(Some(seq)),
-        _ => Err(Failure::new(
-            Code::InvalidParameter,
-            "header Last-Event-ID must be the id of an event of this topic: a whole number",
-        )),
-    }
+    cursor(text).filter(|_| values.next().is_none()).map(Some).ok_or_else(|| {
+        let rule = "header Last-Event-ID must be the id of an event of this topic, such as 41@k3f9 or 41";
+        Failure::new(Code::InvalidParameter, rule)
+    })
+}
+
+/// A cursor from its text.
+fn cursor(text: &str) -> Option<Cursor> {
+    let (seq, history) = match text.split_once('@') {
+        Some((seq, history)) => (seq, Some(HistoryId::parse(history)?)),
+        None => (text, None),
+    };
+    let digits = !seq.is_empty() && seq.bytes().all(|byte| byte.is_ascii_digit());
+    let seq = seq.parse().ok().filter(|seq| digits && *seq <= SEQ_MAX)?;
+    Some(Cursor { seq, history })
 }
 
 /// The `q` of a media range; 1 where nothing readable is said.
@@ -218,8 +227,15 @@ mod tests {
             last_event_id(&headers(&HeaderName::from_static("last-event-id"), values)).map_err(drop)
         };
         assert_eq!(read(&[]), Ok(None));
-        assert_eq!(read(&["0"]), Ok(Some(0)));
-        assert_eq!(read(&["9223372036854775807"]), Ok(Some(SEQ_MAX)));
+        let cursor = |seq, history: Option<&str>| {
+            Ok(Some(Cursor { seq, history: history.map(|id| HistoryId::parse(id).unwrap()) }))
+        };
+        assert_eq!(read(&["0"]), cursor(0, None));
+        assert_eq!(read(&["41@k3f9"]), cursor(41, Some("k3f9")));
+        assert_eq!(read(&["9223372036854775807"]), cursor(SEQ_MAX, None));
+        for wrong in ["41@", "@k3f9", "41@K3F9", "41@a@b", "41 @k3f9", "41@ k3f9"] {
+            assert_eq!(read(&[wrong]), Err(()), "{wrong:?}");
+        }
         for wrong in [&[""][..], &["-1"], &["+1"], &["1.0"], &["one"], &["9223372036854775808"], &["1", "1"]]
         {
             assert_eq!(read(wrong), Err(()), "{wrong:?}");

@@ -10,6 +10,7 @@ mod follow;
 pub mod fuzzing;
 mod guard;
 mod headers;
+mod history;
 mod keys;
 mod observe;
 mod openapi;

@@ -22,6 +22,7 @@ use crate::api::{Code, Health, Stats, Totals};
 )]
 pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
+    let history = state.reader.history().await?;
     let totals = state.reader.totals().await?;
     let topics = state.reader.topics(None, TOPICS_MAX).await?;
     Ok(HttpResponse::Ok().json(Stats {
@@ -30,6 +31,7 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
         persistent: Totals::from(totals.counts),
         shards: state.pipeline.shards(),
         durability: state.pipeline.durability().to_owned(),
+        history: history.to_string(),
         topics_total: totals.topics,
         topics: topics.iter().map(|found| found.topic.to_string()).collect(),
     }))

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use actix_web::http::header::HeaderName;
 use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, rt};
@@ -12,10 +13,11 @@ use tokio::task::JoinHandle;
 
 use super::failure::Failure;
 use super::headers::NDJSON;
+use super::history::changed_meanwhile;
 use super::render::{self, Lines};
-use crate::domain::{StoredEvent, Topic};
+use crate::domain::{HistoryId, StoredEvent, Topic};
 use crate::intake::Format;
-use crate::store::{Order, PageQuery, Reader, StoreError};
+use crate::store::{Order, Page, PageQuery, Reader, StoreError};
 
 /// The most events of one read. Reads of large events end earlier, by `store::PAGE_BYTES`.
 const PAGE_EVENTS: usize = 1_000;
@@ -24,10 +26,15 @@ const PAGE_EVENTS: usize = 1_000;
 /// would hold a second copy.
 const SLICE_BYTES: usize = 64 << 10;
 
+/// Names the history of the events in an answer, also where the format has no room for it.
+pub(super) const HISTORY: HeaderName = HeaderName::from_static("sekali-history");
+
 /// Which seqs to give; fixed before the first is read.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) topic: Topic,
+    /// The history that all its pages must have.
+    pub(super) history: HistoryId,
     pub(super) first: u64,
     pub(super) last: u64,
     /// How many seqs there are from `first` to `last`.
@@ -50,6 +57,7 @@ pub(super) async fn answer(
         Format::Json => "application/json",
         Format::NdJson => NDJSON,
     });
+    response.insert_header((HISTORY, plan.history.as_str()));
     let mut listing = Listing { reader, plan, format, given: 0 };
     let first = listing.next().await?;
     if listing.done() {
@@ -131,6 +139,8 @@ struct Listing {
 pub(super) enum ReadError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the store was restored, and its history changed")]
+    HistoryChanged,
     #[error(transparent)]
     Render(#[from] io::Error),
 }
@@ -139,6 +149,7 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(cause) => Self::from(cause),
+            ReadError::HistoryChanged => changed_meanwhile(),
             ReadError::Render(cause) => Self::internal(&cause),
         }
     }
@@ -184,13 +195,17 @@ impl Listing {
     }
 
     /// Reads the next page and checks that it goes on exactly where the last one ended.
-    async fn page(&self) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn page(&self) -> Result<Vec<StoredEvent>, ReadError> {
         let Plan { topic, first, last, order, .. } = self.plan.clone();
         let (first, last) = match order {
             Order::Ascending => (first + self.given, last),
             Order::Descending => (first, last - self.given),
         };
-        let page = self.reader.page(PageQuery { topic, first, last, limit: PAGE_EVENTS, order }).await?;
+        let query = PageQuery { topic, first, last, limit: PAGE_EVENTS, order };
+        let Page { history, events: page } = self.reader.page(query).await?;
+        if history != self.plan.history {
+            return Err(ReadError::HistoryChanged);
+        }
         let expected = (0..).map(|step| match order {
             Order::Ascending => first + step,
             Order::Descending => last.wrapping_sub(step),
@@ -198,7 +213,7 @@ impl Listing {
         check_gapless(&self.plan.topic, &page, expected)?;
         if page.is_empty() || page.len() as u64 > last + 1 - first {
             let gap = format!("topic {} misses events from {first} to {last}", self.plan.topic);
-            return Err(StoreError::Damaged(gap));
+            return Err(StoreError::Damaged(gap).into());
         }
         Ok(page)
     }
@@ -209,7 +224,8 @@ impl Listing {
         }
         out.extend_from_slice(b"{\"topic\":");
         render::string(out, self.plan.topic.as_str())?;
-        write!(out, ",\"count\":{},\"events\":[", self.plan.count)
+        let Plan { history, count, .. } = &self.plan;
+        write!(out, ",\"history\":\"{history}\",\"count\":{count},\"events\":[")
     }
 
     fn event(&mut self, out: &mut Vec<u8>, stored: &StoredEvent) -> io::Result<()> {

@@ -9,7 +9,7 @@ use super::params::{Query, segment, topic};
 use super::render;
 use super::state::State;
 use crate::api::{Code, Source, SourceStats, TopicDetail, TopicPage, TopicStats};
-use crate::domain::LATE_SECONDS;
+use crate::domain::{HistoryId, LATE_SECONDS};
 use crate::store::{SourceCounts, TopicCounts, TopicSources};
 
 /// The most topics of one answer, and the number without a `limit`.
@@ -43,9 +43,11 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
     let limit = query.number("limit", 1..=TOPICS_MAX as u64)?;
     query.finish()?;
     let limit = limit.and_then(|limit| limit.try_into().ok()).unwrap_or(TOPICS_MAX);
+    // Read before any seq: see `Reader::history`.
+    let history = state.reader.history().await?;
     let found = state.reader.topics(after.clone(), limit).await?;
     let next_after = found.last().map(|last| last.topic.to_string()).or(after);
-    let topics = found.iter().map(|counts| stats(&state, counts)).collect();
+    let topics = found.iter().map(|counts| stats(&state, &history, counts)).collect();
     Ok(HttpResponse::Ok().json(TopicPage { topics, next_after }))
 }
 
@@ -61,19 +63,20 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
 pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
     let name = topic(&segment(&request, 1, "topic")?)?;
+    let history = state.reader.history().await?;
     match state.reader.sources(name).await? {
-        Some(found) => Ok(HttpResponse::Ok().json(detail(&state, found))),
+        Some(found) => Ok(HttpResponse::Ok().json(detail(&state, &history, found))),
         None => Err(Failure::new(Code::TopicNotFound, "no event was stored in this topic")),
     }
 }
 
-fn detail(state: &State, found: TopicSources) -> TopicDetail {
+fn detail(state: &State, history: &HistoryId, found: TopicSources) -> TopicDetail {
     let late = found.lateness();
     let shown = |counts: SourceCounts| SourceStats::new(counts.counts(), &counts.lateness);
     let sources =
         found.named.into_iter().map(|(source, counts)| Source { source, stats: shown(counts) }).collect();
     TopicDetail {
-        stats: stats(state, &found.topic),
+        stats: stats(state, history, &found.topic),
         late_up_to_seconds: LATE_SECONDS.to_vec(),
         late: late.buckets.to_vec(),
         sources,
@@ -81,9 +84,10 @@ fn detail(state: &State, found: TopicSources) -> TopicDetail {
     }
 }
 
-fn stats(state: &State, found: &TopicCounts) -> TopicStats {
+fn stats(state: &State, history: &HistoryId, found: &TopicCounts) -> TopicStats {
     TopicStats {
         topic: found.topic.to_string(),
+        history: history.to_string(),
         lanes: state.pipeline.lanes(found.topic.as_str()),
         accepted: found.counts.accepted,
         duplicates: found.counts.duplicates,

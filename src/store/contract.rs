@@ -10,19 +10,22 @@ use super::{
     AppendError, Batch, Decision, Engine, Key, MemoryStore, Order, PAGE_BYTES, PageQuery, Reader, Repeat,
     Repeats, SourceCounts, StoreError, Writer,
 };
-use crate::domain::{Counts, Event, Lateness, Parts, Refusal, StoredEvent, Topic, Verdict};
+use crate::domain::{
+    Counts, Event, HistoryId, Kinship, Lateness, Parts, Refusal, StoredEvent, Topic, Verdict,
+};
 
 /// A case of the contract: a sentence and its test, given a way to make an empty store with a topic limit.
 type Case = (&'static str, fn(&dyn Fn(Option<u64>) -> Arc<dyn Engine>));
 
 /// The contract.
-pub(super) const CASES: [Case; 12] = [
+pub(super) const CASES: [Case; 13] = [
     ("a new event is accepted with the next seq of its topic", accepts_in_order),
     ("a key is accepted once, in one group and over many", accepts_once),
     ("another value under the same key is a conflict, and the first stays", reports_conflicts),
     ("the same id in two topics is two events", keeps_topics_apart),
     ("texts come back byte for byte", returns_bytes),
     ("pages follow seq from either end, within their bounds", pages),
+    ("each page names the history of its seqs, and no other history shares any", names_its_history),
     ("keys are looked up in their order", looks_up),
     ("counters count what was decided, also without the store", counts),
     ("duplicates are counted by source and by how late they came", explains_duplicates),
@@ -84,7 +87,7 @@ pub(super) fn read_all(reader: &dyn Reader, name: &str) -> Vec<StoredEvent> {
     let mut events: Vec<StoredEvent> = Vec::new();
     loop {
         let first = events.last().map_or(1, |last| last.seq + 1);
-        let page = wait(reader.page(query(name, first, u64::MAX, 1_000, Order::Ascending)));
+        let page = wait(reader.page(query(name, first, u64::MAX, 1_000, Order::Ascending))).events;
         if page.is_empty() {
             return events;
         }
@@ -186,7 +189,8 @@ fn pages(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
         append(&mut *writer, &batch("b", &[(&number.to_string(), "{}")]));
     }
     let reader = engine.reader();
-    let page = |first, last, limit, order| seqs(&wait(reader.page(query("a", first, last, limit, order))));
+    let page =
+        |first, last, limit, order| seqs(&wait(reader.page(query("a", first, last, limit, order))).events);
     assert_eq!(page(1, u64::MAX, 3, Order::Ascending), [1, 2, 3]);
     assert_eq!(page(1, u64::MAX, 3, Order::Descending), [10, 9, 8]);
     assert_eq!(page(4, 6, 100, Order::Ascending), [4, 5, 6]);
@@ -199,9 +203,28 @@ fn pages(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
 
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(PAGE_BYTES / 2));
     append(&mut *writer, &batch("large", &[("1", &large), ("2", &large), ("3", &large)]));
-    let sizes = wait(reader.page(query("large", 1, u64::MAX, 100, Order::Ascending)));
+    let sizes = wait(reader.page(query("large", 1, u64::MAX, 100, Order::Ascending))).events;
     assert_eq!(seqs(&sizes), [1], "a page is bounded by bytes, and holds an event all the same");
     assert_eq!(seqs(&read_all(&*reader, "large")), [1, 2, 3]);
+}
+
+fn names_its_history(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("1", "{}"), ("2", "{}")]));
+    let reader = engine.reader();
+    let history = wait(reader.history());
+    for (name, first, events) in [("a", 1, 2), ("a", 3, 0), ("nothing", 1, 0)] {
+        let page = wait(reader.page(query(name, first, u64::MAX, 10, Order::Ascending)));
+        assert_eq!((page.events.len(), &page.history), (events, &history), "{name} from {first}");
+    }
+    drop(writer);
+    drop(engine.open_writer().unwrap());
+    assert_eq!(wait(reader.history()), history, "the same store, opened again");
+    let kinship = |name: &str, history: &HistoryId| wait(reader.kinship(topic(name), history.clone()));
+    assert_eq!(kinship("a", &history), Kinship::Same);
+    assert_eq!(kinship("nothing", &history), Kinship::Same);
+    assert_eq!(kinship("a", &history.successor()), Kinship::SharedUpTo(0));
 }
 
 fn looks_up(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {

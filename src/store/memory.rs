@@ -10,10 +10,12 @@ use jiff::Timestamp;
 
 use super::sources::{SourceCounts, Sources, repeats};
 use super::{
-    AppendError, Batch, Decision, Engine, Found, Key, News, Order, PAGE_BYTES, PageQuery, Reader, Repeats,
-    StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
+    AppendError, Batch, Decision, Engine, Found, Key, News, Order, PAGE_BYTES, Page, PageQuery, Reader,
+    Repeats, StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
 };
-use crate::domain::{Counts, Event, Refusal, Second, StoredEvent, Topic, Verdict, same_value};
+use crate::domain::{
+    Counts, Event, HistoryId, Kinship, Refusal, Second, StoredEvent, Topic, Verdict, same_value,
+};
 
 /// Sources of a topic that are named: the default of `limits.sources`.
 const SOURCES: usize = 50;
@@ -21,6 +23,7 @@ const SOURCES: usize = 50;
 /// A store in memory.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
+    history: HistoryId,
     log: Arc<Mutex<Log>>,
     tally: Arc<Tally>,
     news: Arc<News>,
@@ -48,7 +51,13 @@ impl MemoryStore {
     /// An empty store that takes at most so many topics.
     #[must_use]
     pub fn new(topic_limit: Option<u64>) -> Self {
-        Self { log: Arc::default(), tally: Arc::default(), news: Arc::default(), topic_limit }
+        Self {
+            history: HistoryId::first(),
+            log: Arc::default(),
+            tally: Arc::default(),
+            news: Arc::default(),
+            topic_limit,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -162,9 +171,10 @@ impl TopicLog {
 
 #[async_trait]
 impl Reader for MemoryStore {
-    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
         let log = self.lock();
-        let Some(topic) = log.topics.get(&query.topic) else { return Ok(Vec::new()) };
+        let page = |events| Page { history: self.history.clone(), events };
+        let Some(topic) = log.topics.get(&query.topic) else { return Ok(page(Vec::new())) };
         let wanted = topic.events.iter().filter(|stored| (query.first..=query.last).contains(&stored.seq));
         let ordered: Vec<_> = match query.order {
             Order::Ascending => wanted.collect(),
@@ -176,7 +186,15 @@ impl Reader for MemoryStore {
             bytes += stored.event.bytes();
             first || bytes <= PAGE_BYTES
         });
-        Ok(fits.cloned().collect())
+        Ok(page(fits.cloned().collect()))
+    }
+
+    async fn history(&self) -> Result<HistoryId, StoreError> {
+        Ok(self.history.clone())
+    }
+
+    async fn kinship(&self, _topic: Topic, other: HistoryId) -> Result<Kinship, StoreError> {
+        Ok(if other == self.history { Kinship::Same } else { Kinship::SharedUpTo(0) })
     }
 
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {

@@ -41,7 +41,7 @@ pub use tally::Tally;
 pub use transfer::{TransferError, Transferred, transfer};
 
 use crate::config::{Settings, StoreUrl};
-use crate::domain::{Counts, Event, Lateness, Second, StoredEvent, Topic, Verdict};
+use crate::domain::{Counts, Event, HistoryId, Kinship, Lateness, Second, StoredEvent, Topic, Verdict};
 use crate::metrics::StoreSample;
 
 /// A store: where events, their keys and their counters live.
@@ -155,7 +155,14 @@ pub trait Writer: Send {
 pub trait Reader: Send + Sync {
     /// A page of one topic; empty for an unknown topic. It ends before `query.limit` where the events' texts
     /// pass [`PAGE_BYTES`] together, but holds at least one event if there is any.
-    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError>;
+    async fn page(&self, query: PageQuery) -> Result<Page, StoreError>;
+
+    /// The current history. Where a seq is read beside it, this is read first: a seq that is labelled
+    /// with an older history than its own is refused later or names the same event, never another one.
+    async fn history(&self) -> Result<HistoryId, StoreError>;
+
+    /// Which seqs of a topic name the same events in this history and in the current one.
+    async fn kinship(&self, topic: Topic, history: HistoryId) -> Result<Kinship, StoreError>;
 
     /// The event with this key.
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError>;
@@ -187,6 +194,19 @@ pub trait Reader: Send + Sync {
 /// The most bytes of event texts in one page, unless a single event has more. One slow reader holds two pages in
 /// memory: the one that it is given, and the next.
 pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Histories that a store remembers. A cursor of an older one is answered as one of an unknown history:
+/// its client reads from the start of the topic.
+pub(crate) const HISTORIES_MAX: i64 = 32;
+
+/// Events of one topic, read at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The history that the store had at that moment, also where there are no events.
+    pub history: HistoryId,
+    /// The events.
+    pub events: Vec<StoredEvent>,
+}
 
 /// Which events of a topic to read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -58,10 +58,11 @@ impl News {
     }
 
     /// Says that every topic may have more events, since nobody knows: after a commit whose outcome was unknown, or
-    /// after news from elsewhere may have been lost.
+    /// after news from elsewhere may have been lost. Earlier news are forgotten: the topic may be shorter now, where
+    /// another server took over, and everyone who listens reads it anyway.
     pub fn look_again(&self) {
         for sender in self.lock().values() {
-            sender.send_modify(|heard| heard.looks += 1);
+            sender.send_modify(|heard| *heard = Heard { last: 0, looks: heard.looks + 1 });
         }
     }
 

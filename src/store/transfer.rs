@@ -20,7 +20,7 @@ use super::repeated::Place;
 use super::sqlite::{SqliteOrigin, SqliteTarget, is_same_file};
 use super::{Progress, Repeats, StoreError, Tell, TopicSources, Totals};
 use crate::config::{Settings, StoreUrl};
-use crate::domain::{Counts, StoredEvent, Topic};
+use crate::domain::{Counts, HistoryId, StoredEvent, Topic};
 
 /// The most events of one transaction of the target; few in tests, which break off between two of them.
 pub(super) const BATCH_EVENTS: usize = if cfg!(test) { 7 } else { 10_000 };
@@ -64,6 +64,12 @@ pub(super) trait Origin {
         Ok(())
     }
 
+    /// Its histories, the current one last.
+    fn histories(&mut self) -> Result<Vec<History>, StoreError>;
+
+    /// Where these topics were when histories ended.
+    fn forks(&mut self, topics: &[TopicSources]) -> Result<Vec<Fork>, StoreError>;
+
     /// The events that were repeated most recently, the last one last.
     fn repeats(&mut self) -> Result<Vec<(Place, Repeats)>, StoreError>;
 }
@@ -85,14 +91,38 @@ pub(super) trait Target {
     /// Begins the transaction that counts, when every event is there.
     fn begin_counts(&mut self) -> Result<(), StoreError>;
 
-    /// Puts what was counted of these topics in place of what it has.
-    fn count(&mut self, topics: &[TopicSources]) -> Result<(), StoreError>;
+    /// Puts these histories, of which the last one is current, in place of its own.
+    fn begin_histories(&mut self, histories: &[History]) -> Result<(), StoreError>;
 
-    /// The same of what belongs to no topic, and ends that transaction.
+    /// Puts what was counted of these topics in place of what it has, and says where they were when
+    /// histories ended.
+    fn count(&mut self, topics: &[TopicSources], forks: &[Fork]) -> Result<(), StoreError>;
+
+    /// The same of what belongs to no topic. Begins a history of its own, which has the events that are
+    /// there from the last of those that were put there, and ends that transaction.
     fn end_counts(&mut self, rejected: u64, repeats: Vec<(Place, Repeats)>) -> Result<(), StoreError>;
 
     /// Takes the mark away, and keeps what was counted.
     fn finish(&mut self, left: Counts) -> Result<(), StoreError>;
+}
+
+/// A history of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct History {
+    /// 1, 2, 3, ...
+    pub(super) number: i64,
+    pub(super) id: HistoryId,
+    /// Microseconds since 1970, UTC.
+    pub(super) began_at: i64,
+}
+
+/// Where a topic was when a history ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fork {
+    /// The number of the history.
+    pub(super) history: i64,
+    pub(super) topic: Topic,
+    pub(super) last_seq: u64,
 }
 
 /// What is known of copies to a store.
@@ -279,15 +309,18 @@ impl Transfer<'_> {
     }
 
     fn count(&mut self, wanted: Totals) -> Result<(), TransferError> {
+        let histories = self.origin.histories().map_err(TransferError::Origin)?;
         self.target.begin_counts().map_err(TransferError::Target)?;
+        self.target.begin_histories(&histories).map_err(TransferError::Target)?;
         let mut last: Option<String> = None;
         loop {
             self.go_on()?;
             let page = self.origin.end().topics(last.as_deref()).map_err(TransferError::Origin)?;
             let Some(end) = page.last() else { break };
             last = Some(end.topic.topic.to_string());
+            let forks = self.origin.forks(&page).map_err(TransferError::Origin)?;
             let page: Vec<_> = page.into_iter().map(|topic| topic.with_names(self.sources)).collect();
-            self.target.count(&page).map_err(TransferError::Target)?;
+            self.target.count(&page, &forks).map_err(TransferError::Target)?;
         }
         let repeats = self.origin.repeats().map_err(TransferError::Origin)?;
         self.target.end_counts(wanted.counts.rejected, repeats).map_err(TransferError::Target)

@@ -92,7 +92,7 @@ impl Oracle {
     async fn events(&self, topic: &str) -> Vec<(String, String)> {
         let topic = Topic::parse(topic).unwrap();
         let query = PageQuery { topic, first: 1, last: u64::MAX, limit: 1_000, order: Order::Ascending };
-        let page = self.store.reader().page(query).await.unwrap();
+        let page = self.store.reader().page(query).await.unwrap().events;
         page.iter().map(|at| (at.event.event_id().to_owned(), at.event.payload().to_owned())).collect()
     }
 

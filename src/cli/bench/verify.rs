@@ -147,6 +147,7 @@ mod tests {
     fn counters(plan: &Plan) -> TopicStats {
         TopicStats {
             topic: plan.topics()[0].clone(),
+            history: "k3f9".to_owned(),
             lanes: 1,
             accepted: UNIQUE,
             duplicates: 5,

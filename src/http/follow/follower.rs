@@ -15,6 +15,8 @@ use super::tail::{Piece, Tail};
 use crate::api::Code;
 use crate::config::Server;
 use crate::http::failure::Failure;
+use crate::http::history;
+use crate::http::stream::ReadError;
 use crate::metrics::Metrics;
 use crate::store::Listener;
 
@@ -110,7 +112,10 @@ impl Follower {
             () = stopped(&mut self.stopping) => Err(End::Stopping),
             read = self.tail.after(self.given) => read.map_err(|error| {
                 tracing::debug!(topic = %self.tail.topic(), %error, "a follower's events cannot be read");
-                End::Failed(error.into())
+                End::Failed(match error {
+                    ReadError::HistoryChanged => history::ended(),
+                    other => other.into(),
+                })
             }),
         }
     }

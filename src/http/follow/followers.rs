@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::tail::Tail;
 use crate::api::Code;
-use crate::domain::Topic;
+use crate::domain::{HistoryId, Topic};
 use crate::http::failure::Failure;
 use crate::metrics::Metrics;
 use crate::store::Reader;
@@ -22,9 +22,12 @@ pub(in crate::http) struct Followers {
     tails: Arc<Tails>,
 }
 
+/// What is followed: a topic in one history.
+pub(super) type Followed = (Topic, HistoryId);
+
 /// The tails of the topics that are followed now.
 #[derive(Default)]
-pub(super) struct Tails(Mutex<HashMap<Topic, Weak<Tail>, RandomState>>);
+pub(super) struct Tails(Mutex<HashMap<Followed, Weak<Tail>, RandomState>>);
 
 /// A place among the followers, given back when it is dropped.
 #[derive(Debug)]
@@ -64,27 +67,27 @@ impl Followers {
     }
 
     /// What the followers of a topic share.
-    pub(super) fn tail(&self, topic: Topic, reader: &Arc<dyn Reader>) -> Arc<Tail> {
+    pub(super) fn tail(&self, followed: Followed, reader: &Arc<dyn Reader>) -> Arc<Tail> {
         let mut tails = self.tails.lock();
-        if let Some(tail) = tails.get(&topic).and_then(Weak::upgrade) {
+        if let Some(tail) = tails.get(&followed).and_then(Weak::upgrade) {
             return tail;
         }
-        let tail = Arc::new(Tail::new(topic.clone(), Arc::clone(reader), Arc::clone(&self.tails)));
-        tails.insert(topic, Arc::downgrade(&tail));
+        let tail = Arc::new(Tail::new(followed.clone(), Arc::clone(reader), Arc::clone(&self.tails)));
+        tails.insert(followed, Arc::downgrade(&tail));
         tail
     }
 }
 
 impl Tails {
     /// Forgets a tail that nobody holds any more, unless the topic has a new one.
-    pub(super) fn forget(&self, topic: &Topic) {
+    pub(super) fn forget(&self, followed: &Followed) {
         let mut tails = self.lock();
-        if tails.get(topic).is_some_and(|tail| tail.strong_count() == 0) {
-            tails.remove(topic);
+        if tails.get(followed).is_some_and(|tail| tail.strong_count() == 0) {
+            tails.remove(followed);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Topic, Weak<Tail>, RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Followed, Weak<Tail>, RandomState>> {
         // Every change under the lock is whole, also where its thread panics afterwards.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,10 +121,14 @@ mod tests {
     #[test]
     fn followers_of_a_topic_share_its_tail_and_leave_nothing_behind() {
         let (followers, reader) = (Followers::new(2), Arc::new(Fake::default()) as Arc<dyn Reader>);
-        let tail = |name: &str| followers.tail(Topic::parse(name).unwrap(), &reader);
-        let (one, same, other) = (tail("a"), tail("a"), tail("b"));
+        let tail = |name: &str, history: &str| {
+            let followed = (Topic::parse(name).unwrap(), HistoryId::parse(history).unwrap());
+            followers.tail(followed, &reader)
+        };
+        let (one, same, other, restored) = (tail("a", "1"), tail("a", "1"), tail("b", "1"), tail("a", "2"));
         assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
-        drop((one, same));
+        assert!(!Arc::ptr_eq(&one, &restored), "the same seqs may be other events");
+        drop((one, same, restored));
         assert_eq!(followers.tails.lock().len(), 1);
         drop(other);
         assert!(followers.tails.lock().is_empty());

@@ -32,8 +32,9 @@ pub(super) use socket::remember;
 
 use self::follower::{Follower, Patience};
 use super::failure::Failure;
+use super::history::{self, Cursor};
 use super::state::State;
-use super::stream::without_length;
+use super::stream::{HISTORY, without_length};
 use crate::api::Code;
 use crate::domain::Topic;
 
@@ -45,9 +46,9 @@ pub(super) const EVENT_STREAM: &str = "text/event-stream";
 pub(super) struct Wanted {
     pub(super) topic: Topic,
     /// The last event that the client was given before: its `Last-Event-ID`.
-    pub(super) had: Option<u64>,
+    pub(super) had: Option<Cursor>,
     /// Where it was given none: only events with a greater seq.
-    pub(super) after: u64,
+    pub(super) after: Option<Cursor>,
 }
 
 /// Answers with the events of a topic until one of the two sides has enough. The first page is read before anything
@@ -57,10 +58,13 @@ pub(super) async fn answer(
     state: &State,
     wanted: Wanted,
 ) -> Result<HttpResponse, Failure> {
+    // Read before any event: see `Reader::history`.
+    let history = state.reader.history().await?;
     let given = start(state, &wanted).await?;
     let mut response = HttpResponse::Ok();
     response
         .content_type(EVENT_STREAM)
+        .insert_header((HISTORY, history.as_str()))
         .insert_header((CACHE_CONTROL, "no-store"))
         // nginx, and what does as it does, would keep events back until a buffer is full.
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
@@ -72,7 +76,7 @@ pub(super) async fn answer(
     let place = state.followers.place(&state.metrics)?;
     let socket = socket::of(request)?;
     let listener = state.news.listen(wanted.topic.clone());
-    let tail = state.followers.tail(wanted.topic, &state.reader);
+    let tail = state.followers.tail((wanted.topic, history), &state.reader);
     let first = tail.after(given).await?;
     let (pieces, mut body) = mpsc::channel(1);
     let follower = Follower {
@@ -93,16 +97,17 @@ pub(super) async fn answer(
 
 /// The seq after which to begin.
 async fn start(state: &State, wanted: &Wanted) -> Result<u64, Failure> {
-    let counts = state.reader.topic(wanted.topic.clone()).await?;
+    let cursor = wanted.had.as_ref().or(wanted.after.as_ref());
+    let counts = history::check(&*state.reader, &wanted.topic, cursor).await?;
     let (before, last) = counts.map_or((0, 0), |topic| (topic.first_seq - 1, topic.last_seq));
-    match wanted.had {
+    match &wanted.had {
         // The client has events of another store, or some that a power cut took: it would miss those that get their
         // seqs now.
-        Some(had) if had > last => {
-            let detail = format!("header Last-Event-ID is {had}, but the last event of the topic is {last}");
+        Some(had) if had.seq > last => {
+            let detail =
+                format!("header Last-Event-ID is {}, but the last event of the topic is {last}", had.seq);
             Err(Failure::new(Code::InvalidParameter, detail))
         }
-        Some(had) => Ok(had.max(before)),
-        None => Ok(wanted.after.max(before)),
+        _ => Ok(cursor.map_or(0, |cursor| cursor.seq).max(before)),
     }
 }

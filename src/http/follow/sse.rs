@@ -6,7 +6,7 @@ use actix_web::web::Bytes;
 use serde::Serialize;
 
 use crate::api::Code;
-use crate::domain::StoredEvent;
+use crate::domain::{HistoryId, StoredEvent};
 use crate::http::render::{self, Lines};
 
 /// The first words: after how many milliseconds a client whose connection broke comes again.
@@ -15,9 +15,9 @@ pub(super) const HELLO: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 /// A comment, so that both sides and everything between them know that the connection lives.
 pub(super) const BEAT: Bytes = Bytes::from_static(b":\n\n");
 
-/// Appends a stored event. Its seq is its id, which the client sends back as `Last-Event-ID`.
-pub(super) fn event(out: &mut Vec<u8>, stored: &StoredEvent) -> io::Result<()> {
-    write!(out, "id: {}\ndata: ", stored.seq)?;
+/// Appends a stored event. Its id is its seq in this history, `41@k3f9`; the client sends it back as `Last-Event-ID`.
+pub(super) fn event(out: &mut Vec<u8>, stored: &StoredEvent, history: &HistoryId) -> io::Result<()> {
+    write!(out, "id: {}@{history}\ndata: ", stored.seq)?;
     render::event(out, stored, Lines::Joined)?;
     out.extend_from_slice(b"\n\n");
     Ok(())
@@ -48,10 +48,10 @@ mod tests {
         let parts = Parts { topic: "t", event_id: "\u{2028}", timestamp: "x", source: "s", payload };
         let stored = StoredEvent { seq: 7, received_at: Timestamp::UNIX_EPOCH, event: Event::pack(parts) };
         let mut out = Vec::new();
-        event(&mut out, &stored).unwrap();
+        event(&mut out, &stored, &HistoryId::parse("k3f9").unwrap()).unwrap();
         let text = String::from_utf8(out).unwrap();
         let (id, data) = text.strip_suffix("\n\n").unwrap().split_once('\n').unwrap();
-        assert_eq!(id, "id: 7");
+        assert_eq!(id, "id: 7@k3f9");
         assert!(data.starts_with("data: {\"seq\":7,") && !data.contains(['\n', '\r']), "{data}");
         assert!(data.contains("{  \"n\": 1.50 }"), "{data}");
     }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use actix_web::web::Bytes;
 use tokio::sync::Notify;
 
-use super::followers::Tails;
+use super::followers::{Followed, Tails};
 use super::sse;
-use crate::domain::{StoredEvent, Topic};
+use crate::domain::{HistoryId, StoredEvent, Topic};
 use crate::http::stream::{ReadError, check_gapless};
-use crate::store::{Order, PageQuery, Reader};
+use crate::store::{Order, Page, PageQuery, Reader};
 
 /// The most events of one piece. Pieces of large events have fewer, by `store::PAGE_BYTES`.
 const PIECE_EVENTS: usize = 500;
@@ -26,6 +26,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// What the followers of one topic share.
 pub(super) struct Tail {
     topic: Topic,
+    /// Events of another history are never given: the same seqs may name other events there.
+    history: HistoryId,
     reader: Arc<dyn Reader>,
     front: Mutex<Front>,
     /// Told when a read at the front has ended.
@@ -67,8 +69,8 @@ pub(super) struct Piece {
 }
 
 impl Tail {
-    pub(super) fn new(topic: Topic, reader: Arc<dyn Reader>, tails: Arc<Tails>) -> Self {
-        Self { topic, reader, front: Mutex::default(), read_on: Notify::new(), tails }
+    pub(super) fn new((topic, history): Followed, reader: Arc<dyn Reader>, tails: Arc<Tails>) -> Self {
+        Self { topic, history, reader, front: Mutex::default(), read_on: Notify::new(), tails }
     }
 
     pub(super) fn topic(&self) -> &Topic {
@@ -127,9 +129,12 @@ impl Tail {
             limit: PIECE_EVENTS,
             order: Order::Ascending,
         };
-        let page = self.reader.page(query).await?;
-        check_gapless(&self.topic, &page, first..)?;
-        Ok(if page.is_empty() { None } else { Some(Piece::of(&page)?) })
+        let Page { history, events } = self.reader.page(query).await?;
+        if history != self.history {
+            return Err(ReadError::HistoryChanged);
+        }
+        check_gapless(&self.topic, &events, first..)?;
+        Ok(if events.is_empty() { None } else { Some(Piece::of(&events, &history)?) })
     }
 }
 
@@ -142,16 +147,16 @@ impl Drop for Reading<'_> {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        self.tails.forget(&self.topic);
+        self.tails.forget(&(self.topic.clone(), self.history.clone()));
     }
 }
 
 impl Piece {
-    fn of(page: &[StoredEvent]) -> io::Result<Self> {
+    fn of(page: &[StoredEvent], history: &HistoryId) -> io::Result<Self> {
         let mut text = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 200).sum());
         let mut ends = Vec::with_capacity(page.len());
         for stored in page {
-            sse::event(&mut text, stored)?;
+            sse::event(&mut text, stored, history)?;
             ends.push(text.len());
         }
         let first = page.first().map_or(0, |stored| stored.seq);
@@ -186,7 +191,8 @@ mod tests {
     use crate::http::tests::Fake;
 
     fn tail(fake: Fake) -> Arc<Tail> {
-        Arc::new(Tail::new(Topic::parse("t").unwrap(), Arc::new(fake), Arc::default()))
+        let followed = (Topic::parse("t").unwrap(), HistoryId::parse("fake0").unwrap());
+        Arc::new(Tail::new(followed, Arc::new(fake), Arc::default()))
     }
 
     fn with(events: u64) -> Arc<Tail> {
@@ -203,7 +209,11 @@ mod tests {
         for (last, text) in piece.chunks(seq) {
             let text = String::from_utf8(text.to_vec()).unwrap();
             assert!(text.starts_with("id: ") && text.ends_with("\n\n"), "events are whole: {text}");
-            ids.extend(text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()));
+            ids.extend(
+                text.lines().filter_map(|line| {
+                    line.strip_prefix("id: ")?.strip_suffix("@fake0")?.parse::<u64>().ok()
+                }),
+            );
             said = last;
         }
         (ids, said)
@@ -253,6 +263,19 @@ mod tests {
         let tail = tail(Fake { events: 9, missing: Some(4), ..Fake::default() });
         assert!(tail.after(0).await.is_err() && tail.after(3).await.is_err());
         assert!(tail.after(4).await.is_ok());
+    }
+
+    #[actix_web::test]
+    async fn events_of_another_history_are_not_given() {
+        let fake = Fake { events: 600, ..Fake::default() };
+        let restores = Arc::clone(&fake.restores);
+        let tail = tail(fake);
+        piece(&tail, 0).await;
+        restores.store(1, std::sync::atomic::Ordering::Relaxed);
+        let ended = tail.after(500).await;
+        assert!(matches!(ended, Err(ReadError::HistoryChanged)), "{ended:?}");
+        let waiting = tail.after(600).await;
+        assert!(matches!(waiting, Err(ReadError::HistoryChanged)), "also where there is nothing to give");
     }
 
     #[test]

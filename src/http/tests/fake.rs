@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,10 +11,10 @@ use jiff::Timestamp;
 use crate::config::{
     Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
 };
-use crate::domain::{Counts, Event, Parts, StoredEvent, Topic};
+use crate::domain::{Counts, Event, HistoryId, Kinship, Parts, StoredEvent, Topic};
 use crate::store::{
-    AppendError, Batch, Decision, Engine, Found, Key, News, Order, PageQuery, Reader, Repeats, SourceCounts,
-    StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
+    AppendError, Batch, Decision, Engine, Found, Key, News, Order, Page, PageQuery, Reader, Repeats,
+    SourceCounts, StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
 };
 
 /// Settings as a test wants them: small, on a free port.
@@ -72,11 +73,23 @@ pub(crate) struct Fake {
     pub(crate) missing: Option<u64>,
     /// Whether no read succeeds.
     pub(crate) unavailable: bool,
+    /// How often the store was restored under its readers.
+    pub(crate) restores: Arc<AtomicU64>,
     /// Where nothing is ever said.
     pub(crate) news: Arc<News>,
 }
 
+/// The history that the pretended store had before it was restored, and the events that were kept.
+pub(crate) const PARENT: &str = "before";
+pub(crate) const SHARED: u64 = 2;
+
 impl Fake {
+    /// The history that pages have now; a test may begin another one meanwhile.
+    fn history_now(&self) -> HistoryId {
+        let number = self.restores.load(Ordering::Relaxed);
+        HistoryId::parse(&format!("fake{number}")).unwrap()
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         if self.unavailable { Err(StoreError::Unavailable("the disk is on fire".to_owned())) } else { Ok(()) }
     }
@@ -115,14 +128,28 @@ fn stored(seq: u64) -> StoredEvent {
 
 #[async_trait]
 impl Reader for Fake {
-    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
         self.check()?;
         let range = query.first.max(1)..=query.last.min(self.events);
         let seqs: Vec<_> = match query.order {
             Order::Ascending => range.take(query.limit).collect(),
             Order::Descending => range.rev().take(query.limit).collect(),
         };
-        Ok(seqs.into_iter().filter(|seq| Some(*seq) != self.missing).map(stored).collect())
+        let events = seqs.into_iter().filter(|seq| Some(*seq) != self.missing).map(stored).collect();
+        Ok(Page { history: self.history_now(), events })
+    }
+
+    async fn history(&self) -> Result<HistoryId, StoreError> {
+        self.check()?;
+        Ok(self.history_now())
+    }
+
+    async fn kinship(&self, _topic: Topic, history: HistoryId) -> Result<Kinship, StoreError> {
+        self.check()?;
+        if history == self.history_now() {
+            return Ok(Kinship::Same);
+        }
+        Ok(Kinship::SharedUpTo(if history.as_str() == PARENT { SHARED } else { 0 }))
     }
 
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {

@@ -1,22 +1,51 @@
 //! Following, over a store that fails: through a real socket, which a follower needs.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use actix_web::rt;
 
+use super::fake::{PARENT, SHARED};
 use super::{Fake, settings, state};
 use crate::http::bind;
 
 /// Everything that comes on a connection until it is closed.
-async fn follow(address: SocketAddr, last_event: &'static str) -> String {
-    let reading = rt::task::spawn_blocking(move || {
+async fn follow(address: SocketAddr, last_event: &str) -> String {
+    rest(begin_to_follow(address, last_event).await).await
+}
+
+/// A connection on which a follower was asked for.
+async fn begin_to_follow(address: SocketAddr, last_event: &str) -> BufReader<TcpStream> {
+    let head = "GET /events?topic=t HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n";
+    let asked = format!("{head}{last_event}\r\n");
+    let asking = rt::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        let head = "GET /events?topic=t HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n";
-        write!(stream, "{head}{last_event}\r\n").unwrap();
+        stream.write_all(asked.as_bytes()).unwrap();
+        BufReader::new(stream)
+    });
+    asking.await.unwrap()
+}
+
+async fn rest(mut stream: BufReader<TcpStream>) -> String {
+    let reading = rt::task::spawn_blocking(move || {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text
+    });
+    reading.await.unwrap()
+}
+
+/// Reads up to the first line that begins like this, and gives the line.
+async fn until(mut stream: BufReader<TcpStream>, beginning: &'static str) -> (BufReader<TcpStream>, String) {
+    let reading = rt::task::spawn_blocking(move || {
+        let mut line = String::new();
+        while !line.starts_with(beginning) {
+            line.clear();
+            assert!(stream.read_line(&mut line).unwrap() > 0, "it ends before {beginning}");
+        }
+        (stream, line)
     });
     reading.await.unwrap()
 }
@@ -31,10 +60,10 @@ fn served(fake: Fake) -> SocketAddr {
 async fn a_read_that_fails_ends_a_follower_with_the_reason_and_is_a_problem_when_it_comes_again() {
     let address = served(Fake { events: 900, missing: Some(700), ..Fake::default() });
     let text = follow(address, "").await;
-    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\nid: 500\n"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\nid: 500@fake0\n"), "{text}");
     let words = "event: end\ndata: {\"code\":\"store_damaged\",\"detail\":";
     assert!(text.contains(words) && text.contains("\"last_seq\":500}\n\n"), "{text}");
-    let again = follow(address, "Connection: close\r\nLast-Event-ID: 500\r\n").await;
+    let again = follow(address, "Connection: close\r\nLast-Event-ID: 500@fake0\r\n").await;
     assert!(again.starts_with("HTTP/1.1 500") && again.contains("\"store_damaged\""), "{again}");
 }
 
@@ -43,4 +72,36 @@ async fn a_store_that_cannot_be_read_is_a_problem_before_anything_is_sent() {
     let address = served(Fake { unavailable: true, ..Fake::default() });
     let text = follow(address, "Connection: close\r\n").await;
     assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"store_unavailable\""), "{text}");
+}
+
+#[actix_web::test]
+async fn a_cursor_of_another_history_resumes_where_both_have_the_same_events_and_is_told_elsewhere() {
+    // invariant 11: a follower never skips an event, also after a restore.
+    let address = served(Fake { events: 7, ..Fake::default() });
+    let shared = format!("Last-Event-ID: {SHARED}@{PARENT}\r\n");
+    let beyond = format!("Connection: close\r\nLast-Event-ID: {}@{PARENT}\r\n", SHARED + 1);
+    for unknown in ["Connection: close\r\nLast-Event-ID: 1@unknown\r\n", &beyond] {
+        let text = follow(address, unknown).await;
+        assert!(text.starts_with("HTTP/1.1 409") && text.contains("\"history_changed\""), "{text}");
+        assert!(text.contains("\"history\":\"fake0\""), "{text}");
+    }
+    let text = follow(address, &beyond).await;
+    assert!(text.contains(&format!("\"common_seq\":{SHARED}")), "{text}");
+    let text = follow(address, "Connection: close\r\nLast-Event-ID: 8@fake0\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 409") && text.contains("\"common_seq\":7"), "{text}");
+    let stream = begin_to_follow(address, &shared).await;
+    assert_eq!(until(stream, "id: ").await.1, "id: 3@fake0\n");
+}
+
+#[actix_web::test]
+async fn a_follower_ends_when_the_store_is_restored_under_it() {
+    let fake = Fake { events: 900, missing: None, ..Fake::default() };
+    let (restores, news) = (Arc::clone(&fake.restores), Arc::clone(&fake.news));
+    let address = served(fake);
+    let (stream, _) = until(begin_to_follow(address, "").await, "id: 900@fake0").await;
+    restores.store(1, Ordering::Relaxed);
+    news.look_again();
+    let text = rest(stream).await;
+    let words = "event: end\ndata: {\"code\":\"history_changed\",\"detail\":";
+    assert!(text.contains(words) && !text.contains("@fake1"), "{text}");
 }

@@ -22,7 +22,10 @@ async fn a_list_counts_its_events_and_says_where_to_go_on() {
     let falling = get(&state, "/events?topic=t&order=desc&before=5&limit=2").await.json();
     assert_eq!((seqs(&falling), &falling["next_before"]), (vec![4, 3], &json!(3)));
     let none = get(&state, "/events?topic=unknown").await.json();
-    assert_eq!(none, json!({"topic": "unknown", "count": 0, "events": [], "next_after": 0}));
+    assert_eq!(
+        none,
+        json!({"topic": "unknown", "history": "fake0", "count": 0, "events": [], "next_after": 0})
+    );
 }
 
 #[actix_web::test]

@@ -142,7 +142,7 @@ async fn on_a_file(settings: &Settings, steps: &[Step]) -> Result<(), TestCaseEr
 async fn stored(engine: &dyn Engine, topic: u8) -> Vec<(u64, String, String)> {
     let topic = Topic::parse(&format!("topic {topic}")).unwrap();
     let query = PageQuery { topic, first: 1, last: u64::MAX, limit: 99, order: Order::Ascending };
-    let page = engine.reader().page(query).await.unwrap();
+    let page = engine.reader().page(query).await.unwrap().events;
     let parts = |at: &StoredEvent| (at.seq, at.event.event_id().to_owned(), at.event.payload().to_owned());
     page.iter().map(parts).collect()
 }

@@ -28,7 +28,7 @@ async fn readable(log: &Started, topic: &str) -> usize {
     let topic = Topic::parse(topic).unwrap();
     let query =
         PageQuery { topic, first: 1, last: u64::MAX, limit: 9, order: crate::store::Order::Ascending };
-    log.store.reader().page(query).await.unwrap().len()
+    log.store.reader().page(query).await.unwrap().events.len()
 }
 
 #[actix::test]

@@ -334,7 +334,7 @@ async fn read(reader: &dyn Reader, topic: &str) -> Vec<Stored> {
         let topic = Topic::parse(topic).unwrap();
         let first = events.len() as u64 + 1;
         let query = PageQuery { topic, first, last: u64::MAX, limit: 10_000, order: Order::Ascending };
-        let page = reader.page(query).await.unwrap();
+        let page = reader.page(query).await.unwrap().events;
         if page.is_empty() {
             return events;
         }

@@ -99,6 +99,11 @@ impl Database {
         &self.name
     }
 
+    /// When a commit is acknowledged.
+    pub(super) fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// How long a commit waits for a lock.
     pub(super) fn lock_timeout(&self) -> Duration {
         self.lock_timeout

@@ -5,6 +5,7 @@
 //! | `schema` | tables, their version, migrations (SQL in `migrations/`) |
 //! | `connection` | making connections, and what the database's errors mean here |
 //! | `tls` | whom an encrypted connection trusts |
+//! | `history` | which seqs still name the same events on another server |
 //! | `statements` | the SQL of a group commit |
 //! | `group` | a group as the columns of a statement, and its verdicts from the rows that come back |
 //! | `session` | a connection that writes, with what it knows of the store |
@@ -23,6 +24,7 @@ mod connection;
 mod counting;
 mod group;
 mod herald;
+mod history;
 mod locked;
 mod past;
 mod reader;

@@ -14,22 +14,24 @@ use tokio_postgres::{Config, Error, Row};
 
 use super::Node;
 use super::connection::{Database, Made, Use};
+use super::history::{self, CURRENT};
 use super::statements::Values;
 use super::{repeats, sources};
-use crate::domain::{Counts, Event, Parts, StoredEvent, Topic, check_name};
+use crate::domain::{Counts, Event, HistoryId, Kinship, Parts, StoredEvent, Topic, check_name};
 use crate::metrics::StoreSample;
 use crate::store::sources::COLUMNS;
 use crate::store::tally::{Lot, Snapshot};
 use crate::store::{
-    Found, Key, Order, PAGE_BYTES, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources,
-    Totals,
+    Found, Key, Order, PAGE_BYTES, Page, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts,
+    TopicSources, Totals,
 };
 
 /// The bytes of an event's texts.
 pub(super) const BYTES_OF_EVENT: &str = "octet_length(topic) + octet_length(event_id) + octet_length(timestamp) \
     + octet_length(source) + octet_length(payload)";
 
-/// A page, without the events past the first that make it too large: topic, first and last seq, limit, bytes.
+/// A page with the current history, without the events past the first that make it too large: topic, first and last
+/// seq, limit, bytes. One row without an event where there is none.
 static PAGE_UP: LazyLock<String> = LazyLock::new(|| page("ASC"));
 
 /// The same from the other end.
@@ -37,12 +39,14 @@ static PAGE_DOWN: LazyLock<String> = LazyLock::new(|| page("DESC"));
 
 fn page(order: &str) -> String {
     format!(
-        "SELECT seq, received_at, event_id, timestamp, source, payload FROM (
-            SELECT *, row_number() OVER by_seq AS place, sum({BYTES_OF_EVENT}) OVER by_seq AS bytes
-            FROM (SELECT * FROM sekali.events WHERE topic = $1 AND seq BETWEEN $2 AND $3
-                ORDER BY seq {order} LIMIT $4) AS page
-            WINDOW by_seq AS (ORDER BY seq {order})
-        ) AS page WHERE place = 1 OR bytes <= $5 ORDER BY seq {order}"
+        "SELECT current.id, page.* FROM {CURRENT} AS current LEFT JOIN (
+            SELECT seq, received_at, event_id, timestamp, source, payload FROM (
+                SELECT *, row_number() OVER by_seq AS place, sum({BYTES_OF_EVENT}) OVER by_seq AS bytes
+                FROM (SELECT * FROM sekali.events WHERE topic = $1 AND seq BETWEEN $2 AND $3
+                    ORDER BY seq {order} LIMIT $4) AS page
+                WINDOW by_seq AS (ORDER BY seq {order})
+            ) AS page WHERE place = 1 OR bytes <= $5
+        ) AS page ON true ORDER BY page.seq {order}"
     )
 }
 
@@ -191,11 +195,8 @@ impl Connect for Maker {
 
 #[async_trait]
 impl Reader for PostgresReader {
-    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
         let (first, last) = (number(query.first.max(1)), number(query.last));
-        if query.first > query.last || query.limit == 0 {
-            return Ok(Vec::new());
-        }
         let sql = match query.order {
             Order::Ascending => &*PAGE_UP,
             Order::Descending => &*PAGE_DOWN,
@@ -203,7 +204,23 @@ impl Reader for PostgresReader {
         let (limit, bytes) = (number(query.limit as u64), number(PAGE_BYTES as u64));
         let topic = query.topic.as_str();
         let rows = self.rows(sql, &[&topic, &first, &last, &limit, &bytes]).await?;
-        rows.iter().map(|row| stored_event(topic, row, 0)).collect()
+        let history = history::parse(rows.first().ok_or_else(no_history)?.try_get(0)?)?;
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if row.try_get::<_, Option<i64>>(1)?.is_some() {
+                events.push(stored_event(topic, row, 1)?);
+            }
+        }
+        Ok(Page { history, events })
+    }
+
+    async fn history(&self) -> Result<HistoryId, StoreError> {
+        let row = self.one(history::ID, &[]).await?.ok_or_else(no_history)?;
+        history::parse(row.try_get(0)?)
+    }
+
+    async fn kinship(&self, topic: Topic, other: HistoryId) -> Result<Kinship, StoreError> {
+        history::kinship(self.one(history::KINSHIP, &[&topic.as_str(), &other.as_str()]).await?.as_ref())
     }
 
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {
@@ -294,6 +311,10 @@ impl Reader for PostgresReader {
 /// A number as the database has it; none of its own is greater than the greatest of these.
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn no_history() -> StoreError {
+    StoreError::Damaged("the table of histories is empty".to_owned())
 }
 
 fn unavailable(error: PoolError) -> StoreError {

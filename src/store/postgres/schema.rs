@@ -22,8 +22,8 @@ pub(super) const COPY_LOCK: i64 = 0x7365_6b61_6c69_0004;
 /// What is known of copies to this store: whether the last one is half, and what the last whole one left.
 pub(super) const COPIED: &str = "SELECT half_copied, copied FROM sekali.store";
 
-/// How long a node waits for another one that changes the schema.
-const MIGRATION: Duration = Duration::from_mins(10);
+/// How long a node waits for another one that changes the schema, or begins a history.
+pub(super) const MIGRATION: Duration = Duration::from_mins(10);
 
 /// Versions of PostgreSQL before this one (as `server_version_num`) do not have what the statements use.
 const OLDEST_SERVER: i32 = 130_000;
@@ -31,7 +31,8 @@ const OLDEST_SERVER: i32 = 130_000;
 /// One migration a version, from nothing on. What stands here was released: never change it, append.
 ///
 /// Every key of what belongs to a topic begins with it, so that these tables can be spread by it. Texts are compared as bytes.
-pub(super) const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+pub(super) const MIGRATIONS: [&str; 3] =
+    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// The version of the schema that this program writes.
 const VERSION: i64 = MIGRATIONS.len().cast_signed() as i64;

@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 
 use super::Node;
 use super::connection::{Database, Use, within};
+use super::history;
 use super::schema;
 use super::statements::Statements;
 use super::transaction::LOCKED_OUT_TIMEOUT;
@@ -53,6 +54,7 @@ impl Session {
     async fn open(database: &Database) -> Result<Self, StoreError> {
         let client = database.connect(Use::Write).await?;
         schema::join(&client, database).await?;
+        history::resume(&client, database).await?;
         let statements = within(database.patience(), Box::pin(Statements::prepare(&client))).await?;
         Ok(Self {
             client,
@@ -148,6 +150,8 @@ impl Node {
         let session = opened?;
         // Before anything is decided on it: see `Engine::era`.
         self.era.fetch_add(1, Ordering::AcqRel);
+        // Followers learn from a read whether the history is still theirs.
+        self.news.look_again();
         Ok(session)
     }
 

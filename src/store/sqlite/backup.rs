@@ -23,9 +23,9 @@ use rustix::io::Errno;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::connection::{Database, left_beside};
+use super::connection::{Database, left_beside, remove_beside};
 use super::doctor::{Progress, Tell, check_file};
-use super::{existing, file_of, opening, schema};
+use super::{existing, file_of, history, opening, schema};
 use crate::config::Settings;
 use crate::store::StoreError;
 
@@ -114,6 +114,9 @@ pub fn copy(
     copy_pages(&source, &partial, tell, stop)?;
     // Closed before the check: the server need not keep anything for this reader any longer.
     drop(source);
+    if version == schema::VERSION {
+        end_history(&partial)?;
+    }
     partial.file.sync_all().map_err(|error| unwritten(&partial.path, &error))?;
     let copied = check(&partial.path, version, tell, stop)?;
     partial.finish(to)?;
@@ -158,6 +161,23 @@ fn copy_pages(
             _ => return Err(StoreError::Unavailable("something else has locked it".to_owned()).into()),
         }
     }
+}
+
+/// Lets the first server of the copy begin a new history: its events may be others than those that the
+/// store gets after the copy.
+fn end_history(partial: &Partial) -> Result<(), BackupError> {
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => unwritten(&partial.path, &Errno::NOSPC.into()),
+        _ => BackupError::Store(error.into()),
+    };
+    let copy = Connection::open_with_flags(
+        &partial.path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(failed)?;
+    history::end(&copy).map_err(failed)?;
+    // The last connection moves the write-ahead log into the file, and removes it.
+    copy.close().map_err(|(_, error)| failed(error))
 }
 
 /// Checks a copy as far as that can be done without its index: that it is a store of this version, that SQLite finds
@@ -236,6 +256,8 @@ impl Partial {
         if !is_named || is_source {
             return Err(busy());
         }
+        // Of a backup that was killed: SQLite would take it for a part of this copy.
+        remove_beside(&path);
         file.set_len(0).map_err(failed)?;
         Ok(Self { path, file, finished: false })
     }
@@ -264,6 +286,7 @@ impl Drop for Partial {
         if !self.finished {
             // What cannot be removed is written over by the next backup of this name.
             let _ = fs::remove_file(&self.path);
+            remove_beside(&self.path);
         }
     }
 }

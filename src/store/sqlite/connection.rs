@@ -18,10 +18,12 @@ pub(super) const PAGE_SIZE: u32 = 4096;
 const CACHE_KIB: i32 = 16 * 1024;
 
 /// What SQLite adds to a database's name for the files whose content is part of the database. What else it keeps beside it
-/// (`-shm`) is made anew by whoever opens it first.
+/// ([`SHM`]) is made again by whoever opens it first.
 const BESIDE: [&str; 2] = [WAL, "-journal"];
 
 const WAL: &str = "-wal";
+
+const SHM: &str = "-shm";
 
 /// Where the database is and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -105,6 +107,14 @@ pub(super) fn left_beside(path: &Path) -> Vec<PathBuf> {
     // A link may lead to something later.
     let holds = |file: &fs::Metadata| file.len() > 0 || file.is_symlink();
     files.filter(|file| fs::symlink_metadata(file).is_ok_and(|file| holds(&file))).collect()
+}
+
+/// Removes what SQLite left beside a database that is given up.
+pub(super) fn remove_beside(path: &Path) {
+    for suffix in BESIDE.into_iter().chain([SHM]) {
+        // What is not there, or cannot be removed, is told of by whoever writes the database next.
+        let _ = fs::remove_file(beside(path, suffix));
+    }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -14,6 +14,8 @@
 //! | `topics` | the rows of topics and what the writer remembers of them |
 //! | `sources`, `times`, `repeats` | what explains duplicates: counts by source, when events were stored, events that were repeated |
 //! | `explain` | going on where these are damaged |
+//! | `history` | which seqs still name the same events after a restore |
+//! | `mark` | what a server leaves in the lock file, so that a restore is noticed |
 //! | `page` | a page of a topic, by its positions |
 //! | `reader` | reads, on connections of their own |
 //! | `checkpoint` | moving the write-ahead log into the file, off the commit path |
@@ -27,7 +29,9 @@ mod checkpoint;
 mod connection;
 mod doctor;
 mod explain;
+mod history;
 mod index;
+mod mark;
 mod opening;
 mod owner;
 mod page;
@@ -58,24 +62,34 @@ pub(super) use self::transfer::{SqliteOrigin, SqliteTarget};
 use self::checkpoint::Checkpointer;
 use self::connection::Database;
 use self::index::SharedMemory;
+use self::mark::{Mark, Marker};
 use self::owner::Ownership;
 use self::reader::SqliteReader;
 use self::writer::SqliteWriter;
 use super::{Engine, News, Reader, StoreError, Tally, Writer};
 use crate::config::{Durability, Settings, StoreUrl};
+use crate::domain::HistoryId;
 
 /// A store in one SQLite file.
 pub struct SqliteStore {
     options: Arc<Options>,
     reader: Arc<SqliteReader>,
-    tally: Arc<Tally>,
+    shared: Shared,
     news: Arc<News>,
-    checkpointer: Arc<Checkpointer>,
-    memory: SharedMemory,
     /// The writer that brought the index into memory, until it is asked for.
     first_writer: Mutex<Option<SqliteWriter>>,
     /// Dropped last: the file is ours until every connection is closed.
     _ownership: Ownership,
+}
+
+/// What a store, its reader and its writers share, one writer after the other.
+#[derive(Clone)]
+struct Shared {
+    tally: Arc<Tally>,
+    checkpointer: Arc<Checkpointer>,
+    memory: SharedMemory,
+    /// None where the file is not served.
+    marker: Option<Arc<Marker>>,
 }
 
 /// What the engine needs of the settings.
@@ -89,13 +103,15 @@ struct Options {
     sealing: Sealing,
 }
 
-/// What becomes of a store to which a copy was begun and not run to its end.
+/// Why a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HalfCopied {
-    /// It is refused.
-    Refuse,
-    /// It is opened, for the copy to go on.
-    Open,
+enum Purpose {
+    /// A server serves it. Half a copy is refused, and a restored file begins a new history.
+    Serve,
+    /// It is copied to another store. Half a copy is refused.
+    CopyFrom,
+    /// Another store is copied to it, or the rest of one.
+    CopyTo,
 }
 
 /// How recent events are sealed.
@@ -122,7 +138,7 @@ impl SqliteStore {
     pub fn open(settings: &Settings) -> Result<Self, StoreError> {
         let path = make_directory(file_of(settings)?)?;
         let ownership = Ownership::take(&path)?;
-        Self::open_owned(path, ownership, settings, HalfCopied::Refuse)
+        Self::open_owned(path, ownership, settings, Purpose::Serve)
     }
 
     /// Opens the file that is owned already.
@@ -130,7 +146,7 @@ impl SqliteStore {
         path: PathBuf,
         ownership: Ownership,
         settings: &Settings,
-        half_copied: HalfCopied,
+        purpose: Purpose,
     ) -> Result<Self, StoreError> {
         connection::report_recovery(&path);
         let options = Arc::new(Options {
@@ -142,28 +158,25 @@ impl SqliteStore {
             sealing: Sealing::of(settings),
         });
         schema::prepare(&options.database)?;
-        if half_copied == HalfCopied::Refuse {
+        if purpose != Purpose::CopyTo {
             transfer::refuse_half(&options.database)?;
         }
+        let (history, marker) = match purpose {
+            Purpose::Serve => begin_serving(&options)?,
+            Purpose::CopyFrom | Purpose::CopyTo => {
+                (history::current(&options.database.open_to_read()?)?.id, None)
+            }
+        };
         let tally = Arc::new(Tally::new(settings.store.repeated_keys));
         let checkpointer = Arc::new(Checkpointer::start(&options.database, options.wal_bytes)?);
-        let memory = SharedMemory::default();
-        let writer =
-            SqliteWriter::open(&options, Arc::clone(&tally), Arc::clone(&checkpointer), memory.clone())?;
-        let reader = SqliteReader::new(
-            Arc::clone(&options),
-            Arc::clone(&tally),
-            memory.clone(),
-            writer.hasher(),
-            Arc::clone(&checkpointer),
-        );
+        let shared = Shared { tally, checkpointer, memory: SharedMemory::default(), marker };
+        let writer = SqliteWriter::open(&options, shared.clone())?;
+        let reader = SqliteReader::new(Arc::clone(&options), history, &shared, writer.hasher());
         Ok(Self {
             options,
             reader: Arc::new(reader),
-            tally,
+            shared,
             news: Arc::default(),
-            checkpointer,
-            memory,
             first_writer: Mutex::new(Some(writer)),
             _ownership: ownership,
         })
@@ -180,12 +193,11 @@ impl Engine for SqliteStore {
         if let Some(writer) = first {
             return Ok(Box::new(writer));
         }
-        let (tally, checkpointer) = (Arc::clone(&self.tally), Arc::clone(&self.checkpointer));
-        Ok(Box::new(SqliteWriter::open(&self.options, tally, checkpointer, self.memory.clone())?))
+        Ok(Box::new(SqliteWriter::open(&self.options, self.shared.clone())?))
     }
 
     fn tally(&self) -> Arc<Tally> {
-        Arc::clone(&self.tally)
+        Arc::clone(&self.shared.tally)
     }
 
     fn news(&self) -> Arc<News> {
@@ -195,6 +207,22 @@ impl Engine for SqliteStore {
     fn durability(&self) -> &'static str {
         self.options.durability.as_str()
     }
+}
+
+/// Decides which history a file that is about to be served has, and says beside it that a server runs.
+fn begin_serving(options: &Options) -> Result<(HistoryId, Option<Arc<Marker>>), StoreError> {
+    let Options { database, durability, .. } = options;
+    let (left, booted) = (Mark::read(&database.path), mark::boot_id());
+    let mut connection = database.open_to_write()?;
+    let history = history::resume(&mut connection, left.as_ref(), &booted)?;
+    let (last_pos, durability) = (rows::last_pos(&connection)?, *durability);
+    let mark = Mark { history: history.clone(), last_pos, durability, running: true, booted };
+    // On a full disk a store can still be read.
+    let marker = Marker::begin(&database.path, mark).inspect_err(|error| {
+        let store = database.path.display();
+        tracing::warn!(%store, %error, "the lock file cannot be written: a restore may go unnoticed");
+    });
+    Ok((history, marker.ok().map(Arc::new)))
 }
 
 /// The file that is configured.

@@ -3,7 +3,6 @@
 //! Not a lock on the database file: closing any handle on that would drop SQLite's own locks. Not SQLite's
 //! `locking_mode=EXCLUSIVE`: other tools may read the store. The lock goes with the process, however it ends.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::mark::lock_path;
 use super::schema;
 use crate::store::StoreError;
 
@@ -133,12 +133,6 @@ fn is_named(lock_path: &Path, lock: &File) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn lock_path(path: &Path) -> PathBuf {
-    let mut name: OsString = path.into();
-    name.push(".lock");
-    name.into()
 }
 
 #[cfg(test)]

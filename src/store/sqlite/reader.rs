@@ -12,19 +12,21 @@ use super::index::SharedMemory;
 use super::rows::Rows;
 use super::runs::{self, Search};
 use super::topics::{TopicId, TopicState};
-use super::{Options, connection, page, rows, sources, topics};
-use crate::domain::{Counts, StoredEvent, Topic};
+use super::{Options, Shared, connection, history, page, rows, sources, topics};
+use crate::domain::{Counts, HistoryId, Kinship, StoredEvent, Topic};
 use crate::metrics::{OwnSample, StoreSample};
 use crate::store::index::{Entry, Hasher};
 use crate::store::sources::SourceCounts;
 use crate::store::tally::Snapshot;
 use crate::store::{
-    Found, Key, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources, Totals,
+    Found, Key, Page, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources, Totals,
 };
 
 /// A few connections that only read, each used by one read at a time on a thread that may block.
 pub(super) struct SqliteReader {
     options: Arc<Options>,
+    /// It stays the same as long as the file is open.
+    history: HistoryId,
     tally: Arc<Tally>,
     /// Recent keys and positions, and what memory holds of the runs. Whoever reads looks here first and into the
     /// file after that: what is sealed in between is then seen in one of the two, and never in neither.
@@ -36,15 +38,10 @@ pub(super) struct SqliteReader {
 }
 
 impl SqliteReader {
-    pub(super) fn new(
-        options: Arc<Options>,
-        tally: Arc<Tally>,
-        memory: SharedMemory,
-        hasher: Hasher,
-        checkpointer: Arc<Checkpointer>,
-    ) -> Self {
+    pub(super) fn new(options: Arc<Options>, history: HistoryId, shared: &Shared, hasher: Hasher) -> Self {
+        let Shared { tally, checkpointer, memory, .. } = shared.clone();
         let places = Arc::new(Semaphore::new(options.readers));
-        Self { options, tally, memory, hasher, checkpointer, idle: Arc::default(), places }
+        Self { options, history, tally, memory, hasher, checkpointer, idle: Arc::default(), places }
     }
 
     /// Where a key is looked for.
@@ -78,9 +75,21 @@ impl SqliteReader {
 
 #[async_trait]
 impl Reader for SqliteReader {
-    async fn page(&self, query: PageQuery) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
         let memory = self.memory.clone();
-        self.read(move |connection| page::read(connection, &memory, &query)).await
+        let events = self.read(move |connection| page::read(connection, &memory, &query)).await?;
+        Ok(Page { history: self.history.clone(), events })
+    }
+
+    async fn history(&self) -> Result<HistoryId, StoreError> {
+        Ok(self.history.clone())
+    }
+
+    async fn kinship(&self, topic: Topic, other: HistoryId) -> Result<Kinship, StoreError> {
+        if other == self.history {
+            return Ok(Kinship::Same);
+        }
+        self.read(move |connection| history::kinship(connection, &topic, &other)).await
     }
 
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x7365_6b61;
 
 /// One migration a version, from an empty file on. What stands here was released: never change it, append.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "CREATE TABLE totals (
          one         INTEGER PRIMARY KEY CHECK (one = 1),
          topics      INTEGER NOT NULL,
@@ -151,6 +151,23 @@ const MIGRATIONS: [&str; 5] = [
          conflicts  INTEGER NOT NULL,
          rejected   INTEGER NOT NULL
      ) STRICT;",
+    // What a seq means between two restores: `history.rs` keeps these tables.
+    "CREATE TABLE histories (
+         number   INTEGER PRIMARY KEY,         -- 1, 2, 3, ...; the greatest is the current one
+         id       TEXT NOT NULL UNIQUE,
+         began_at INTEGER NOT NULL,            -- microseconds since 1970, UTC
+         ended    INTEGER NOT NULL DEFAULT 0   -- 1: the next start begins another history
+     ) STRICT;
+     INSERT INTO histories (id, began_at)
+     VALUES (lower(hex(randomblob(6))), CAST(unixepoch('subsec') * 1000000 AS INTEGER));
+
+     -- The last seq of each topic when a history ended: the next history has the same events up to it.
+     CREATE TABLE forks (
+         history  INTEGER NOT NULL,
+         topic    INTEGER NOT NULL,
+         last_seq INTEGER NOT NULL,
+         PRIMARY KEY (history, topic)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The version of the schema that this program writes.

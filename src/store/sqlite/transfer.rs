@@ -8,18 +8,18 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::connection::Database;
 use super::owner::Ownership;
 use super::reader::{explained, totals};
-use super::topics::{TopicId, TopicState};
+use super::topics::TopicId;
 use super::writer::SqliteWriter;
 use super::{
-    HalfCopied, SqliteStore, existing, file_of, make_directory, opening, page, repeats, rows, schema,
-    sources, topics,
+    Purpose, Shared, SqliteStore, existing, file_of, history, make_directory, opening, page, repeats, rows,
+    schema, sources, topics,
 };
 use crate::config::Settings;
 use crate::domain::{Counts, StoredEvent, Topic};
 use crate::store::index::Hasher;
 use crate::store::repeated::{Changes, Place};
 use crate::store::transfer::{
-    BATCH_BYTES, BATCH_EVENTS, Done, End, Origin, PAGE_TOPICS, State, Target, print,
+    BATCH_BYTES, BATCH_EVENTS, Done, End, Fork, History, Origin, PAGE_TOPICS, State, Target, print,
 };
 use crate::store::{Order, PageQuery, Repeats, StoreError, TopicSources, Totals};
 
@@ -102,7 +102,7 @@ impl End for File {
             let (some, mut page) = (self.read_topics(last.as_deref())?, Vec::new());
             let Some((_, name)) = some.last() else { return Ok(page) };
             last = Some(name.to_string());
-            let SqliteStore { memory, tally, .. } = &self.store;
+            let Shared { memory, tally, .. } = &self.store.shared;
             for (id, topic) in &some {
                 page.extend(explained(&self.connection, memory, tally, (*id, topic), self.sources)?);
             }
@@ -117,7 +117,7 @@ impl End for File {
         let print_of = |(topic, seq): &Place| {
             let (topic, first, last) = (topic.clone(), *seq, *seq);
             let query = PageQuery { topic, first, last, limit: 1, order: Order::Ascending };
-            Ok(page::read(&self.connection, &self.store.memory, &query)?.first().map(print))
+            Ok(page::read(&self.connection, &self.store.shared.memory, &query)?.first().map(print))
         };
         places.iter().map(print_of).collect()
     }
@@ -133,7 +133,7 @@ impl SqliteOrigin {
         if found < schema::VERSION {
             return Err(StoreError::Older { found, known: schema::VERSION });
         }
-        let store = SqliteStore::open_owned(path, ownership, settings, HalfCopied::Refuse)?;
+        let store = SqliteStore::open_owned(path, ownership, settings, Purpose::CopyFrom)?;
         let file = File::new(store, settings)?;
         Ok(Self { file, topics: HashMap::new(), done: Done::default(), end: 0 })
     }
@@ -163,9 +163,27 @@ impl Origin for SqliteOrigin {
         Ok(stretch.events)
     }
 
+    fn histories(&mut self) -> Result<Vec<History>, StoreError> {
+        history::all(&self.file.connection)
+    }
+
+    fn forks(&mut self, topics: &[TopicSources]) -> Result<Vec<Fork>, StoreError> {
+        let mut forks = Vec::new();
+        for TopicSources { topic, .. } in topics {
+            forks.append(&mut history::forks(&self.file.connection, &topic.topic)?);
+        }
+        Ok(forks)
+    }
+
     fn repeats(&mut self) -> Result<Vec<(Place, Repeats)>, StoreError> {
         repeats::load(&self.file.connection)
     }
+}
+
+/// A topic whose events are copied.
+fn copied(connection: &Connection, topic: &Topic) -> Result<TopicId, StoreError> {
+    let found = topics::load(connection, topic)?;
+    found.map(|state| state.id).ok_or_else(|| StoreError::Damaged(format!("topic {topic} is not there")))
 }
 
 impl SqliteTarget {
@@ -176,7 +194,7 @@ impl SqliteTarget {
         // What is copied was accepted elsewhere.
         let mut unlimited = settings.clone();
         unlimited.limits.topics = None;
-        let store = SqliteStore::open_owned(path, ownership, &unlimited, HalfCopied::Open)?;
+        let store = SqliteStore::open_owned(path, ownership, &unlimited, Purpose::CopyTo)?;
         let writer = store.first_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(Self { writer, counting: None, file: File::new(store, settings)? })
     }
@@ -224,12 +242,15 @@ impl Target for SqliteTarget {
         Ok(())
     }
 
-    fn count(&mut self, page: &[TopicSources]) -> Result<(), StoreError> {
+    fn begin_histories(&mut self, histories: &[History]) -> Result<(), StoreError> {
+        Ok(history::replace(self.counting()?, histories)?)
+    }
+
+    fn count(&mut self, page: &[TopicSources], forks: &[Fork]) -> Result<(), StoreError> {
         let connection = self.counting()?;
         let sql = "UPDATE topics SET duplicates = ?2, conflicts = ?3 WHERE id = ?1";
         for counted in page {
-            let TopicState { id, .. } = topics::load(connection, &counted.topic.topic)?
-                .ok_or_else(|| StoreError::Damaged(format!("topic {} is not there", counted.topic.topic)))?;
+            let id = copied(connection, &counted.topic.topic)?;
             let Counts { duplicates, conflicts, .. } = counted.topic.counts;
             connection.prepare_cached(sql)?.execute([
                 id.0,
@@ -237,6 +258,9 @@ impl Target for SqliteTarget {
                 conflicts.cast_signed(),
             ])?;
             sources::replace(connection, id, counted)?;
+        }
+        for fork in forks {
+            history::add_fork(connection, copied(connection, &fork.topic)?, fork)?;
         }
         Ok(())
     }
@@ -250,6 +274,7 @@ impl Target for SqliteTarget {
         )?;
         let events = repeats.into_iter().map(|(place, repeats)| (place, Some(repeats))).collect();
         repeats::write(connection, &Changes { anew: true, events })?;
+        history::begin(connection, &history::current(connection)?)?;
         connection.execute_batch("COMMIT")?;
         self.counting = None;
         Ok(())
@@ -261,6 +286,6 @@ impl Target for SqliteTarget {
         let numbers = [accepted, duplicates, conflicts, rejected].map(u64::cast_signed);
         let sql = "UPDATE copies SET half = 0, accepted = ?1, duplicates = ?2, conflicts = ?3, rejected = ?4";
         connection.execute(sql, params![numbers[0], numbers[1], numbers[2], numbers[3]])?;
-        Arc::clone(&self.file.store.checkpointer).finish(&connection)
+        Arc::clone(&self.file.store.shared.checkpointer).finish(&connection)
     }
 }

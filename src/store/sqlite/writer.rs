@@ -10,10 +10,11 @@ use rusqlite::{Connection, ErrorCode, params};
 use serde::de::IgnoredAny;
 
 use super::checkpoint::Checkpointer;
-use super::index::{Index, SharedMemory, Slices};
+use super::index::{Index, Slices};
+use super::mark::Marker;
 use super::times::{Marked, Times};
 use super::topics::{self, Remembered, TopicId, TopicState};
-use super::{Options, explain, opening, repeats, rows, schema, sources};
+use super::{Options, Shared, explain, opening, repeats, rows, schema, sources};
 use crate::config::Durability;
 use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict, same_value};
 use crate::store::index::{Entry, Hasher};
@@ -31,6 +32,8 @@ pub(super) struct SqliteWriter {
     options: Arc<Options>,
     tally: Arc<Tally>,
     checkpointer: Arc<Checkpointer>,
+    /// None where the file is not served.
+    marker: Option<Arc<Marker>>,
     index: Index,
     hasher: Hasher,
     /// True of the store at all times: changed only after a commit that is known to have succeeded.
@@ -82,12 +85,8 @@ enum Sync {
 }
 
 impl SqliteWriter {
-    pub(super) fn open(
-        options: &Arc<Options>,
-        tally: Arc<Tally>,
-        checkpointer: Arc<Checkpointer>,
-        memory: SharedMemory,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn open(options: &Arc<Options>, shared: Shared) -> Result<Self, StoreError> {
+        let Shared { tally, checkpointer, memory, marker } = shared;
         let mut connection = options.database.open_to_write()?;
         checkpointer.watch(&mut connection)?;
         opening::verify(&connection)?;
@@ -106,6 +105,7 @@ impl SqliteWriter {
             options: Arc::clone(options),
             tally,
             checkpointer,
+            marker,
             index,
             hasher,
             remembered: Remembered::default(),
@@ -389,6 +389,14 @@ impl SqliteWriter {
         let accepted = pairs.filter(|(_, decision)| matches!(decision.verdict, Verdict::Accepted { .. }));
         self.index.committed(staged.slices, &staged.events, accepted.map(|(event, _)| event.source()));
         self.checkpointer.committed();
+        self.mark_synced();
+    }
+
+    /// Lets the mark beside the store say how far it is synced.
+    fn mark_synced(&self) {
+        if let Some(marker) = self.marker.as_ref().filter(|_| !self.unsynced) {
+            marker.synced(self.next_pos - 1, Instant::now());
+        }
     }
 }
 
@@ -400,6 +408,7 @@ impl Writer for SqliteWriter {
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
         let counted = !self.tally.is_empty() || self.tally.repeated().is_due();
         if !self.unsynced && !counted && !self.index.has_work() {
+            self.mark_synced();
             return Ok(());
         }
         self.probe(now)
@@ -422,7 +431,11 @@ impl Writer for SqliteWriter {
         {
             tracing::warn!(%error, "the last repeats of single events are not stored");
         }
-        self.checkpointer.finish(&self.connection)
+        self.checkpointer.finish(&self.connection)?;
+        if let Some(marker) = &self.marker {
+            marker.finish(self.next_pos - 1);
+        }
+        Ok(())
     }
 }
 

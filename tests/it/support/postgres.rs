@@ -201,6 +201,27 @@ impl Server {
         programs().map(|programs| Self::start(&programs, &setup))
     }
 
+    /// The same on this machine, for a test that changes the server itself.
+    pub(crate) fn alone() -> Option<Self> {
+        let setup = Setup { port: free_port(), addresses: "127.0.0.1".to_owned(), fsync: "off" };
+        programs().map(|programs| Self::start(&programs, &setup))
+    }
+
+    /// Ends it, and starts it as one that was restored: on a timeline of its own.
+    pub(crate) fn restore(&mut self) {
+        let data = PathBuf::from(self.run("SHOW data_directory"));
+        let mut settings = OpenOptions::new().append(true).open(data.join("postgresql.auto.conf")).unwrap();
+        writeln!(settings, "restore_command = 'false'").unwrap();
+        fs::write(data.join("recovery.signal"), "").unwrap();
+        self.restart("INT");
+        // Reads are answered before the new timeline begins.
+        let (url, started) = (self.url.clone(), Instant::now());
+        while run(&url, "SELECT pg_is_in_recovery()").map_or(true, |said| said != "f") {
+            assert!(started.elapsed() < START_MAX, "PostgreSQL does not end its recovery");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The URL of its first database.
     pub(crate) fn url(&self) -> &str {
         &self.url

@@ -3,6 +3,7 @@
 mod counting;
 mod cut_off;
 mod faults;
+mod history;
 mod locked;
 mod nodes;
 mod past;
@@ -95,7 +96,7 @@ fn ten_nodes_that_start_at_once_make_one_schema() {
             scope.spawn(|| node(&database).open_writer().unwrap().flush(now()).unwrap());
         }
     });
-    assert_eq!(database.run("SELECT version FROM sekali.store"), "2");
+    assert_eq!(database.run("SELECT version FROM sekali.store"), "3");
     assert_eq!(
         database.run("SELECT count(*) FROM sekali.nodes"),
         "11",
@@ -109,7 +110,7 @@ fn what_is_no_store_of_this_version_is_refused_and_left_alone() {
     drop(node(&database));
     database.run("UPDATE sekali.store SET version = 99");
     let refused = try_open(&settings(&database.url())).map(drop);
-    assert!(matches!(refused, Err(StoreError::Newer { found: 99, known: 2 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Newer { found: 99, known: 3 })), "{refused:?}");
     database.run("DROP SCHEMA sekali CASCADE; CREATE SCHEMA sekali; CREATE TABLE sekali.others ()");
     let refused = try_open(&settings(&database.url())).map(drop);
     assert!(matches!(refused, Err(StoreError::Foreign { .. })), "{refused:?}");

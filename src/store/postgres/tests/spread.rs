@@ -63,7 +63,7 @@ fn tables_in_parts_by_topic_keep_the_contract() {
     let databases = RefCell::new(Vec::new());
     contract::check(&|topic_limit| {
         let database = Database::fresh().unwrap();
-        assert_eq!(spread(&database).len(), 4, "events, repeats, sources, topics");
+        assert_eq!(spread(&database).len(), 5, "events, forks, repeats, sources, topics");
         let mut settings = settings(&database.url());
         settings.limits.topics = topic_limit;
         databases.borrow_mut().push(database);

@@ -16,15 +16,21 @@ use super::{Asked, Shared, read};
 use crate::config::{PostgresUrl, Settings};
 use crate::domain::{StoredEvent, Topic};
 use crate::store::postgres::reader::topic;
-use crate::store::postgres::repeats;
 use crate::store::postgres::schema::{self, Known};
+use crate::store::postgres::{history, repeats};
 use crate::store::repeated::Place;
-use crate::store::transfer::{BATCH_BYTES, BATCH_EVENTS, Done, End, Origin, PAGE_TOPICS};
-use crate::store::{Repeats, StoreError};
+use crate::store::transfer::{BATCH_BYTES, BATCH_EVENTS, Done, End, Fork, History, Origin, PAGE_TOPICS};
+use crate::store::{Repeats, StoreError, TopicSources};
 
 /// Last seqs of topics behind $1, $2 of them.
 const LAST_SEQS: &str =
     "SELECT topic, last_seq FROM sekali.topics WHERE topic > $1 AND last_seq > 0 ORDER BY topic LIMIT $2";
+
+const HISTORIES: &str = "SELECT number, id, began_at FROM sekali.histories ORDER BY number";
+
+/// Where topics ($1) were when histories ended.
+const FORKS: &str = "SELECT f.history, f.topic, f.last_seq FROM sekali.forks AS f
+    JOIN sekali.histories AS h ON h.number = f.history WHERE f.topic = ANY($1::text[])";
 
 /// Of an event that is repeated several nodes may know, each in a row of its own.
 static REPEATS: LazyLock<String> = LazyLock::new(|| {
@@ -184,6 +190,25 @@ impl Origin for PostgresOrigin {
         self.shared.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
         self.rounds.settle();
         Ok(())
+    }
+
+    fn histories(&mut self) -> Result<Vec<History>, StoreError> {
+        let rows = self.shared.ask(self.shared.client.query(HISTORIES, &[]))?;
+        let history = |row: &Row| {
+            let id = history::parse(row.try_get(1)?)?;
+            Ok(History { number: row.try_get(0)?, id, began_at: row.try_get(2)? })
+        };
+        rows.iter().map(history).collect()
+    }
+
+    fn forks(&mut self, topics: &[TopicSources]) -> Result<Vec<Fork>, StoreError> {
+        let names: Vec<_> = topics.iter().map(|counted| counted.topic.topic.as_str()).collect();
+        let rows = self.shared.ask(self.shared.client.query(FORKS, &[&names]))?;
+        let fork = |row: &Row| {
+            let last_seq = row.try_get::<_, i64>(2)?.cast_unsigned();
+            Ok(Fork { history: row.try_get(0)?, topic: topic(row.try_get(1)?)?, last_seq })
+        };
+        rows.iter().map(fork).collect()
     }
 
     fn repeats(&mut self) -> Result<Vec<(Place, Repeats)>, StoreError> {

@@ -15,10 +15,10 @@ use crate::config::{PostgresUrl, Settings};
 use crate::domain::{Counts, Event, Parts, StoredEvent};
 use crate::store::index::Hasher;
 use crate::store::postgres::statements::{MAKE_TOPICS, Values};
-use crate::store::postgres::{repeats, schema};
+use crate::store::postgres::{history, repeats, schema};
 use crate::store::repeated::{Changes, Place};
 use crate::store::sources::COLUMNS;
-use crate::store::transfer::{End, State, Target};
+use crate::store::transfer::{End, Fork, History, State, Target};
 use crate::store::{Repeats, StoreError, TopicSources};
 
 /// Moves topics on: arrays of topics, of their last seqs before and after, and of times.
@@ -42,6 +42,14 @@ const STORED: [Type; 9] = [
     Type::TEXT,
     Type::TEXT,
 ];
+
+/// Arrays of numbers, ids, times.
+const PUT_HISTORIES: &str = "INSERT INTO sekali.histories (number, id, began_at)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[])";
+
+/// Arrays of topics, numbers of histories, last seqs.
+const PUT_FORKS: &str = "INSERT INTO sekali.forks (topic, history, last_seq)
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[])";
 
 /// Arrays of topics, duplicates, conflicts.
 const COUNT_TOPICS: &str = "
@@ -134,7 +142,19 @@ impl Target for PostgresTarget {
         self.shared.execute("BEGIN; DELETE FROM sekali.sources")
     }
 
-    fn count(&mut self, page: &[TopicSources]) -> Result<(), StoreError> {
+    fn begin_histories(&mut self, histories: &[History]) -> Result<(), StoreError> {
+        let numbers: Vec<_> = histories.iter().map(|history| history.number).collect();
+        let ids: Vec<_> = histories.iter().map(|history| history.id.as_str()).collect();
+        let began_at: Vec<_> = histories.iter().map(|history| history.began_at).collect();
+        let client = &self.shared.client;
+        self.shared.ask(async {
+            client.batch_execute("DELETE FROM sekali.forks; DELETE FROM sekali.histories").await?;
+            client.execute(PUT_HISTORIES, &[&numbers, &ids, &began_at]).await
+        })?;
+        Ok(())
+    }
+
+    fn count(&mut self, page: &[TopicSources], forks: &[Fork]) -> Result<(), StoreError> {
         let names: Vec<_> = page.iter().map(|counted| counted.topic.topic.as_str()).collect();
         let numbers = |number: fn(&Counts) -> u64| -> Vec<i64> {
             page.iter().map(|counted| number(&counted.topic.counts).cast_signed()).collect()
@@ -150,9 +170,13 @@ impl Target for PostgresTarget {
         }
         let mut values: Vec<&(dyn ToSql + Sync)> = vec![&topics, &sources];
         values.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
+        let fork_topics: Vec<_> = forks.iter().map(|fork| fork.topic.as_str()).collect();
+        let fork_histories: Vec<_> = forks.iter().map(|fork| fork.history).collect();
+        let fork_seqs: Vec<_> = forks.iter().map(|fork| fork.last_seq.cast_signed()).collect();
         let client = &self.shared.client;
         self.shared.ask(async {
             client.execute(COUNT_TOPICS, &[&names, &duplicates, &conflicts]).await?;
+            client.execute(PUT_FORKS, &[&fork_topics, &fork_histories, &fork_seqs]).await?;
             client.execute(&*COUNT_SOURCES, &values).await
         })?;
         Ok(())
@@ -168,9 +192,10 @@ impl Target for PostgresTarget {
             let rejecting = "UPDATE sekali.nodes SET rejected = CASE node WHEN 0 THEN $1::bigint ELSE 0 END";
             client.execute(rejecting, &[&rejected.cast_signed()]).await?;
             client.batch_execute("DELETE FROM sekali.repeats").await?;
-            client.execute(repeats::PUT, &columns.values(&0)).await?;
-            client.batch_execute("COMMIT").await
-        })
+            client.execute(repeats::PUT, &columns.values(&0)).await
+        })?;
+        self.shared.database.block_on(history::begin(client))?;
+        self.shared.execute("COMMIT")
     }
 
     fn finish(&mut self, left: Counts) -> Result<(), StoreError> {

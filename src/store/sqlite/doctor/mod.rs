@@ -39,7 +39,7 @@ use self::report::Findings;
 use super::connection::{self, Database};
 use super::opening;
 use super::owner::Ownership;
-use super::{Sealing, existing, file_of, schema, transfer};
+use super::{Sealing, existing, file_of, history, schema, transfer};
 use crate::config::Settings;
 use crate::store::StoreError;
 use crate::store::index::Hasher;
@@ -115,6 +115,12 @@ impl Doctor {
                     .to_owned(),
             );
         }
+        if self.version == schema::VERSION
+            && let Ok(current) = history::current(&reading(&self.database)?)
+            && current.ended
+        {
+            findings.note(format!("the next start begins a new history after {}", current.id));
+        }
         if self.version < schema::VERSION {
             findings.note(format!(
                 "its schema has version {}, and only the file was checked: `sekali serve` brings it to version {}",
@@ -132,18 +138,7 @@ impl Doctor {
     /// # Errors
     /// As [`Doctor::inspect`], where the rows cannot all be read, and for a store of an older schema.
     pub fn rebuild_index(&self, tell: Tell<'_>) -> Result<Report, StoreError> {
-        if !self.ownership.may_change() {
-            let what =
-                "its directory cannot be written to, so that nobody could see that it is changed".to_owned();
-            return Err(StoreError::Unavailable(what));
-        }
-        if self.version < schema::VERSION {
-            return Err(StoreError::Unavailable(format!(
-                "its schema has version {}: `sekali serve` brings it to version {} and builds its index",
-                self.version,
-                schema::VERSION
-            )));
-        }
+        self.check_may_change()?;
         let (_, log) = self.examine(tell)?;
         let unreadable = log.filter(|log| log.complete).map(|log| log.unreadable).ok_or_else(|| {
             StoreError::Damaged(
@@ -156,6 +151,33 @@ impl Doctor {
         let (mut findings, _) = self.examine(tell)?;
         findings.note("the dedup index was built again from the events".to_owned());
         Ok(findings.report(self.version))
+    }
+
+    fn check_may_change(&self) -> Result<(), StoreError> {
+        if !self.ownership.may_change() {
+            let what =
+                "its directory cannot be written to, so that nobody could see that it is changed".to_owned();
+            return Err(StoreError::Unavailable(what));
+        }
+        if self.version < schema::VERSION {
+            return Err(StoreError::Unavailable(format!(
+                "its schema has version {}: `sekali serve` brings it to version {} and builds its index",
+                self.version,
+                schema::VERSION
+            )));
+        }
+        Ok(())
+    }
+
+    /// Lets the next start begin a new history, then checks everything. For a store that another tool
+    /// than `sekali backup` put back to an earlier state.
+    ///
+    /// # Errors
+    /// As [`Doctor::inspect`], and for a store of an older schema, or one that cannot be written.
+    pub fn new_history(&self, tell: Tell<'_>) -> Result<Report, StoreError> {
+        self.check_may_change()?;
+        history::end(&self.database.open_to_write()?)?;
+        self.inspect(tell)
     }
 
     /// Builds the index again, with what it knew of the rows at these positions, and mends what explains duplicates.
@@ -204,6 +226,7 @@ impl Doctor {
         let recent_max = SEALS_BEHIND * self.sealing.keys as u64;
         let log = log::inspect(&connection, &hasher, spans, recent_max, tell, findings);
         let Some(mut log) = findings.read(Part::Rows, Cure::Restore, log)? else { return Ok(None) };
+        findings.read(Part::Topics, Cure::Restore, history::current(&connection))?;
         let counts = counts::inspect(&connection, &log, findings);
         findings.read(Part::Topics, Cure::Restore, counts)?;
         if findings.are_right(&[Part::Rows, Part::Topics, Part::Totals]) {

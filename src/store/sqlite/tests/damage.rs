@@ -175,7 +175,7 @@ fn ask_everything(store: &SqliteStore, count: u64) -> usize {
             order: Order::Ascending,
         };
         match runtime.block_on(store.reader().page(whole)) {
-            Ok(events) => assert_eq!(events.len() as u64, count / 3, "topic {name}"),
+            Ok(page) => assert_eq!(page.events.len() as u64, count / 3, "topic {name}"),
             Err(_) => errors += 1,
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn check_all(store: &SqliteStore, writer: &mut dyn Writer, count: u64
             limit: usize::MAX,
             order: Order::Descending,
         };
-        let page = wait(store.reader().page(query));
+        let page = wait(store.reader().page(query)).events;
         assert!(page.iter().rev().eq(&events[2..ids.len() - 3]), "topic {name} backwards");
     }
 }
@@ -178,7 +178,7 @@ fn a_store_of_the_first_version_gets_its_index_when_it_is_opened() {
     let store = open(&directory);
     append_many(&mut *store.open_writer().unwrap(), 0..300);
     drop(store);
-    let old = "ALTER TABLE events DROP COLUMN checksum; DROP TABLE secrets; DROP TABLE runs; DROP TABLE parts; DROP TABLE blocks; DROP TABLE segments; DROP TABLE sources; DROP TABLE times; DROP TABLE repeats; DROP TABLE copies;
+    let old = "ALTER TABLE events DROP COLUMN checksum; DROP TABLE secrets; DROP TABLE runs; DROP TABLE parts; DROP TABLE blocks; DROP TABLE segments; DROP TABLE sources; DROP TABLE times; DROP TABLE repeats; DROP TABLE copies; DROP TABLE histories; DROP TABLE forks;
         CREATE UNIQUE INDEX events_by_key ON events (topic, event_id);
         CREATE UNIQUE INDEX events_by_seq ON events (topic, seq); PRAGMA user_version = 1;";
     outsider(&directory).execute_batch(old).unwrap();

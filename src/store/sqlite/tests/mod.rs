@@ -2,6 +2,7 @@
 
 mod damage;
 mod doctor;
+mod history;
 mod index;
 mod sources;
 

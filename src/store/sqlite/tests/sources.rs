@@ -70,7 +70,8 @@ fn a_store_of_an_older_version_counts_by_source_from_now_on() {
     append_mixed(&mut *store.open_writer().unwrap(), 0..100);
     store.open_writer().unwrap().flush(Timestamp::UNIX_EPOCH).unwrap();
     drop(store);
-    let old = "DROP TABLE sources; DROP TABLE times; DROP TABLE repeats; DROP TABLE copies; PRAGMA user_version = 3";
+    let old = "DROP TABLE sources; DROP TABLE times; DROP TABLE repeats; DROP TABLE copies;
+        DROP TABLE histories; DROP TABLE forks; PRAGMA user_version = 3";
     outsider(&directory).execute_batch(old).unwrap();
     let again = open_sealing(&settings(directory.path()), 10).unwrap();
     let mut writer = again.open_writer().unwrap();
