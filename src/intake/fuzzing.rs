@@ -3,7 +3,7 @@
 use super::{Format, Limits, events, keys};
 use crate::domain::{check_name, check_payload, check_timestamp};
 
-const LIMITS: Limits = Limits { items: 50, item_bytes: 2_000, depth: 10 };
+const LIMITS: Limits = Limits { items: 50, item_bytes: 2_000, depth: 10, extra_fields: false };
 
 /// Reads bytes as each kind of body: what is taken for an event keeps every rule.
 ///

@@ -18,6 +18,8 @@ mod cluster;
 #[cfg(test)]
 mod codes;
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod composed;
 #[cfg(test)]
 mod concurrency;
