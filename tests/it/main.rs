@@ -78,6 +78,8 @@ mod process_starts;
 #[cfg(test)]
 mod reading;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod replication;
 #[cfg(test)]
 mod service;
