@@ -24,7 +24,7 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
     Query::none(&request)?;
     let totals = state.reader.totals().await?;
     let topics = state.reader.topics(None, TOPICS_MAX).await?;
-    let stats = Stats {
+    let counted = Stats {
         uptime_seconds: state.started.elapsed().as_secs_f64(),
         runtime: Totals::from(state.metrics.counts()),
         persistent: Totals::from(totals.counts),
@@ -34,9 +34,9 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
         topics: topics.iter().map(|found| found.topic.to_string()).collect(),
     };
     Ok(if state.first_version {
-        HttpResponse::Ok().json(FirstVersionStats::from(stats))
+        HttpResponse::Ok().json(FirstVersionStats::from(counted))
     } else {
-        HttpResponse::Ok().json(stats)
+        HttpResponse::Ok().json(counted)
     })
 }
 

@@ -11,6 +11,9 @@ use crate::support::{Answer, Client, Command, Ended, Log, Process, array, event,
 /// The configuration that this is about.
 const ON: &str = "[compat]\nfirst_version = true\n";
 
+/// The variable that sets it, too.
+const VARIABLE: &str = "SEKALI_COMPAT_FIRST_VERSION";
+
 /// What the stress test of the first version sends, how much of it is new, and how many requests are open at once.
 const SENT: usize = 5_000;
 const UNIQUE: usize = 4_000;
@@ -206,12 +209,11 @@ async fn the_environment_and_a_flag_set_it_too() {
         let stats = process.read("/stats").await;
         stats.get("unique_processed").is_some()
     };
-    const NAME: &str = "SEKALI_COMPAT_FIRST_VERSION";
     assert!(!has_it(&[], &[]).await);
-    assert!(has_it(&[], &[(NAME, "true")]).await);
-    assert!(!has_it(&[], &[(NAME, "false")]).await);
+    assert!(has_it(&[], &[(VARIABLE, "true")]).await);
+    assert!(!has_it(&[], &[(VARIABLE, "false")]).await);
     assert!(has_it(&["--compat-first-version"], &[]).await);
-    assert!(!has_it(&["--compat-first-version=false"], &[(NAME, "true")]).await);
+    assert!(!has_it(&["--compat-first-version=false"], &[(VARIABLE, "true")]).await);
 }
 
 #[actix_web::test]
