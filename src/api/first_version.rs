@@ -1,5 +1,5 @@
-//! What the first version called the answers of `POST /publish` and `GET /stats`, beside what they hold by default.
-//! `compat.first_version` adds it; `docs/FIRST_VERSION.md` explains each member.
+//! What the first version called the answers of `POST /publish` and `GET /stats`, beside what they
+//! hold by default. `compat.first_version` adds it; `docs/FIRST_VERSION.md` explains each member.
 
 use serde::Serialize;
 

@@ -54,8 +54,8 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// `true` or `false`. The environment and flags know only texts, so these words count as well, but not
-    /// in a file.
+    /// `true` or `false`. The environment and flags know only texts, so these words count as well,
+    /// but not in a file.
     pub(super) fn switch(&mut self, key: &str) -> bool {
         let Some(entry) = self.entry(key) else { return false };
         let from_file = matches!(entry.origin, Origin::File(_));

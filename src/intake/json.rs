@@ -13,7 +13,8 @@ use super::{BodyError, Collector, Item, reason};
 /// The member whose presence makes an object a batch.
 const EVENTS: &str = "events";
 
-/// Reads the events of a body in any of the three forms. With `extra_fields` an event may have a field `events`, too.
+/// Reads the events of a body in any of the three forms. With `extra_fields` an event may have a
+/// field `events`, too.
 pub(super) fn read_events<T>(
     body: &[u8],
     extra_fields: bool,

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::{Fault, FaultCode, Field, has_escape};
 
-/// The most unknown fields, and the most fields that are there twice, that are named for one event: the answer to a
-/// hostile event is bounded.
+/// The most unknown fields, and the most fields that are there twice, that are named for one event:
+/// the answer to a hostile event is bounded.
 const NAMED_MAX: usize = 16;
 
 /// The most characters of a producer's text that a message repeats.
@@ -70,7 +70,8 @@ impl<'a> Members<'a> {
     }
 
     fn blame(&mut self, fault: Fault) {
-        // By code: a field that is there twice must be a fault also behind many that may be ignored.
+        // By code: a field that is there twice must be a fault also behind many that may be
+        // ignored.
         if self.faults.iter().filter(|other| other.code == fault.code).count() < NAMED_MAX {
             self.faults.push(fault);
         }

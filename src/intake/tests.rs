@@ -155,7 +155,8 @@ fn extra_fields_are_ignored_where_they_may_be_and_nothing_else_is() {
     ] {
         assert_eq!(read(&body, format), Ok(expected.clone()), "{body}");
     }
-    // Behind fields that are ignored a field that is there twice is still a fault, and so is one that is missing.
+    // Behind fields that are ignored a field that is there twice is still a fault, and so is one
+    // that is missing.
     let twice = event.replace("\"source\"", "\"topic\":\"other\",\"source\"");
     let parsed = read(&twice, Format::Json).unwrap();
     let codes: Vec<_> = parsed.invalid[0].faults.iter().map(|fault| fault.code).collect();

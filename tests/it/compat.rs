@@ -1,4 +1,5 @@
-//! `compat.first_version`: clients of the first version run unmodified, and by default nothing of it is there.
+//! `compat.first_version`: clients of the first version run unmodified, and by default nothing of
+//! it is there.
 
 use actix_web::http::Method;
 use futures_util::stream::{self, StreamExt};
@@ -14,7 +15,8 @@ const ON: &str = "[compat]\nfirst_version = true\n";
 /// The variable that sets it, too.
 const VARIABLE: &str = "SEKALI_COMPAT_FIRST_VERSION";
 
-/// What the stress test of the first version sends, how much of it is new, and how many requests are open at once.
+/// What the stress test of the first version sends, how much of it is new, and how many requests
+/// are open at once.
 const SENT: usize = 5_000;
 const UNIQUE: usize = 4_000;
 const AT_ONCE: usize = 100;

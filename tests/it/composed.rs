@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::support::{Container, haproxy, skipped};
 
-/// The single log, what lets clients of the first version run with it, and three nodes on one database.
+/// The single log, what lets clients of the first version run with it, and three nodes on one
+/// database.
 const COMPOSE: &str = "docker-compose.yml";
 const COMPAT: &str = "compose.compat.yml";
 const CLUSTER: &str = "compose.cluster.yml";
@@ -181,7 +182,8 @@ fn no_password_is_given_away() {
     assert_eq!(refused.status.code(), Some(1));
 }
 
-/// What Compose makes of files, without Docker: its exit code, and both outputs. `None` where it is not installed.
+/// What Compose makes of files, without Docker: its exit code, and both outputs. `None` where it is
+/// not installed.
 fn composed(program: &[&str], files: &[&str], password: Option<&str>) -> Option<(bool, String)> {
     let (name, plugin) = program.split_first().unwrap();
     let is_there =

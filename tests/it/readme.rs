@@ -1,4 +1,5 @@
-//! The commands of README.md, run as they stand there and in their order, in a folder with nothing but the repository's files.
+//! The commands of README.md, run as they stand there and in their order, in a folder with nothing
+//! but the repository's files.
 
 use std::env;
 use std::fs;
