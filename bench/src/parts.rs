@@ -210,7 +210,12 @@ pub fn parse(body: &str, form: Form, limits: intake::Limits) -> anyhow::Result<V
 #[must_use]
 pub fn limits(settings: &Settings) -> intake::Limits {
     let limits = &settings.limits;
-    intake::Limits { items: limits.batch_events, item_bytes: limits.event, depth: limits.depth }
+    intake::Limits {
+        items: limits.batch_events,
+        item_bytes: limits.event,
+        depth: limits.depth,
+        extra_fields: false,
+    }
 }
 
 /// Shares events out by topic, each topic's in their order.

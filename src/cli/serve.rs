@@ -24,6 +24,16 @@ pub(super) struct Args {
     /// Names by which clients may ask for it, all of them, with commas between
     #[arg(long, value_name = "NAMES", env = "SEKALI_ALLOWED_HOSTS", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
+    /// Serve clients of the first version unmodified: true or false
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "SEKALI_COMPAT_FIRST_VERSION",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    compat_first_version: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
@@ -32,6 +42,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         store: args.store.clone(),
         log: args.log.clone(),
         allowed_hosts: args.allowed_hosts.clone(),
+        compat_first_version: args.compat_first_version.clone(),
     };
     let settings = config::load(args.config.as_deref(), &overrides)?;
     let _telemetry = telemetry::init(&settings.log)?;

@@ -27,6 +27,8 @@ pub(super) enum Value {
     Section,
     /// A whole number, not negative.
     Number(u64),
+    /// `true` or `false`.
+    Switch(bool),
     /// A string.
     Text(String),
     /// An array of strings.
@@ -75,6 +77,7 @@ impl Value {
     fn of(value: &Spanned<DeValue<'_>>) -> Self {
         match value.get_ref() {
             DeValue::Table(_) => Self::Section,
+            DeValue::Boolean(on) => Self::Switch(*on),
             DeValue::String(text) => Self::Text(text.to_string()),
             DeValue::Array(items) => {
                 let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));

@@ -18,6 +18,6 @@ pub use load::load;
 pub use postgres::{PostgresUrl, Security};
 pub use raw::Overrides;
 pub use settings::{
-    Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
+    Cache, Compat, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
     TopicSettings,
 };

@@ -23,6 +23,8 @@ pub struct Overrides {
     pub log: Option<String>,
     /// In place of `server.allowed_hosts`, where there are any.
     pub allowed_hosts: Vec<String>,
+    /// In place of `compat.first_version`: `true` or `false`.
+    pub compat_first_version: Option<String>,
 }
 
 /// Everything that was written.
@@ -133,6 +135,12 @@ impl Overrides {
                 "--allowed-hosts (SEKALI_ALLOWED_HOSTS)",
                 hosts.map(|hosts| (format!("{hosts:?}"), Value::Texts(hosts.clone()))),
             ),
+            (
+                "compat",
+                "first_version",
+                "--compat-first-version (SEKALI_COMPAT_FIRST_VERSION)",
+                self.compat_first_version.as_ref().map(text),
+            ),
         ];
         let entry = |(section, name, origin, given): (&str, &str, &'static str, Option<(String, Value)>)| {
             let (written, value) = given?;
@@ -162,7 +170,7 @@ mod tests {
         assert_eq!(
             unknown("bind = 1\n[router]\nlane = 2\n[topics.a]\nlane = 1\n"),
             [
-                "f:1: bind: no such section; there are cache, limits, log, metrics, router, server, store, topics",
+                "f:1: bind: no such section; there are cache, compat, limits, log, metrics, router, server, store, topics",
                 "f:3: router.lane: no such key; [router] has consumers, idle, lanes, shards",
                 "f:5: topics.a.lane: no such key; a topic has keys_per_topic, lanes",
             ]

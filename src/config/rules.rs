@@ -54,6 +54,19 @@ impl<'a> Checker<'a> {
         })
     }
 
+    /// `true` or `false`. The environment and flags know only texts, so these words count as well,
+    /// but not in a file.
+    pub(super) fn switch(&mut self, key: &str) -> bool {
+        let Some(entry) = self.entry(key) else { return false };
+        let from_file = matches!(entry.origin, Origin::File(_));
+        match (&entry.value, from_file) {
+            (Value::Switch(on), _) => *on,
+            (Value::Text(word), false) if word == "true" => true,
+            (Value::Text(word), false) if word == "false" => false,
+            _ => self.fail(entry, "must be true or false", false),
+        }
+    }
+
     /// A text that `read` understands; `rule` says what it must be.
     pub(super) fn text<T>(&mut self, key: &str, rule: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.told(key, rule, |text| read(text).ok_or_else(|| rule.to_owned()))
@@ -69,7 +82,9 @@ impl<'a> Checker<'a> {
         let entry = self.entry(key)?;
         let found = match &entry.value {
             Value::Text(text) => read(text),
-            Value::Section | Value::Number(_) | Value::Texts(_) | Value::Other => Err(rule.to_owned()),
+            Value::Section | Value::Number(_) | Value::Switch(_) | Value::Texts(_) | Value::Other => {
+                Err(rule.to_owned())
+            }
         };
         found.map_err(|broken| self.fail(entry, &broken, ())).ok()
     }
@@ -79,7 +94,7 @@ impl<'a> Checker<'a> {
         let Some(entry) = self.entry(key) else { return Vec::new() };
         let found = match &entry.value {
             Value::Texts(texts) => texts.iter().map(|text| read(text)).collect::<Option<_>>(),
-            Value::Section | Value::Number(_) | Value::Text(_) | Value::Other => None,
+            Value::Section | Value::Number(_) | Value::Switch(_) | Value::Text(_) | Value::Other => None,
         };
         found.unwrap_or_else(|| self.fail(entry, rule, Vec::new()))
     }
@@ -145,7 +160,7 @@ fn size_of(value: &Value) -> Option<u64> {
     match value {
         Value::Number(bytes) => Some(*bytes),
         Value::Text(text) => text.parse().ok().map(|ByteSize(bytes)| bytes),
-        Value::Section | Value::Texts(_) | Value::Other => None,
+        Value::Section | Value::Switch(_) | Value::Texts(_) | Value::Other => None,
     }
 }
 
@@ -188,6 +203,40 @@ mod tests {
         for bad in ["0", "65", "-1", "1.5", "\"two\"", "[1]"] {
             let rule = format!("f:2: router.lanes: must be from 1 to 64, found {bad}");
             assert_eq!(read(&format!("[router]\nlanes = {bad}")), Err(rule));
+        }
+    }
+
+    #[test]
+    fn switches_are_true_or_false() {
+        let read = |text: &str| {
+            let text = format!("[compat]\nfirst_version = {text}");
+            check(&text, |checker| checker.switch("compat.first_version"))
+        };
+        assert_eq!(read("true"), Ok(true));
+        assert_eq!(read("false"), Ok(false));
+        for bad in ["1", "\"true\"", "\"yes\"", "[true]", "1.0"] {
+            let rule = format!("f:2: compat.first_version: must be true or false, found {bad}");
+            assert_eq!(read(bad), Err(rule));
+        }
+    }
+
+    #[test]
+    fn a_switch_of_the_environment_is_one_of_two_words() {
+        let read = |word: &str| {
+            let overrides = Overrides { compat_first_version: Some(word.to_owned()), ..Overrides::default() };
+            let raw = Raw::new(Some(("f", "[compat]\nfirst_version = true\n")), &overrides).unwrap();
+            let mut checker = Checker::new(&raw);
+            let on = checker.switch("compat.first_version");
+            checker.errors.first().map_or(Ok(on), |error| Err(error.to_string()))
+        };
+        assert_eq!(read("true"), Ok(true));
+        assert_eq!(read("false"), Ok(false), "flags and the environment override the file");
+        for bad in ["", "TRUE", "1", "yes", " true"] {
+            let rule = format!(
+                "--compat-first-version (SEKALI_COMPAT_FIRST_VERSION): compat.first_version: must be true or \
+                    false, found {bad:?}"
+            );
+            assert_eq!(read(bad), Err(rule));
         }
     }
 

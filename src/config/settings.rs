@@ -27,6 +27,8 @@ pub struct Settings {
     pub topics: BTreeMap<String, TopicSettings>,
     /// `[log]`
     pub log: Log,
+    /// `[compat]`
+    pub compat: Compat,
 }
 
 /// The HTTP server.
@@ -158,6 +160,13 @@ pub struct TopicSettings {
     pub lanes: Option<usize>,
     /// Cached keys, in place of `cache.keys_per_topic`.
     pub keys_per_topic: Option<usize>,
+}
+
+/// Which older clients the log serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compat {
+    /// Clients of the first version.
+    pub first_version: bool,
 }
 
 /// The program's own log.

@@ -9,7 +9,7 @@ use super::error::{ConfigError, ConfigErrors};
 use super::raw::Raw;
 use super::rules::Checker;
 use super::settings::{
-    Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
+    Cache, Compat, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
     TopicSettings,
 };
 use super::texts;
@@ -49,6 +49,7 @@ pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
         metrics: Metrics { topics: checker.count("metrics.topics", 0..=1_000) },
         topics: topics(&mut checker, raw),
         log: log(&mut checker),
+        compat: Compat { first_version: checker.switch("compat.first_version") },
     };
     relations(&mut checker, &settings);
     if checker.errors.is_empty() { Ok(settings) } else { Err(ConfigErrors(checker.errors)) }
@@ -218,6 +219,7 @@ mod tests {
         assert_eq!(defaults.metrics, Metrics { topics: 20 });
         let level = "info,actix_server=warn,actix_http=off".to_owned();
         assert_eq!(defaults.log, Log { level, format: LogFormat::Auto });
+        assert_eq!(defaults.compat, Compat { first_version: false });
         assert_eq!(defaults.topics, BTreeMap::new());
     }
 

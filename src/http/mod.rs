@@ -61,6 +61,13 @@ fn routes(app: &mut web::ServiceConfig) {
         .default_service(web::to(not_found));
 }
 
+/// The first version's paths with a slash at their end, which its framework accepted.
+fn first_version_routes(app: &mut web::ServiceConfig) {
+    app.service(sending(resource("/publish/", "/publish"), publish::publish))
+        .service(reading(resource("/events/", "/events"), events::events))
+        .service(reading(resource("/stats/", "/stats"), observe::stats));
+}
+
 /// A path to read, where HEAD answers as GET does, without the body.
 fn get<F, Args>(path: &'static str, handler: F) -> Resource
 where
@@ -68,7 +75,16 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    resource(path)
+    reading(resource(path, path), handler)
+}
+
+fn reading<F, Args>(resource: Resource, handler: F) -> Resource
+where
+    F: Handler<Args> + Clone,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    resource
         .route(web::get().to(handler.clone()))
         .route(web::head().to(handler))
         .default_service(web::to(|| async { method_not_allowed("GET, HEAD") }))
@@ -81,14 +97,21 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    resource(path)
-        .route(web::post().to(handler))
-        .default_service(web::to(|| async { method_not_allowed("POST") }))
+    sending(resource(path, path), handler)
 }
 
-/// A path that knows its pattern, for the counts.
-fn resource(path: &'static str) -> Resource {
-    web::resource(path).app_data(Route(path))
+fn sending<F, Args>(resource: Resource, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    resource.route(web::post().to(handler)).default_service(web::to(|| async { method_not_allowed("POST") }))
+}
+
+/// A path that knows under which pattern it is counted.
+fn resource(path: &'static str, counted_as: &'static str) -> Resource {
+    web::resource(path).app_data(Route(counted_as))
 }
 
 fn method_not_allowed(allowed: &'static str) -> HttpResponse {

@@ -9,7 +9,7 @@ use super::params::Query;
 use super::scrape;
 use super::state::State;
 use super::topics::TOPICS_MAX;
-use crate::api::{Code, Health, Stats, Totals};
+use crate::api::{Code, FirstVersionStats, Health, Stats, Totals};
 
 /// Read what the log counted
 ///
@@ -25,7 +25,7 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
     let history = state.reader.history().await?;
     let totals = state.reader.totals().await?;
     let topics = state.reader.topics(None, TOPICS_MAX).await?;
-    Ok(HttpResponse::Ok().json(Stats {
+    let counted = Stats {
         uptime_seconds: state.started.elapsed().as_secs_f64(),
         runtime: Totals::from(state.metrics.counts()),
         persistent: Totals::from(totals.counts),
@@ -34,7 +34,12 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
         history: history.to_string(),
         topics_total: totals.topics,
         topics: topics.iter().map(|found| found.topic.to_string()).collect(),
-    }))
+    };
+    Ok(if state.first_version {
+        HttpResponse::Ok().json(FirstVersionStats::from(counted))
+    } else {
+        HttpResponse::Ok().json(counted)
+    })
 }
 
 /// Is the process alive?

@@ -17,7 +17,7 @@ use super::params::Query;
 use super::state::State;
 use super::trace::Published;
 use super::watch;
-use crate::api::{Code, EventError, EventInput, EventResult, PublishAnswer};
+use crate::api::{Code, EventError, EventInput, EventResult, FirstVersionAnswer, PublishAnswer};
 use crate::domain::{Counts, Event, Fault, RequestId, Verdict};
 use crate::intake::{self, Invalid};
 use crate::pipeline::Permit;
@@ -132,8 +132,9 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
     }
     state.metrics.publish_seconds.observe(started.elapsed().as_secs_f64());
     let counts = counts(&verdicts, &parsed.invalid);
-    let mut response =
-        answer(&verdicts, &parsed.invalid, counts, headers::prefers_minimal(request.headers()));
+    let minimal = headers::prefers_minimal(request.headers());
+    let results = (!minimal).then(|| results(&verdicts, &parsed.invalid));
+    let mut response = answer(PublishAnswer::new(counts, results), state.first_version);
     if let Some(topics) = topics {
         response.extensions_mut().insert(Published {
             topics,
@@ -190,13 +191,12 @@ fn check_refusals(verdicts: &[Verdict]) -> Result<(), Failure> {
     if errors.is_empty() { Ok(()) } else { Err(Failure::faulty(Code::InvalidEvents, errors.len(), errors)) }
 }
 
-fn answer(verdicts: &[Verdict], invalid: &[Invalid], counts: Counts, minimal: bool) -> HttpResponse {
+fn answer(answer: PublishAnswer, first_version: bool) -> HttpResponse {
     let mut response = HttpResponse::Ok();
-    if minimal {
+    if answer.results.is_none() {
         response.insert_header((HeaderName::from_static("preference-applied"), "return=minimal"));
-        return response.json(PublishAnswer::new(counts, None));
     }
-    response.json(PublishAnswer::new(counts, Some(results(verdicts, invalid))))
+    if first_version { response.json(FirstVersionAnswer::from(answer)) } else { response.json(answer) }
 }
 
 /// One result for each event of the request, in its order.

@@ -44,8 +44,12 @@ pub struct Bound {
 /// When the address cannot be listened on.
 pub fn bind(state: Arc<State>) -> io::Result<Bound> {
     let settings = state.server.clone();
+    let first_version = state.first_version;
     let data = Data::from(state);
-    let factory = move || App::new().app_data(data.clone()).wrap(from_fn(watch)).configure(super::routes);
+    let factory = move || {
+        let app = App::new().app_data(data.clone()).wrap(from_fn(watch)).configure(super::routes);
+        if first_version { app.configure(super::first_version_routes) } else { app }
+    };
     let server = HttpServer::new(factory)
         .on_connect(follow::remember)
         .workers(settings.workers)

@@ -29,6 +29,8 @@ pub struct State {
     pub(super) failed_lines: FailedLines,
     /// Whether the log is told that the store cannot be read.
     pub(super) unread: Seldom,
+    /// Whether clients of the first version are served.
+    pub(super) first_version: bool,
     stopping: AtomicBool,
 }
 
@@ -55,6 +57,7 @@ impl State {
             started: Instant::now(),
             failed_lines: FailedLines::default(),
             unread: Seldom::default(),
+            first_version: settings.compat.first_version,
             stopping: AtomicBool::new(false),
         }
     }
@@ -74,6 +77,7 @@ impl State {
             items: self.limits.batch_events,
             item_bytes: self.limits.event,
             depth: self.limits.depth,
+            extra_fields: self.first_version,
         }
     }
 }

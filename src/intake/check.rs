@@ -10,7 +10,10 @@ use crate::domain::{
 };
 
 /// The event with these members, or every rule that it breaks.
-pub(super) fn event(members: Members<'_>, limits: Limits) -> Result<Event, Vec<Fault>> {
+pub(super) fn event(mut members: Members<'_>, limits: Limits) -> Result<Event, Vec<Fault>> {
+    if limits.extra_fields {
+        members.ignore_unknown();
+    }
     let mut check = Check::new(members);
     let topic = check.name(Field::Topic);
     let event_id = check.name(Field::EventId);

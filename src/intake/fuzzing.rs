@@ -3,15 +3,18 @@
 use super::{Format, Limits, events, keys};
 use crate::domain::{check_name, check_payload, check_timestamp};
 
-const LIMITS: Limits = Limits { items: 50, item_bytes: 2_000, depth: 10 };
+const LIMITS: Limits = Limits { items: 50, item_bytes: 2_000, depth: 10, extra_fields: false };
 
 /// Reads bytes as each kind of body: what is taken for an event keeps every rule.
 ///
 /// # Panics
 /// Where it does not.
 pub fn read_bodies(data: &[u8]) {
-    for format in [Format::Json, Format::NdJson] {
-        let Ok(parsed) = events(data, format, LIMITS) else { continue };
+    for (format, extra_fields) in
+        [(Format::Json, false), (Format::NdJson, false), (Format::Json, true), (Format::NdJson, true)]
+    {
+        let limits = Limits { extra_fields, ..LIMITS };
+        let Ok(parsed) = events(data, format, limits) else { continue };
         assert!(parsed.valid.len() + parsed.invalid.len() <= LIMITS.items);
         assert!(parsed.invalid.is_sorted_by(|one, next| one.index < next.index));
         for event in &parsed.valid {

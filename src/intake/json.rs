@@ -7,19 +7,34 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::members::{quoted, unescaped};
+use super::members::{Members, quoted, unescaped};
 use super::{BodyError, Collector, Item, reason};
 
 /// The member whose presence makes an object a batch.
 const EVENTS: &str = "events";
 
-/// Reads the events of a body in any of the three forms.
-pub(super) fn read_events<T>(body: &[u8], collector: &mut Collector<T>) -> Result<(), BodyError> {
+/// Reads the events of a body in any of the three forms. With `extra_fields` an event may have a
+/// field `events`, too.
+pub(super) fn read_events<T>(
+    body: &[u8],
+    extra_fields: bool,
+    collector: &mut Collector<T>,
+) -> Result<(), BodyError> {
     let mut cursor = Cursor::over(body)?;
+    let start = cursor.at;
     match cursor.peek() {
         Some(b'[') => cursor.array(collector)?,
-        Some(b'{') if cursor.enters_batch() => cursor.batch(collector)?,
-        _ => cursor.single(collector)?,
+        Some(b'{') if cursor.enters_batch() => {
+            let behind = std::mem::replace(&mut cursor.at, start);
+            if extra_fields && cursor.value::<Members<'_>>()?.0.has_known() {
+                cursor.at = start;
+                cursor.single(extra_fields, collector)?;
+            } else {
+                cursor.at = behind;
+                cursor.batch(collector)?;
+            }
+        }
+        _ => cursor.single(extra_fields, collector)?,
     }
     cursor.end()
 }
@@ -94,10 +109,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a body that is one event, or should be.
-    fn single<T>(&mut self, collector: &mut Collector<T>) -> Result<(), BodyError> {
+    fn single<T>(&mut self, extra_fields: bool, collector: &mut Collector<T>) -> Result<(), BodyError> {
         let (item, bytes) = self.item()?;
         if let Item::Object(members) = &item
             && members.has_unknown(EVENTS)
+            && !(extra_fields && members.has_known())
         {
             return Err(beside_events(members.beside(EVENTS).unwrap_or(EVENTS)));
         }

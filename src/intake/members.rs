@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::{Fault, FaultCode, Field, has_escape};
 
-/// The most unknown and repeated fields that are named for one event; it bounds the answer to a hostile one.
+/// The most unknown fields, and the most fields that are there twice, that are named for one event:
+/// the answer to a hostile event is bounded.
 const NAMED_MAX: usize = 16;
 
 /// The most characters of a producer's text that a message repeats.
@@ -27,6 +28,16 @@ impl<'a> Members<'a> {
     /// The raw JSON value of a field.
     pub(super) fn get(&self, field: Field) -> Option<&'a str> {
         self.fields[field as usize]
+    }
+
+    /// Whether a field that events have is there.
+    pub(super) fn has_known(&self) -> bool {
+        self.fields.iter().any(Option::is_some)
+    }
+
+    /// Takes fields that events do not have for none at all.
+    pub(super) fn ignore_unknown(&mut self) {
+        self.faults.retain(|fault| fault.code != FaultCode::UnknownField);
     }
 
     /// The name of a member that has another name than this.
@@ -59,7 +70,9 @@ impl<'a> Members<'a> {
     }
 
     fn blame(&mut self, fault: Fault) {
-        if self.faults.len() < NAMED_MAX {
+        // By code: a field that is there twice must be a fault also behind many that may be
+        // ignored.
+        if self.faults.iter().filter(|other| other.code == fault.code).count() < NAMED_MAX {
             self.faults.push(fault);
         }
     }

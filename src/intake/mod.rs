@@ -39,6 +39,8 @@ pub struct Limits {
     pub item_bytes: usize,
     /// Levels of JSON in an event; the event itself is level 1.
     pub depth: usize,
+    /// Whether fields that events do not have are ignored, instead of faults of the event.
+    pub extra_fields: bool,
 }
 
 /// What a body holds: valid items and invalid ones, together as many as the body has.
@@ -88,7 +90,7 @@ impl Invalid {
 pub fn events(body: &[u8], format: Format, limits: Limits) -> Result<Parsed<Event>, BodyError> {
     let mut collector = Collector::new(limits, check::event);
     match format {
-        Format::Json => json::read_events(body, &mut collector)?,
+        Format::Json => json::read_events(body, limits.extra_fields, &mut collector)?,
         Format::NdJson => ndjson::read(body, &mut collector)?,
     }
     Ok(collector.parsed)

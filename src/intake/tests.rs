@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::domain::{Field, Parts};
 
-const LIMITS: Limits = Limits { items: 100, item_bytes: 1 << 20, depth: 64 };
+const LIMITS: Limits = Limits { items: 100, item_bytes: 1 << 20, depth: 64, extra_fields: false };
 
 const GOOD: &str =
     r#"{"topic":"t","event_id":"1","timestamp":"2026-01-01T00:00:00Z","source":"s","payload":{"n":1.50}}"#;
@@ -135,6 +135,40 @@ fn every_fault_of_an_event_is_named() {
     assert_eq!(faults(&with("topic", "\"\\udc00\"")), [named("topic", LoneSurrogate)]);
     assert_eq!(faults(&with("payload", r#"{"a":"\ud800x"}"#)), [named("payload", LoneSurrogate)]);
     assert_eq!(faults(&with("topic", &format!("{:?}", "x".repeat(256)))), [named("topic", TooLong)]);
+}
+
+#[test]
+fn extra_fields_are_ignored_where_they_may_be_and_nothing_else_is() {
+    let limits = Limits { extra_fields: true, ..LIMITS };
+    let read = |body: &str, format| events(body.as_bytes(), format, limits);
+    let many: Vec<_> = (0..40).map(|number| format!("\"extra-{number}\":[{number}],")).collect();
+    let many = many.concat();
+    let event = GOOD.replacen('{', &format!("{{\"events\":[1],{many}"), 1);
+    let expected = json(GOOD).unwrap();
+    for (body, format) in [
+        (event.clone(), Format::Json),
+        (GOOD.replacen('{', "{\"events\":{},", 1), Format::Json),
+        (GOOD.replacen(",\"source\"", ",\"events\":[],\"source\"", 1), Format::Json),
+        (format!("[{event}]"), Format::Json),
+        (format!("{{\"events\":[{event}]}}"), Format::Json),
+        (event.clone(), Format::NdJson),
+    ] {
+        assert_eq!(read(&body, format), Ok(expected.clone()), "{body}");
+    }
+    // Behind fields that are ignored a field that is there twice is still a fault, and so is one
+    // that is missing.
+    let twice = event.replace("\"source\"", "\"topic\":\"other\",\"source\"");
+    let parsed = read(&twice, Format::Json).unwrap();
+    let codes: Vec<_> = parsed.invalid[0].faults.iter().map(|fault| fault.code).collect();
+    assert_eq!(codes, [FaultCode::DuplicateField]);
+    let missing = read("{\"Topic\":\"t\"}", Format::Json).unwrap();
+    assert_eq!(missing.invalid[0].faults.len(), Field::ALL.len());
+    for beside in ["{\"events\":[],\"sent\":1}", "{\"sent\":1,\"events\":[]}"] {
+        assert!(matches!(read(beside, Format::Json), Err(BodyError::NotAList(_))), "{beside}");
+    }
+    assert!(matches!(read("{\"events\":[],", Format::Json), Err(BodyError::NotJson(_))));
+    let keys = keys(br#"[{"topic":"t","event_id":"1","extra":0}]"#, limits).unwrap();
+    assert_eq!(keys.invalid.len(), 1, "a key is no event");
 }
 
 #[test]

@@ -3,8 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::support::{Container, haproxy, skipped};
+
+/// The single log, what lets clients of the first version run with it, and three nodes on one
+/// database.
+const COMPOSE: &str = "docker-compose.yml";
+const COMPAT: &str = "compose.compat.yml";
+const CLUSTER: &str = "compose.cluster.yml";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -57,13 +64,10 @@ fn seconds(text: &str) -> u32 {
 
 #[test]
 fn compose_runs_one_log_by_default_and_three_nodes_on_demand() {
-    let compose = file("docker-compose.yml");
-    let (services, node) = (blocks(&compose, "services"), node(&compose));
-    assert!(node.contains("profiles: [cluster]"), "{node}");
-    let is_on_demand = |block: &str| block.trim() == "*node" || block.contains("profiles: [cluster]");
-    let by_default: Vec<_> =
-        services.iter().filter(|(_, block)| !is_on_demand(block)).map(|(name, _)| name).collect();
+    let by_default: Vec<_> = blocks(&file(COMPOSE), "services").into_keys().collect();
     assert_eq!(by_default, ["aggregator", "publisher"]);
+    let compose = file(CLUSTER);
+    let (services, node) = (blocks(&compose, "services"), node(&compose));
     let nodes: Vec<_> =
         services.iter().filter(|(_, block)| block.trim() == "*node").map(|(name, _)| name.as_str()).collect();
     assert_eq!(nodes, ["node-1", "node-2", "node-3"]);
@@ -81,10 +85,18 @@ fn compose_runs_one_log_by_default_and_three_nodes_on_demand() {
 
 #[test]
 fn compose_and_its_dockerfiles_name_only_files_that_exist() {
-    let compose = file("docker-compose.yml");
     let mut contexts = vec![(".".to_owned(), "Dockerfile".to_owned())];
-    for block in blocks(&compose, "services").values().filter(|block| block.contains("context:")) {
-        contexts.push((value(block, "context").to_owned(), value(block, "dockerfile").to_owned()));
+    for compose in [COMPOSE, CLUSTER].map(file) {
+        for block in blocks(&compose, "services").values().filter(|block| block.contains("context:")) {
+            contexts.push((value(block, "context").to_owned(), value(block, "dockerfile").to_owned()));
+        }
+        for line in compose.lines().filter_map(|line| line.trim().strip_prefix("- ./")) {
+            let path = line.split(':').next().unwrap();
+            assert!(root().join(path).exists(), "{path}");
+        }
+        for volume in blocks(&compose, "volumes").keys() {
+            assert!(compose.contains(&format!("- {volume}:/")), "{volume} is used");
+        }
     }
     assert_eq!(contexts.len(), 3);
     for (context, dockerfile) in contexts {
@@ -98,20 +110,15 @@ fn compose_and_its_dockerfiles_name_only_files_that_exist() {
             }
         }
     }
-    for line in compose.lines().filter_map(|line| line.trim().strip_prefix("- ./")) {
-        let path = line.split(':').next().unwrap();
-        assert!(root().join(path).exists(), "{path}");
-    }
-    for volume in blocks(&compose, "volumes").keys() {
-        assert!(compose.contains(&format!("- {volume}:/")), "{volume} is used");
-    }
 }
 
 #[test]
 fn no_container_has_a_volume_without_a_name() {
     // Docker makes one wherever nothing is mounted on a `VOLUME` of the image, and removes it never, or not always.
-    let compose = file("docker-compose.yml");
-    let (services, node) = (blocks(&compose, "services"), node(&compose));
+    let cluster = file(CLUSTER);
+    let node = node(&cluster);
+    let mut services = blocks(&cluster, "services");
+    services.append(&mut blocks(&file(COMPOSE), "services"));
     let mut places = 0;
     for (name, block) in &services {
         let block = if block.trim() == "*node" { node } else { block };
@@ -130,11 +137,11 @@ fn no_container_has_a_volume_without_a_name() {
 
 #[test]
 fn the_limits_of_the_cluster_fit_together() {
-    let (postgres, haproxy, settings, compose) = (
+    let (postgres, haproxy, settings, cluster) = (
         file("config/cluster/postgresql.conf"),
         file("config/cluster/haproxy.cfg"),
         file("config/default.toml"),
-        file("docker-compose.yml"),
+        file(CLUSTER),
     );
     // Connections: commits, reads, counts, news, and one that replaces another; three for the administrator, and ten to spare.
     let [writers, readers]: [u32; 2] =
@@ -152,26 +159,99 @@ fn the_limits_of_the_cluster_fit_together() {
         }
     }
     let stop = seconds(value(&haproxy, "hard-stop-after"));
-    let services = blocks(&compose, "services");
-    assert!(seconds(value(&services["balancer"], "stop_grace_period")) > stop);
-    assert!(seconds(value(&compose, "stop_grace_period")) > seconds(value(&settings, "shutdown_timeout")));
+    let balancer = &blocks(&cluster, "services")["balancer"];
+    assert!(seconds(value(balancer, "stop_grace_period")) > stop);
+    let log = &blocks(&file(COMPOSE), "services")["aggregator"];
+    for process in [node(&cluster), log] {
+        assert!(seconds(value(process, "stop_grace_period")) > seconds(value(&settings, "shutdown_timeout")));
+    }
 }
 
 #[test]
 fn no_password_is_given_away() {
-    let compose = file("docker-compose.yml");
-    let used: Vec<_> =
-        compose.match_indices("SEKALI_DB_PASSWORD").map(|(at, _)| &compose[at..at + 21]).collect();
-    assert_eq!(used, ["SEKALI_DB_PASSWORD:-}", "SEKALI_DB_PASSWORD: $", "SEKALI_DB_PASSWORD:-}"]);
+    assert!(!file(COMPOSE).contains("PASSWORD"), "the single log runs without one");
+    let cluster = file(CLUSTER);
+    let used = cluster.split("${SEKALI_DB_PASSWORD").skip(1).map(|rest| &rest[..2]);
+    assert_eq!(used.collect::<Vec<_>>(), [":-", ":?"], "no default that everybody knows");
     // Without one the database does not start.
     let start = root().join("config/cluster/postgres.sh");
-    let refused =
-        std::process::Command::new("sh").arg(&start).env_remove("SEKALI_DB_PASSWORD").output().unwrap();
+    let refused = Command::new("sh").arg(&start).env_remove("SEKALI_DB_PASSWORD").output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && said.contains("into .env"), "{said}");
-    let refused =
-        std::process::Command::new("sh").arg(&start).env("SEKALI_DB_PASSWORD", "it's").output().unwrap();
+    let refused = Command::new("sh").arg(&start).env("SEKALI_DB_PASSWORD", "it's").output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
+}
+
+/// What Compose makes of files, without Docker: its exit code, and both outputs. `None` where it is
+/// not installed.
+fn composed(program: &[&str], files: &[&str], password: Option<&str>) -> Option<(bool, String)> {
+    let (name, plugin) = program.split_first().unwrap();
+    let is_there =
+        Command::new(name).args(plugin).arg("version").output().is_ok_and(|of| of.status.success());
+    if !is_there {
+        return None;
+    }
+    // A developer's own .env must not answer for it.
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let mut compose = Command::new(name);
+    compose.args(plugin).arg("--env-file").arg(empty.path()).current_dir(root());
+    compose.env_remove("SEKALI_DB_PASSWORD").envs(password.map(|word| ("SEKALI_DB_PASSWORD", word)));
+    let ended = compose.args(files.iter().flat_map(|file| ["-f", file])).arg("config").output().unwrap();
+    let said = [ended.stdout, ended.stderr].concat();
+    Some((ended.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[test]
+fn compose_takes_its_files_and_asks_for_a_password_only_where_one_is_needed() {
+    let mut tried = 0;
+    for program in [&["docker-compose"][..], &["docker", "compose"]] {
+        let Some((done, single)) = composed(program, &[COMPOSE], None) else { continue };
+        assert!(done && !single.contains("COMPAT"), "{single}");
+        let (done, compat) = composed(program, &[COMPOSE, COMPAT], None).unwrap();
+        assert!(
+            done && compat.contains("SEKALI_COMPAT_FIRST_VERSION: 'true'")
+                | compat.contains("SEKALI_COMPAT_FIRST_VERSION: \"true\""),
+            "{compat}"
+        );
+        assert!(compat.contains("SEKALI_ALLOWED_HOSTS: aggregator"), "{compat}");
+        for missing in [None, Some("")] {
+            let (done, refused) = composed(program, &[CLUSTER], missing).unwrap();
+            assert!(!done && refused.contains("SEKALI_DB_PASSWORD is not set. Add a line"), "{refused}");
+        }
+        let (done, cluster) = composed(program, &[CLUSTER], Some("secret")).unwrap();
+        assert!(done && cluster.matches("postgres://sekali:secret@postgres").count() >= 3, "{cluster}");
+        tried += 1;
+    }
+    if tried == 0 {
+        skipped("no docker-compose and no docker compose");
+    }
+}
+
+#[test]
+fn compose_turns_on_what_the_page_about_the_first_version_says() {
+    let services = blocks(&file(COMPAT), "services");
+    let names: Vec<_> = services.keys().collect();
+    assert_eq!(names, ["aggregator"], "the service that clients of the first version call");
+    assert_eq!(value(&services["aggregator"], "SEKALI_COMPAT_FIRST_VERSION"), "true");
+    let page = file("docs/FIRST_VERSION.md");
+    assert!(page.contains(&format!("docker compose -f {COMPOSE} -f {COMPAT} up")), "{page}");
+}
+
+#[test]
+fn documents_name_the_file_of_the_cluster() {
+    for document in ["README.md", "docs/OPERATIONS.md"] {
+        let text = file(document);
+        assert!(text.contains(&format!("docker compose -f {CLUSTER} up --build")), "{document}");
+        assert!(
+            text.contains("docker-compose` 1.29") || text.contains("docker-compose` from 1.29"),
+            "{document}"
+        );
+        assert!(!text.contains("--profile"), "{document}");
+        for command in text.split("docker compose ").skip(1).filter(|command| command.contains("node-")) {
+            let line = command.lines().next().unwrap();
+            assert!(!line.contains("node-") || line.starts_with(&format!("-f {CLUSTER} ")), "{line}");
+        }
+    }
 }
 
 #[test]
@@ -203,8 +283,9 @@ fn the_database_starts_again_after_a_kill_and_has_what_was_committed() {
 #[test]
 fn no_web_page_reaches_a_container_by_a_name_of_its_own() {
     // They listen on all addresses, so that only a list tells foreign names.
-    let compose = file("docker-compose.yml");
-    assert_eq!(value(&blocks(&compose, "services")["aggregator"], "SEKALI_ALLOWED_HOSTS"), "aggregator");
+    let log = &blocks(&file(COMPOSE), "services")["aggregator"];
+    assert_eq!(value(log, "SEKALI_ALLOWED_HOSTS"), "aggregator");
+    let compose = file(CLUSTER);
     let nodes = blocks(&compose, "services").into_keys().filter(|name| name.starts_with("node-"));
     let names: Vec<_> = ["balancer".to_owned()].into_iter().chain(nodes).collect();
     let listed = format!(":-{}}}", names.join(","));

@@ -18,6 +18,8 @@ mod cluster;
 #[cfg(test)]
 mod codes;
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod composed;
 #[cfg(test)]
 mod concurrency;
@@ -75,6 +77,8 @@ mod process_signals;
 mod process_starts;
 #[cfg(test)]
 mod reading;
+#[cfg(test)]
+mod readme;
 #[cfg(test)]
 mod replication;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::config::{
-    Cache, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
+    Cache, Compat, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
 };
 use crate::domain::{Counts, Event, HistoryId, Kinship, Parts, StoredEvent, Topic};
 use crate::store::{
@@ -62,6 +62,7 @@ pub(crate) fn settings() -> Settings {
         metrics: Metrics { topics: 2 },
         topics: std::collections::BTreeMap::new(),
         log: Log { level: "info".to_owned(), format: LogFormat::Auto },
+        compat: Compat::default(),
     }
 }
 

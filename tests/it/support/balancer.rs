@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::{Client, skipped};
 
-/// The configuration, as `docker-compose.yml` has it too.
+/// The configuration, as `compose.cluster.yml` has it too.
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/cluster/haproxy.cfg");
 
 /// Where Debian puts the program, which is not on everybody's PATH.
