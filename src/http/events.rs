@@ -5,7 +5,8 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::failure::Failure;
 use super::follow;
-use super::headers::{self, Given, SEQ_MAX};
+use super::accept::{self, Given};
+use super::headers::{self, SEQ_MAX};
 use super::openapi::EventsProblems;
 use super::params::{Query, topic};
 use super::state::State;
@@ -83,7 +84,7 @@ struct Wanted {
 pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     let wanted = wanted(&request)?;
     let had = headers::last_event_id(request.headers())?;
-    let format = match headers::accepted(request.headers())? {
+    let format = match accept::accepted(request.headers())? {
         Given::Listed(format) => format,
         Given::Followed => return follow::answer(&request, &state, wanted.followed(had)?).await,
     };
@@ -126,9 +127,8 @@ pub(super) fn planned(request: &HttpRequest, last: u64) -> Result<Plan, Failure>
 
 fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
     let mut query = Query::of(request)?;
-    let name = query.take("topic").ok_or_else(|| Failure::parameter("topic", "is missing"))?;
     let wanted = Wanted {
-        topic: topic(&name)?,
+        topic: topic(&query.name("topic")?)?,
         after: query.number("after", 0..=SEQ_MAX)?,
         before: query.number("before", 0..=SEQ_MAX)?,
         limit: query.number("limit", 1..=LIMIT_MAX)?.unwrap_or(u64::MAX),
