@@ -99,7 +99,8 @@ impl Range {
             Some(at) => weight(&parameters.remove(at).1)?,
             None => 1.0,
         };
-        let is_ours = |(name, value): &(String, String)| name == "charset" && value.eq_ignore_ascii_case("utf-8");
+        let is_ours =
+            |(name, value): &(String, String)| name == "charset" && value.eq_ignore_ascii_case("utf-8");
         Some(Self {
             name: fields::essence(member),
             weight,

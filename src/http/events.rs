@@ -3,9 +3,9 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
+use super::accept::{self, Given};
 use super::failure::Failure;
 use super::follow;
-use super::accept::{self, Given};
 use super::headers::{self, SEQ_MAX};
 use super::openapi::EventsProblems;
 use super::params::{Query, topic};

@@ -82,7 +82,8 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
 pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
     let lines = headers.get_all(HeaderName::from_static("last-event-id"));
     // An empty one names no event: it is what a client sends that was given none.
-    let mut values = lines.map(|line| line.to_str().unwrap_or("unreadable").trim()).filter(|id| !id.is_empty());
+    let mut values =
+        lines.map(|line| line.to_str().unwrap_or("unreadable").trim()).filter(|id| !id.is_empty());
     let Some(text) = values.next() else { return Ok(None) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
@@ -154,8 +155,7 @@ mod tests {
         assert_eq!(read(&["0"]), Ok(Some(0)));
         assert_eq!(read(&["", "7"]), Ok(Some(7)));
         assert_eq!(read(&["9223372036854775807"]), Ok(Some(SEQ_MAX)));
-        for wrong in [&["-1"][..], &["+1"], &["1.0"], &["one"], &["9223372036854775808"], &["1", "1"]]
-        {
+        for wrong in [&["-1"][..], &["+1"], &["1.0"], &["one"], &["9223372036854775808"], &["1", "1"]] {
             assert_eq!(read(wrong), Err(()), "{wrong:?}");
         }
     }

@@ -76,8 +76,9 @@ static DOCUMENT: LazyLock<String> =
 
 /// The page needs no network: it reads our document and asks no validator on the internet about it. The address of the
 /// document is relative, so that the page also works behind the path prefix of a proxy.
-static PAGE: LazyLock<Arc<Config<'static>>> =
-    LazyLock::new(|| Arc::new(Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true)));
+static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+    Arc::new(Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true))
+});
 
 /// What the page may load and who may show it: as the console's, but Swagger UI makes HTML of texts (those of our document and of
 /// answers, which it cleans), has pictures in its style sheet, and writes one style sheet into the page, which has this hash.

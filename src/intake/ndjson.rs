@@ -29,9 +29,7 @@ fn take<T>(line: &str, collector: &mut Collector<T>) -> Result<(), BodyError> {
     }
     match parse(text) {
         Ok(item) => collector.take(item, text.len()),
-        Err(error) => {
-            collector.put(Err(not_json(broken(text, &error))))
-        }
+        Err(error) => collector.put(Err(not_json(broken(text, &error)))),
     }
 }
 

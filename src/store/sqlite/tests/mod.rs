@@ -4,6 +4,7 @@ mod damage;
 mod doctor;
 mod index;
 mod sources;
+mod times;
 
 use std::path::Path;
 use std::sync::Arc;
