@@ -34,14 +34,13 @@ pub(super) fn pair(text: &str) -> (String, String) {
 
 /// The parts of a text between separators that are outside of quoted strings; empty parts are left out.
 pub(super) fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
+    let (mut within_quotes, mut is_escaped) = (false, false);
     let parts = text.split(move |character| {
-        let separates = character == separator && !quoted;
-        let escapes = quoted && !escaped && character == '\\';
-        if character == '"' && !escaped {
-            quoted = !quoted;
+        let separates = character == separator && !within_quotes;
+        if character == '"' && !is_escaped {
+            within_quotes = !within_quotes;
         }
-        escaped = escapes;
+        is_escaped = within_quotes && !is_escaped && character == '\\';
         separates
     });
     parts.map(str::trim).filter(|part| !part.is_empty())

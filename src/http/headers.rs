@@ -48,9 +48,8 @@ pub(super) fn content_format(headers: &HeaderMap) -> Result<Format, Failure> {
 
 /// The compression of the body; `None` where it has none.
 pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Failure> {
-    let mut names = fields::members(headers, CONTENT_ENCODING);
-    names.iter_mut().for_each(|name| name.make_ascii_lowercase());
-    let names: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != "identity").collect();
+    let listed = fields::members(headers, CONTENT_ENCODING).join(",").to_ascii_lowercase();
+    let names: Vec<_> = listed.split(',').filter(|name| !matches!(*name, "" | "identity")).collect();
     match names[..] {
         [] => Ok(None),
         ["gzip" | "x-gzip"] => Ok(Some(Encoding::Gzip)),

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 
 use actix_web::http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sekali::api::Code;
 use serde_json::json;
 
@@ -173,7 +174,7 @@ async fn every_name_is_reached_by_path_and_by_query() {
     let all: Vec<_> = names.into_iter().chain(more).collect();
     log.publish(array(all.iter().map(|name| event(name, name)))).await.ok();
     for name in all {
-        let encoded: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let encoded = utf8_percent_encode(name, NON_ALPHANUMERIC).to_string();
         let expected = (json!(name), json!(name), json!(1));
         for target in
             [format!("/events/{encoded}/{encoded}"), format!("/event?event_id={encoded}&topic={encoded}")]
@@ -283,14 +284,18 @@ fn resolved(page: &str, reference: &str) -> String {
     if reference.starts_with('/') {
         return reference.to_owned();
     }
-    let folder = page.rsplit_once('/').unwrap().0;
-    let mut parts: Vec<_> = folder.split('/').collect();
-    for part in reference.split('/') {
+    let joined = format!("{}/{reference}", page.rsplit_once('/').unwrap().0);
+    let mut parts = Vec::new();
+    for part in joined.split('/') {
         match part {
             ".." => drop(parts.pop()),
-            "." => parts.push(""),
+            "." => {}
             part => parts.push(part),
         }
+    }
+    // A folder has an empty name behind it.
+    if reference == "." {
+        parts.push("");
     }
     parts.join("/")
 }
