@@ -5,9 +5,9 @@ use jiff::civil::Date;
 /// The longest timestamp, in bytes. The contract's number: docs/API.md.
 pub const TIMESTAMP_MAX_BYTES: usize = 64;
 
-/// Checks that `text` is a time of at most [`TIMESTAMP_MAX_BYTES`] bytes: `YYYY-MM-DD`, then `T` or one space, then
-/// `HH:MM:SS`, then optionally a fraction, then optionally `Z` or an offset (without one it is UTC). Second 60, a leap
-/// second, is there at 23:59 UTC only.
+/// Checks that `text` is a time of at most [`TIMESTAMP_MAX_BYTES`] bytes: `YYYY-MM-DD`, then `T` or
+/// one space, then `HH:MM:SS`, then optionally a fraction, then optionally `Z` or an offset
+/// (without one it is UTC). Second 60, a leap second, is there at 23:59 UTC only.
 ///
 /// # Errors
 /// What is wrong, for a person.
@@ -23,8 +23,8 @@ pub fn check_timestamp(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Checks that `text` is a time as some version of this program stored it. Before there was a limit, a timestamp had
-/// any length, and second 60 in any minute: such events are whole.
+/// Checks that `text` is a time as some version of this program stored it. Before there was a
+/// limit, a timestamp had any length, and second 60 in any minute: such events are whole.
 ///
 /// # Errors
 /// What is wrong, for a person.

@@ -1,8 +1,9 @@
 //! Which of the forms of events a client likes best: the negotiation of RFC 9110, section 12.5.1.
 //!
-//! Two rules are more lenient than the RFC, since clients are. A weight may be any decimal number from 0 to 1, and
-//! `*` is `*/*`: Java sends `*; q=.2` unless it is told otherwise. Where no form matches with the parameters of the
-//! ranges, the ranges are read again without them, so that `application/json;version=1` is answered and not refused.
+//! Two rules are more lenient than the RFC, since clients are. A weight may be any decimal number
+//! from 0 to 1, and `*` is `*/*`: Java sends `*; q=.2` unless it is told otherwise. Where no form
+//! matches with the parameters of the ranges, the ranges are read again without them, so that
+//! `application/json;version=1` is answered and not refused.
 
 use actix_web::http::header::{ACCEPT, HeaderMap};
 
@@ -22,8 +23,8 @@ pub(super) enum Given {
     Followed,
 }
 
-/// What events can be given as, by the names of its media type. Wildcards match the first name; where the client
-/// likes several equally, the first row is given.
+/// What events can be given as, by the names of its media type. Wildcards match the first name;
+/// where the client likes several equally, the first row is given.
 const OFFERED: [(Given, &[&str]); 3] = [
     (Given::Listed(Format::Json), &["application/json"]),
     (Given::Listed(Format::NdJson), &[NDJSON, "application/ndjson", "application/jsonl"]),
@@ -69,8 +70,8 @@ pub(super) fn accepted(headers: &HeaderMap) -> Result<Given, Failure> {
     })
 }
 
-/// The form with the greatest weight. Of equal ones a type that is named goes before one that only a wildcard
-/// matches, then the order of [`OFFERED`] decides.
+/// The form with the greatest weight. Of equal ones a type that is named goes before one that only
+/// a wildcard matches, then the order of [`OFFERED`] decides.
 fn best(ranges: &[Range], parameters: Parameters) -> Option<Given> {
     let mut best: Option<((f32, bool), Given)> = None;
     for (given, names) in OFFERED {
@@ -83,7 +84,8 @@ fn best(ranges: &[Range], parameters: Parameters) -> Option<Given> {
     best.map(|(_, given)| given)
 }
 
-/// The weight that the most exact range gives to a type with these names, and how exact that range is.
+/// The weight that the most exact range gives to a type with these names, and how exact that range
+/// is.
 fn judged(ranges: &[Range], names: &[&str], parameters: Parameters) -> Option<(Exactness, f32)> {
     let matching = ranges.iter().filter_map(|range| Some((range.matches(names, parameters)?, range.weight)));
     matching.max_by(|(exactness, weight), (other, other_weight)| {
@@ -92,7 +94,8 @@ fn judged(ranges: &[Range], names: &[&str], parameters: Parameters) -> Option<(E
 }
 
 impl Range {
-    /// A member of the header; `None` where its weight is not one, and the member says nothing then.
+    /// A member of the header; `None` where its weight is not one, and the member says nothing
+    /// then.
     fn parse(member: &str) -> Option<Self> {
         let mut parameters = fields::parameters(member);
         let weight = match parameters.iter().position(|(name, _)| name == "q") {

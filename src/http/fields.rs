@@ -1,5 +1,5 @@
-//! The grammar that header fields share (RFC 9110, section 5.6): lists over several lines, parameters,
-//! quoted strings.
+//! The grammar that header fields share (RFC 9110, section 5.6): lists over several lines,
+//! parameters, quoted strings.
 
 use actix_web::http::header::{AsHeaderName, HeaderMap, HeaderValue};
 
@@ -32,7 +32,8 @@ pub(super) fn pair(text: &str) -> (String, String) {
     (name.trim().to_ascii_lowercase(), unquoted(value.trim()))
 }
 
-/// The parts of a text between separators that are outside of quoted strings; empty parts are left out.
+/// The parts of a text between separators that are outside of quoted strings; empty parts are left
+/// out.
 pub(super) fn outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut within_quotes, mut is_escaped) = (false, false);
     let parts = text.split(move |character| {

@@ -68,8 +68,8 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether the client prefers an answer without results (RFC 7240). Of a preference that is there more than once
-/// the first counts.
+/// Whether the client prefers an answer without results (RFC 7240). Of a preference that is there
+/// more than once the first counts.
 pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     let preferences = fields::members(headers, HeaderName::from_static("prefer"));
     let named = preferences.iter().filter_map(|member| fields::outside_quotes(member, ';').next());

@@ -17,7 +17,8 @@ use crate::store::Key;
 
 /// Read one event
 ///
-/// Both parts of the path are percent-encoded. `GET /event` takes them as parameters. `repeats` says how it was repeated, if it is among the events that were
+/// Both parts of the path are percent-encoded. `GET /event` takes them as parameters. `repeats`
+/// says how it was repeated, if it is among the events that were
 /// repeated most recently.
 #[utoipa::path(
     get,
@@ -58,8 +59,9 @@ struct KeyQuery {
 
 /// Read one event, whatever its names
 ///
-/// The same as `GET /events/{topic}/{event_id}`, with the names as parameters. Browsers, URL libraries and proxies
-/// change some paths before they send them: they remove the parts `.` and `..`, and some decode `%2F`.
+/// The same as `GET /events/{topic}/{event_id}`, with the names as parameters. Browsers, URL
+/// libraries and proxies change some paths before they send them: they remove the parts `.` and
+/// `..`, and some decode `%2F`.
 #[utoipa::path(
     get,
     path = "/event",

@@ -39,7 +39,8 @@ use crate::api::{Code, PROBLEM_JSON, Problem};
         observe::health,
         observe::metrics,
     ),
-    // Relative to this document, so that the page also calls a log behind the path prefix of a proxy.
+    // Relative to this document, so that the page also calls a log behind the path prefix of a
+    // proxy.
     servers((url = ".")),
     components(schemas(Problem)),
     modifiers(&Named),
@@ -74,8 +75,9 @@ impl Modify for Named {
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default() + "\n");
 
-/// The page needs no network: it reads our document and asks no validator on the internet about it. The address of the
-/// document is relative, so that the page also works behind the path prefix of a proxy.
+/// The page needs no network: it reads our document and asks no validator on the internet about it.
+/// The address of the document is relative, so that the page also works behind the path prefix of a
+/// proxy.
 static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true))
 });

@@ -83,8 +83,9 @@ struct TopicQuery {
 
 /// Read what was counted in a topic, whatever its name
 ///
-/// The same as `GET /topics/{topic}`, with the topic as a parameter. Browsers, URL libraries and proxies change some
-/// paths before they send them: they remove the parts `.` and `..`, and some decode `%2F`.
+/// The same as `GET /topics/{topic}`, with the topic as a parameter. Browsers, URL libraries and
+/// proxies change some paths before they send them: they remove the parts `.` and `..`, and some
+/// decode `%2F`.
 #[utoipa::path(
     get,
     path = "/topic",

@@ -1,11 +1,13 @@
-//! The byte order mark that editors and spreadsheets put before a text: skipped at the start of a body, named elsewhere.
+//! The byte order mark that editors and spreadsheets put before a text: skipped at the start of a
+//! body, named elsewhere.
 
 use super::BodyError;
 
 /// The mark of a UTF-8 text.
 const MARK: &str = "\u{feff}";
 
-/// The marks of other encodings. That of UTF-32 in little-endian order begins with the one of UTF-16.
+/// The marks of other encodings. That of UTF-32 in little-endian order begins with the one of
+/// UTF-16.
 const OTHERS: [(&[u8], &str); 4] = [
     (b"\xff\xfe\0\0", "UTF-32"),
     (b"\0\0\xfe\xff", "UTF-32"),
@@ -26,7 +28,8 @@ pub(super) fn skipped(body: &[u8]) -> Result<&[u8], BodyError> {
     Ok(body.strip_prefix(MARK.as_bytes()).unwrap_or(body))
 }
 
-/// Whether a mark is what a parser met that failed in this column of a line, counted from 1 in bytes.
+/// Whether a mark is what a parser met that failed in this column of a line, counted from 1 in
+/// bytes.
 ///
 /// A mark within a string is a character as any other: no parser fails at it.
 pub(super) fn is_at(line: &str, column: usize) -> Option<usize> {

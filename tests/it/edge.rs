@@ -131,7 +131,8 @@ async fn the_form_of_events_is_negotiated() {
     for refused in ["application/json;q=0", "*/*;q=0", "text/html", "application/json;q=none"] {
         log.get_as("/events?topic=t", refused).await.problem(Code::NotAcceptable);
     }
-    // Only `/events` has several forms. Elsewhere there is one, and a problem is JSON whatever was asked for.
+    // Only `/events` has several forms. Elsewhere there is one, and a problem is JSON whatever was
+    // asked for.
     log.get_as("/stats", "text/html").await.ok();
     log.get_as("/events?topic=", "text/html").await.problem(Code::InvalidParameter);
 }
@@ -300,7 +301,8 @@ fn resolved(page: &str, reference: &str) -> String {
     parts.join("/")
 }
 
-/// What a browser asks for behind a proxy that serves the log below `/log/`: the answer of the log to the rest.
+/// What a browser asks for behind a proxy that serves the log below `/log/`: the answer of the log
+/// to the rest.
 async fn behind_prefix(log: &Client, path: &str) -> Answer {
     let rest = path.strip_prefix("/log").unwrap_or_else(|| panic!("{path} leads outside of the prefix"));
     log.get(rest).await

@@ -1,4 +1,5 @@
-//! Events whose timestamps earlier versions took and this one refuses are whole: nothing of them is damaged.
+//! Events whose timestamps earlier versions took and this one refuses are whole: nothing of them is
+//! damaged.
 
 use super::doctor::{SEAL_KEYS, inspect, rebuild};
 use super::{open_sealing, settings};
