@@ -20,10 +20,11 @@ pub struct EventInput {
     #[schema(min_length = 1, max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub event_id: String,
     /// RFC 3339, with `T` or one space; fraction and offset optional (without an offset it is UTC). February 29 of a
-    /// leap year is a day too, which the pattern cannot say.
+    /// leap year is a day too, and 23:59:60 UTC a leap second: the pattern cannot say either.
     #[schema(
+        max_length = 64,
         example = "2026-11-22T10:00:00Z",
-        pattern = "^[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:[.][0-9]+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])?$"
+        pattern = "^[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:[.][0-9]+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])?$"
     )]
     pub timestamp: String,
     /// Who produced it: 1 to 255 bytes of UTF-8, no control characters.

@@ -24,5 +24,5 @@ pub use lateness::{LATE_BUCKETS, LATE_SECONDS, Lateness, Second};
 pub use name::{NAME_MAX_BYTES, Topic, check_name};
 pub use payload::{check_payload, has_escape, same_value};
 pub use request::RequestId;
-pub use timestamp::check_timestamp;
+pub use timestamp::{TIMESTAMP_MAX_BYTES, check_stored_timestamp, check_timestamp};
 pub use verdict::{Counts, Fault, FaultCode, Refusal, Verdict};

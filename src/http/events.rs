@@ -3,9 +3,10 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
+use super::accept::{self, Given};
 use super::failure::Failure;
 use super::follow;
-use super::headers::{self, Given, SEQ_MAX};
+use super::headers::{self, SEQ_MAX};
 use super::history::{self, Cursor};
 use super::openapi::EventsProblems;
 use super::params::{Query, topic};
@@ -88,7 +89,7 @@ struct Wanted {
 pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     let wanted = wanted(&request)?;
     let had = headers::last_event_id(request.headers())?;
-    let format = match headers::accepted(request.headers())? {
+    let format = match accept::accepted(request.headers())? {
         Given::Listed(format) => format,
         Given::Followed => return follow::answer(&request, &state, wanted.followed(had)?).await,
     };
@@ -144,9 +145,8 @@ pub(super) fn planned(request: &HttpRequest, last: u64) -> Result<Plan, Failure>
 
 fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
     let mut query = Query::of(request)?;
-    let name = query.take("topic").ok_or_else(|| Failure::parameter("topic", "is missing"))?;
     let wanted = Wanted {
-        topic: topic(&name)?,
+        topic: topic(&query.name("topic")?)?,
         after: query.number("after", 0..=SEQ_MAX)?,
         before: query.number("before", 0..=SEQ_MAX)?,
         history: query.take("history").map(|id| history::parse("history", &id)).transpose()?,

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::headers::{self, Encoding};
 use super::params::{Query, segment};
-use super::{body, events};
+use super::{accept, body, events};
 use crate::domain::check_name;
 use crate::pipeline::Budget;
 
@@ -75,7 +75,7 @@ pub fn read_headers(data: &[u8]) {
     let _ = headers::content_length(&lines);
     // A line that is no text is one unreadable member, however many it would have.
     if lines.iter().all(|(_, value)| value.to_str().is_ok()) {
-        assert_eq!(headers::accepted(&lines).ok(), headers::accepted(&joined).ok());
+        assert_eq!(accept::accepted(&lines).ok(), accept::accepted(&joined).ok());
         assert_eq!(headers::content_encoding(&lines).ok(), headers::content_encoding(&joined).ok());
         assert_eq!(headers::prefers_minimal(&lines), headers::prefers_minimal(&joined));
     }

@@ -1,11 +1,9 @@
 //! What the headers of a request ask for: formats, encodings, preferences.
 
-use actix_web::http::header::{
-    ACCEPT, AsHeaderName, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
-};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 
 use super::failure::Failure;
-use super::follow::EVENT_STREAM;
+use super::fields::{self, essence};
 use super::history::Cursor;
 use crate::api::Code;
 use crate::domain::HistoryId;
@@ -16,15 +14,6 @@ pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// The greatest seq that a client may name: what a signed integer of 64 bits holds, in the store and in OpenAPI's `int64`.
 pub(super) const SEQ_MAX: u64 = i64::MAX.cast_unsigned();
-
-/// How events are given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Given {
-    /// As a list of those that there are.
-    Listed(Format),
-    /// As those that there are and those that come.
-    Followed,
-}
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +33,16 @@ fn format(media_type: &str) -> Option<Format> {
     }
 }
 
-fn essence(value: &str) -> String {
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
 /// The format of the body; JSON where nothing is said.
 pub(super) fn content_format(headers: &HeaderMap) -> Result<Format, Failure> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Format::Json) };
-    let name = value.to_str().unwrap_or("unreadable");
-    format(name).ok_or_else(|| {
+    let mut lines = headers.get_all(CONTENT_TYPE);
+    let Some(value) = lines.next() else { return Ok(Format::Json) };
+    if lines.next().is_some() {
+        let rule = format!("Content-Type is there more than once; send application/json or {NDJSON}");
+        return Err(Failure::new(Code::UnsupportedType, rule));
+    }
+    let name = fields::text(value);
+    format(&name).ok_or_else(|| {
         let rule = format!("the content type \"{name:.64}\" is not known; send application/json or {NDJSON}");
         Failure::new(Code::UnsupportedType, rule)
     })
@@ -60,10 +50,10 @@ pub(super) fn content_format(headers: &HeaderMap) -> Result<Format, Failure> {
 
 /// The compression of the body; `None` where it has none.
 pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Failure> {
-    let names: Vec<_> = listed(headers, CONTENT_ENCODING).map(str::to_ascii_lowercase).collect();
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let listed = fields::members(headers, CONTENT_ENCODING).join(",").to_ascii_lowercase();
+    let names: Vec<_> = listed.split(',').filter(|name| !matches!(*name, "" | "identity")).collect();
     match names[..] {
-        [] | ["identity"] => Ok(None),
+        [] => Ok(None),
         ["gzip" | "x-gzip"] => Ok(Some(Encoding::Gzip)),
         ["deflate"] => Ok(Some(Encoding::Deflate)),
         ["br"] => Ok(Some(Encoding::Brotli)),
@@ -80,42 +70,22 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether the client prefers an answer without results (RFC 7240).
+/// Whether the client prefers an answer without results (RFC 7240). Of a preference that is there
+/// more than once the first counts.
 pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
-    listed(headers, HeaderName::from_static("prefer"))
-        .any(|preference| essence(preference).replace([' ', '"'], "") == "return=minimal")
-}
-
-/// The format of events that the client likes best: the greatest quality first, then the most exact range.
-pub(super) fn accepted(headers: &HeaderMap) -> Result<Given, Failure> {
-    if listed(headers, ACCEPT).next().is_none() {
-        return Ok(Given::Listed(Format::Json));
-    }
-    let mut best: Option<((f32, u8), Given)> = None;
-    for range in listed(headers, ACCEPT) {
-        let found = match essence(range).as_str() {
-            "*/*" => Some((1, Given::Listed(Format::Json))),
-            "application/*" => Some((2, Given::Listed(Format::Json))),
-            EVENT_STREAM => Some((3, Given::Followed)),
-            exact => format(exact).map(|format| (3, Given::Listed(format))),
-        };
-        let Some((exactness, given)) = found else { continue };
-        let rank = (quality(range), exactness);
-        if rank.0 > 0.0 && best.is_none_or(|(other, _)| rank > other) {
-            best = Some((rank, given));
-        }
-    }
-    best.map(|(_, given)| given).ok_or_else(|| {
-        let rule = format!("events are given as application/json, {NDJSON} or {EVENT_STREAM}");
-        Failure::new(Code::NotAcceptable, rule)
-    })
+    let preferences = fields::members(headers, HeaderName::from_static("prefer"));
+    let named = preferences.iter().filter_map(|member| fields::outside_quotes(member, ';').next());
+    let wanted = named.map(fields::pair).find(|(name, _)| name == "return");
+    wanted.is_some_and(|(_, value)| value.eq_ignore_ascii_case("minimal"))
 }
 
 /// The last event that a follower was given, where it says so: its seq, and its history as in `41@k3f9`.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Failure> {
-    let mut values = headers.get_all(HeaderName::from_static("last-event-id"));
-    let Some(value) = values.next() else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default();
+    let lines = headers.get_all(HeaderName::from_static("last-event-id"));
+    // An empty one names no event: it is what a client sends that was given none.
+    let mut values =
+        lines.map(|line| line.to_str().unwrap_or("unreadable").trim()).filter(|id| !id.is_empty());
+    let Some(text) = values.next() else { return Ok(None) };
     cursor(text).filter(|_| values.next().is_none()).map(Some).ok_or_else(|| {
         let rule = "header Last-Event-ID must be the id of an event of this topic, such as 41@k3f9 or 41";
         Failure::new(Code::InvalidParameter, rule)
@@ -131,22 +101,6 @@ fn cursor(text: &str) -> Option<Cursor> {
     let digits = !seq.is_empty() && seq.bytes().all(|byte| byte.is_ascii_digit());
     let seq = seq.parse().ok().filter(|seq| digits && *seq <= SEQ_MAX)?;
     Some(Cursor { seq, history })
-}
-
-/// The `q` of a media range; 1 where nothing readable is said.
-fn quality(range: &str) -> f32 {
-    let quality = range.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q="));
-    quality.and_then(|text| text.trim().parse().ok()).unwrap_or(1.0)
-}
-
-/// The members of a comma-separated header, which may stand in several lines.
-fn listed(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
-    headers
-        .get_all(name)
-        .map(|value| value.to_str().unwrap_or("unreadable"))
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|member| !member.is_empty())
 }
 
 #[cfg(test)]
@@ -173,6 +127,9 @@ mod tests {
         }
         assert_eq!(read("text/plain"), None);
         assert_eq!(read(""), None);
+        assert_eq!(read("application/json ; x=\"a;b, c\""), Some(Format::Json));
+        let lines = headers(&CONTENT_TYPE, &["application/json", "application/x-ndjson"]);
+        assert!(content_format(&lines).unwrap_err().to_string().contains("more than once"));
         // What `curl -d` sends: the answer says so, and repeats no more than a name's length of it.
         let form =
             headers(&CONTENT_TYPE, &[&format!("application/x-www-form-urlencoded;{}", "x".repeat(999))]);
@@ -185,6 +142,8 @@ mod tests {
         let read = |values: &[&str]| content_encoding(&headers(&CONTENT_ENCODING, values)).ok();
         assert_eq!(read(&[]), Some(None));
         assert_eq!(read(&["identity"]), Some(None));
+        assert_eq!(read(&["", " , "]), Some(None));
+        assert_eq!(read(&["Identity, X-Gzip,"]), Some(Some(Encoding::Gzip)));
         assert_eq!(read(&["GZIP"]), Some(Some(Encoding::Gzip)));
         assert_eq!(read(&["zstd"]), Some(Some(Encoding::Zstd)));
         assert_eq!(read(&["gzip, br"]), None);
@@ -193,51 +152,25 @@ mod tests {
     }
 
     #[test]
-    fn the_best_acceptable_format_is_chosen() {
-        let read = |value: &str| accepted(&headers(&ACCEPT, &[value])).ok();
-        assert_eq!(accepted(&HeaderMap::new()).unwrap(), Given::Listed(Format::Json));
-        for json in [
-            "",
-            " , ",
-            "*/*",
-            "text/html, */*;q=0.1",
-            "application/json",
-            "text/event-stream;q=0, application/*",
-        ] {
-            assert_eq!(read(json), Some(Given::Listed(Format::Json)), "{json}");
-        }
-        for ndjson in
-            ["application/x-ndjson", "*/*, application/ndjson", "application/json;q=0.5, application/jsonl"]
-        {
-            assert_eq!(read(ndjson), Some(Given::Listed(Format::NdJson)), "{ndjson}");
-        }
-        for follow in
-            ["text/event-stream", "text/event-stream, application/*", "*/*, Text/Event-Stream; charset=utf-8"]
-        {
-            assert_eq!(read(follow), Some(Given::Followed), "{follow}");
-        }
-        for none in ["text/*", "application/json;q=0", "text/html"] {
-            assert_eq!(read(none), None, "{none}");
-        }
-    }
-
-    #[test]
     fn the_last_event_is_a_whole_number_given_once() {
         let read = |values: &[&str]| {
             last_event_id(&headers(&HeaderName::from_static("last-event-id"), values)).map_err(drop)
         };
         assert_eq!(read(&[]), Ok(None));
+        for empty in [&[""][..], &[" \t "], &["", ""]] {
+            assert_eq!(read(empty), Ok(None), "{empty:?}");
+        }
         let cursor = |seq, history: Option<&str>| {
             Ok(Some(Cursor { seq, history: history.map(|id| HistoryId::parse(id).unwrap()) }))
         };
         assert_eq!(read(&["0"]), cursor(0, None));
+        assert_eq!(read(&["", "7"]), cursor(7, None));
         assert_eq!(read(&["41@k3f9"]), cursor(41, Some("k3f9")));
         assert_eq!(read(&["9223372036854775807"]), cursor(SEQ_MAX, None));
         for wrong in ["41@", "@k3f9", "41@K3F9", "41@a@b", "41 @k3f9", "41@ k3f9"] {
             assert_eq!(read(&[wrong]), Err(()), "{wrong:?}");
         }
-        for wrong in [&[""][..], &["-1"], &["+1"], &["1.0"], &["one"], &["9223372036854775808"], &["1", "1"]]
-        {
+        for wrong in [&["-1"][..], &["+1"], &["1.0"], &["one"], &["9223372036854775808"], &["1", "1"]] {
             assert_eq!(read(wrong), Err(()), "{wrong:?}");
         }
     }
@@ -247,6 +180,10 @@ mod tests {
         let read = |values: &[&str]| prefers_minimal(&headers(&HeaderName::from_static("prefer"), values));
         assert!(read(&["return=minimal"]));
         assert!(read(&["respond-async, wait=10", "return = \"minimal\"; foo"]));
+        assert!(read(&["Return=Minimal", "return=representation"]));
+        assert!(!read(&["return=representation, return=minimal"]), "the first counts");
+        assert!(!read(&["note=\"a, return=minimal\""]), "within quotes it is a text");
+        assert!(!read(&["return=\"mini mal\"", "x; return=minimal"]));
         assert!(!read(&["return=representation"]));
         assert!(!read(&[]));
     }

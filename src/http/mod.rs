@@ -1,9 +1,11 @@
 //! The HTTP server: one handler for each path of the contract, over a reader and the pipeline.
 
+mod accept;
 mod body;
 mod console;
 mod events;
 mod failure;
+mod fields;
 mod follow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -15,6 +17,7 @@ mod keys;
 mod observe;
 mod openapi;
 mod params;
+mod path;
 mod pause;
 mod publish;
 mod render;
@@ -46,8 +49,10 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/events", events::events))
         .service(post("/events/lookup", keys::lookup))
         .service(get("/events/{topic}/{event_id}", keys::event))
+        .service(get("/event", keys::event_by_query))
         .service(get("/topics", topics::topics))
         .service(get("/topics/{topic}", topics::one))
+        .service(get("/topic", topics::one_by_query))
         .service(get("/stats", observe::stats))
         .service(get("/health", observe::health))
         .service(get(watch::LIVE, observe::live))

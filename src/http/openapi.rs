@@ -28,15 +28,20 @@ use crate::api::{Code, PROBLEM_JSON, Problem};
         publish::publish,
         events::events,
         keys::event,
+        keys::event_by_query,
         keys::lookup,
         topics::topics,
         topics::one,
+        topics::one_by_query,
         observe::stats,
         observe::live,
         observe::ready,
         observe::health,
         observe::metrics,
     ),
+    // Relative to this document, so that the page also calls a log behind the path prefix of a
+    // proxy.
+    servers((url = ".")),
     components(schemas(Problem)),
     modifiers(&Named),
     tags(
@@ -71,8 +76,11 @@ static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| Document::openapi().to_pretty_json().unwrap_or_default() + "\n");
 
 /// The page needs no network: it reads our document and asks no validator on the internet about it.
-static PAGE: LazyLock<Arc<Config<'static>>> =
-    LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true)));
+/// The address of the document is relative, so that the page also works behind the path prefix of a
+/// proxy.
+static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+    Arc::new(Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true))
+});
 
 /// What the page may load and who may show it: as the console's, but Swagger UI makes HTML of texts (those of our document and of
 /// answers, which it cleans), has pictures in its style sheet, and writes one style sheet into the page, which has this hash.
@@ -85,9 +93,9 @@ pub(super) async fn document() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(DOCUMENT.as_str())
 }
 
-/// `GET /docs`
+/// `GET /docs`: leads on to the page, relative to the address that the client used.
 pub(super) async fn to_page() -> HttpResponse {
-    HttpResponse::TemporaryRedirect().insert_header((LOCATION, "/docs/")).finish()
+    HttpResponse::TemporaryRedirect().insert_header((LOCATION, "docs/")).finish()
 }
 
 /// `GET /docs/...`

@@ -40,6 +40,13 @@ impl Query {
         Some(self.pairs.swap_remove(at).1)
     }
 
+    /// A parameter that must be there and names something: a topic or an event.
+    pub(super) fn name(&mut self, name: &str) -> Result<String, Failure> {
+        let text = self.take(name).ok_or_else(|| Failure::parameter(name, "is missing"))?;
+        check_name(&text).map_err(|code| broken_name(name, code))?;
+        Ok(text)
+    }
+
     /// A parameter that is a whole number within bounds.
     pub(super) fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Failure> {
         let Some(text) = self.take(name) else { return Ok(None) };

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use actix_web::http::header::HeaderName;
+use actix_web::http::header::{HeaderName, VARY};
 use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, rt};
@@ -53,7 +53,7 @@ pub(super) async fn answer(
     format: Format,
 ) -> Result<HttpResponse, Failure> {
     let mut response = HttpResponse::Ok();
-    response.content_type(match format {
+    response.insert_header((VARY, "accept")).content_type(match format {
         Format::Json => "application/json",
         Format::NdJson => NDJSON,
     });

@@ -9,7 +9,7 @@ use super::params::{Query, segment, topic};
 use super::render;
 use super::state::State;
 use crate::api::{Code, Source, SourceStats, TopicDetail, TopicPage, TopicStats};
-use crate::domain::{HistoryId, LATE_SECONDS};
+use crate::domain::{HistoryId, LATE_SECONDS, Topic};
 use crate::store::{SourceCounts, TopicCounts, TopicSources};
 
 /// The most topics of one answer, and the number without a `limit`.
@@ -52,6 +52,8 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
 }
 
 /// Read what was counted in a topic, and by source
+///
+/// `GET /topic` takes the topic as a parameter.
 #[utoipa::path(
     get,
     path = "/topics/{topic}",
@@ -63,9 +65,48 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
 pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
     let name = topic(&segment(&request, 1, "topic")?)?;
+    found(&state, name).await
+}
+
+/// The parameters, for the document.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query, which is read by hand so that errors name the parameter")]
+struct TopicQuery {
+    /// The topic: 1 to 255 bytes of UTF-8, no control characters.
+    #[param(
+        min_length = 1,
+        max_length = 255,
+        example = "orders",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
+    topic: String,
+}
+
+/// Read what was counted in a topic, whatever its name
+///
+/// The same as `GET /topics/{topic}`, with the topic as a parameter. Browsers, URL libraries and
+/// proxies change some paths before they send them: they remove the parts `.` and `..`, and some
+/// decode `%2F`.
+#[utoipa::path(
+    get,
+    path = "/topic",
+    tag = "read",
+    params(TopicQuery),
+    responses((status = 200, description = "The topic", body = TopicDetail), TopicProblems),
+)]
+pub(super) async fn one_by_query(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
+    let mut query = Query::of(&request)?;
+    let name = topic(&query.name("topic")?)?;
+    query.finish()?;
+    found(&state, name).await
+}
+
+async fn found(state: &State, name: Topic) -> Result<HttpResponse, Failure> {
+    // Read before any seq: see `Reader::history`.
     let history = state.reader.history().await?;
     match state.reader.sources(name).await? {
-        Some(found) => Ok(HttpResponse::Ok().json(detail(&state, &history, found))),
+        Some(found) => Ok(HttpResponse::Ok().json(detail(state, &history, found))),
         None => Err(Failure::new(Code::TopicNotFound, "no event was stored in this topic")),
     }
 }

@@ -12,6 +12,7 @@ use actix_web::{Error, HttpMessage, ResponseError};
 use super::body;
 use super::failure::{Failure, Unread};
 use super::guard;
+use super::path;
 use super::state::State;
 use super::trace::{Origin, Published, X_REQUEST_ID};
 use crate::api::Code;
@@ -46,6 +47,7 @@ pub(super) async fn watch<B: MessageBody + 'static>(
     let started = Instant::now();
     let origin = Origin::of(request.headers());
     request.extensions_mut().insert(origin.id.clone());
+    path::match_as_sent(&mut request);
     let admitted = if state.stopping() && request.path() != LIVE {
         Err(Failure::new(Code::ShuttingDown, "the log is stopping"))
     } else {

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::members::{Members, quoted, unescaped};
-use super::{BodyError, Collector, Item, reason};
+use super::{BodyError, Collector, Item, mark, reason};
 
 /// The member whose presence makes an object a batch.
 const EVENTS: &str = "events";
@@ -176,16 +176,27 @@ impl<'a> Cursor<'a> {
 
     fn broken(&self, what: &str) -> BodyError {
         let (line, column) = self.place();
-        not_json(what, line, column)
+        self.not_json(what, line, column)
     }
 
     /// The error of a value that begins here, which counts lines and columns from there.
     fn unreadable(&self, error: &serde_json::Error) -> BodyError {
         let (line, column) = self.place();
         match error.line() {
-            0 | 1 => not_json(&reason(error), line, column + error.column().saturating_sub(1)),
-            later => not_json(&reason(error), line + later - 1, error.column()),
+            0 | 1 => self.not_json(&reason(error), line, column + error.column().saturating_sub(1)),
+            later => self.not_json(&reason(error), line + later - 1, error.column()),
         }
+    }
+
+    fn not_json(&self, what: &str, line: usize, column: usize) -> BodyError {
+        let text = self.text.split('\n').nth(line - 1).unwrap_or_default();
+        BodyError::NotJson(match mark::is_at(text, column) {
+            Some(at) => {
+                let misplaced = mark::misplaced(&format!("line {line}, column {}", at + 1));
+                format!("the body is not JSON: {misplaced}")
+            }
+            None => format!("the body is not JSON at line {line}, column {column}: {what}"),
+        })
     }
 
     /// Line and column of the next byte, from 1.
@@ -194,10 +205,6 @@ impl<'a> Cursor<'a> {
         let line_start = before.rfind('\n').map_or(0, |end| end + 1);
         (before.matches('\n').count() + 1, self.at - line_start + 1)
     }
-}
-
-fn not_json(what: &str, line: usize, column: usize) -> BodyError {
-    BodyError::NotJson(format!("the body is not JSON at line {line}, column {column}: {what}"))
 }
 
 fn beside_events(name: &str) -> BodyError {

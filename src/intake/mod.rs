@@ -8,6 +8,7 @@ mod check;
 #[doc(hidden)]
 pub mod fuzzing;
 mod json;
+mod mark;
 mod members;
 mod ndjson;
 
@@ -88,6 +89,7 @@ impl Invalid {
 /// # Errors
 /// When the body as a whole cannot be read; an invalid event is no error here.
 pub fn events(body: &[u8], format: Format, limits: Limits) -> Result<Parsed<Event>, BodyError> {
+    let body = mark::skipped(body)?;
     let mut collector = Collector::new(limits, check::event);
     match format {
         Format::Json => json::read_events(body, limits.extra_fields, &mut collector)?,
@@ -101,6 +103,7 @@ pub fn events(body: &[u8], format: Format, limits: Limits) -> Result<Parsed<Even
 /// # Errors
 /// When the body as a whole cannot be read; an invalid key is no error here.
 pub fn keys(body: &[u8], limits: Limits) -> Result<Parsed<Key>, BodyError> {
+    let body = mark::skipped(body)?;
     let mut collector = Collector::new(limits, |members, _| check::key(members));
     json::read_array(body, &mut collector)?;
     Ok(collector.parsed)

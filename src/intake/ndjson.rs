@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 
 use super::members::Members;
-use super::{BodyError, Collector, Item, reason};
+use super::{BodyError, Collector, Item, mark, reason};
 use crate::domain::{Fault, FaultCode};
 
 /// Reads the events of the lines that are not empty.
@@ -29,10 +29,16 @@ fn take<T>(line: &str, collector: &mut Collector<T>) -> Result<(), BodyError> {
     }
     match parse(text) {
         Ok(item) => collector.take(item, text.len()),
-        Err(error) => {
-            let (column, reason) = (error.column(), reason(&error));
-            collector.put(Err(not_json(format!("the line is not JSON at column {column}: {reason}"))))
-        }
+        Err(error) => collector.put(Err(not_json(broken(text, &error)))),
+    }
+}
+
+/// What is wrong with a line.
+fn broken(text: &str, error: &serde_json::Error) -> String {
+    let (column, reason) = (error.column(), reason(error));
+    match mark::is_at(text, column) {
+        Some(at) => format!("the line is not JSON: {}", mark::misplaced(&format!("column {}", at + 1))),
+        None => format!("the line is not JSON at column {column}: {reason}"),
     }
 }
 

@@ -88,6 +88,96 @@ fn what_is_not_json_is_named_with_its_place_in_the_whole_body() {
     assert_eq!(line, "the line is not JSON at column 10: expected `:`");
 }
 
+const MARK: &str = "\u{feff}";
+
+#[test]
+fn a_mark_at_the_start_of_a_body_is_skipped_and_moves_no_place() {
+    let one = json(GOOD).unwrap();
+    let batch = format!("{{\"events\":[{GOOD}]}}");
+    for body in [GOOD.to_owned(), format!("[{GOOD}]"), batch, format!("\r\n [{GOOD}]")] {
+        assert_eq!(json(&format!("{MARK}{body}")).unwrap(), one);
+    }
+    assert_eq!(lines(format!("{MARK}{GOOD}\n").as_bytes()), one);
+    assert_eq!(lines(format!("{MARK}\r\n{GOOD}").as_bytes()), one);
+    assert_eq!(lines(MARK.as_bytes()), Parsed { valid: vec![], invalid: vec![] });
+    let key = "[{\"topic\":\"t\",\"event_id\":\"1\"}]";
+    assert_eq!(keys(format!("{MARK}{key}").as_bytes(), LIMITS), keys(key.as_bytes(), LIMITS));
+    let place = json(&format!("{MARK}nope")).unwrap_err().to_string();
+    assert!(place.contains("line 1, column 2"), "{place}");
+    // Within a string it is a character.
+    let named = json(&with("topic", &format!("\"{MARK}\""))).unwrap();
+    assert_eq!(named.valid[0].topic(), MARK);
+}
+
+#[test]
+fn a_mark_anywhere_else_is_named_with_its_place() {
+    let said = |line: usize, column: usize| {
+        format!(
+            "the body is not JSON: a UTF-8 byte order mark at line {line}, column {column}; only the start of a body may have one"
+        )
+    };
+    for (body, line, column) in [
+        (format!("{MARK}{MARK}[]"), 1, 1),
+        (format!("[{MARK}{GOOD}]"), 1, 2),
+        (format!("[{GOOD},\n{MARK}{GOOD}]"), 2, 1),
+        (format!("[{GOOD},{MARK}\n{GOOD}]"), 1, GOOD.len() + 3),
+        (format!("[\n{GOOD}{MARK},{GOOD}]"), 2, GOOD.len() + 1),
+        (format!("[{GOOD}]\n{MARK}"), 2, 1),
+        (format!("{GOOD}\n{MARK}{GOOD}"), 2, 1),
+        (format!(" {MARK}[]"), 1, 2),
+        (format!("{{{MARK}\"topic\":1}}"), 1, 2),
+        (format!("{{\"topic\"{MARK}:1}}"), 1, 9),
+        (format!("{{\"topic\":{MARK}1}}"), 1, 10),
+        (format!("{{\"topic\":1{MARK}}}"), 1, 11),
+        (format!("{{\"topic\":\n 1,{MARK}\"source\":2}}"), 2, 4),
+        (format!("{{\"payload\":{{\"a\":[1,\n{MARK}2]}}}}"), 2, 1),
+        (format!("{{\"payload\":{{\"a\":tr{MARK}ue}}}}"), 1, 19),
+        (format!("{{\"events\":{MARK}[]}}"), 1, 11),
+        (format!("{{\"events\":[]{MARK}}}"), 1, 13),
+        (MARK.repeat(2), 1, 1),
+    ] {
+        assert_eq!(json(&body).unwrap_err().to_string(), said(line, column), "{body:?}");
+    }
+    let keys = keys(format!("[{MARK}]").as_bytes(), LIMITS).unwrap_err();
+    assert_eq!(keys.to_string(), said(1, 2));
+    // A mark within a string that ends before the fault is no fault.
+    let other = json(&format!("[\"{MARK}\" nope]")).unwrap_err().to_string();
+    assert!(!other.contains("mark"), "{other}");
+}
+
+#[test]
+fn a_mark_in_a_line_of_its_own_or_of_another_file_rejects_that_line_by_name() {
+    let body = format!("{MARK}{GOOD}\n{MARK}{GOOD}\r\n{MARK}\n  {MARK}{GOOD}\n{GOOD}{MARK}\n{GOOD}");
+    let parsed = lines(body.as_bytes());
+    assert_eq!(parsed.valid.len(), 2);
+    let found: Vec<_> = parsed.invalid.iter().map(|bad| (bad.index, &*bad.faults[0].detail)).collect();
+    let said = |column: usize| {
+        format!(
+            "the line is not JSON: a UTF-8 byte order mark at column {column}; only the start of a body may have one"
+        )
+    };
+    let (start, end) = (said(1), said(GOOD.len() + 1));
+    assert_eq!(found, [(1, &*start), (2, &*start), (3, &*start), (4, &*end)]);
+    let twice = lines(format!("{MARK}{MARK}{GOOD}").as_bytes());
+    assert_eq!(twice.invalid[0].faults[0].detail, start);
+}
+
+#[test]
+fn marks_of_other_encodings_refuse_the_body_by_name() {
+    for (body, encoding) in [
+        (&b"\xff\xfe{\0}\0"[..], "UTF-16"),
+        (b"\xfe\xff\0{\0}", "UTF-16"),
+        (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
+        (b"\0\0\xfe\xff\0\0\0{", "UTF-32"),
+    ] {
+        let said = format!("the body begins with a {encoding} byte order mark; encode it as UTF-8");
+        for format in [Format::Json, Format::NdJson] {
+            assert_eq!(events(body, format, LIMITS), Err(BodyError::NotJson(said.clone())));
+        }
+        assert_eq!(keys(body, LIMITS), Err(BodyError::NotJson(said)));
+    }
+}
+
 #[test]
 fn a_batch_has_no_other_member() {
     for (body, name) in [

@@ -37,6 +37,9 @@ async fn an_unknown_key_is_404_with_the_code_of_what_is_missing() {
     log.get("/events/t/2").await.problem(Code::EventNotFound);
     log.get("/events/u/1").await.problem(Code::EventNotFound);
     log.get("/topics/u").await.problem(Code::TopicNotFound);
+    log.get("/event?topic=t&event_id=2").await.problem(Code::EventNotFound);
+    log.get("/event?topic=u&event_id=1").await.problem(Code::EventNotFound);
+    log.get("/topic?topic=u").await.problem(Code::TopicNotFound);
     for nowhere in ["/events/t", "/events/t/1/2", "/Topics", "/publish/", "/health/dead"] {
         log.get(nowhere).await.problem(Code::NotFound);
     }
@@ -148,6 +151,9 @@ async fn head_answers_as_get_does_wherever_get_does() {
         "/events",
         "/topics",
         "/topics/t",
+        "/event?topic=t&event_id=1",
+        "/event?topic=t&event_id=unknown",
+        "/topic?topic=t",
         "/stats",
         "/health",
         "/health/live",

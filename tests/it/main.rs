@@ -38,6 +38,8 @@ mod damage;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod explaining;
 #[cfg(test)]
 mod faults;

@@ -1,6 +1,6 @@
 // What the console asks the server. Addresses are relative to the page, so that it also works behind a proxy's prefix.
 
-import { event, eventsOf } from "./json.mjs";
+import { event } from "./json.mjs";
 
 /** How long an answer may take, in milliseconds. */
 const PATIENCE = 10_000;
@@ -43,7 +43,6 @@ function problemOf(text) {
 }
 
 const send = (path, body) => ask(path, { method: "POST", headers: { "content-type": "application/json" }, body });
-const encode = encodeURIComponent;
 const query = (parameters) => new URLSearchParams(parameters).toString();
 
 export const metrics = () => ask("metrics");
@@ -62,29 +61,14 @@ export async function topics(most) {
   return found.slice(0, most);
 }
 
-/** A browser takes these for steps in the path, in whatever way they are written, so they cannot be asked for there. */
-const isStep = (segment) => segment === "." || segment === "..";
+/** One topic; null where it has no event. A query, since browsers take `.` and `..` for steps in a path. */
+export const topic = (name) =>
+  orNull("topic_not_found", async () => JSON.parse(await ask(`topic?${query({ topic: name })}`)));
 
-/** One topic; null where it has no event, or its name cannot stand in a path. */
-export async function topic(name) {
-  if (isStep(name)) return null;
-  return orNull("topic_not_found", async () => JSON.parse(await ask(`topics/${encode(name)}`)));
-}
-
-export const eventPath = (name, id) => (isStep(name) || isStep(id) ? null : `events/${encode(name)}/${encode(id)}`);
+export const eventPath = (name, id) => `event?${query({ topic: name, event_id: id })}`;
 
 /** One event; null where there is none. */
-export async function eventOf(name, id) {
-  const path = eventPath(name, id);
-  if (path !== null) return orNull("event_not_found", async () => event(await ask(path)));
-  const [found] = await lookup([{ topic: name, event_id: id }]);
-  return found === null ? null : (await page(name, found.seq - 1, 1))[0];
-}
-
-/** Some events of a topic behind this seq. */
-async function page(name, after, limit) {
-  return eventsOf(await ask(`events?${query({ topic: name, after, limit })}`)).map(event);
-}
+export const eventOf = (name, id) => orNull("event_not_found", async () => event(await ask(eventPath(name, id))));
 
 /** Where and when events with these keys were stored: `{seq, received_at}` or null for each. */
 export async function lookup(keys) {

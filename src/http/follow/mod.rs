@@ -22,7 +22,7 @@ mod tail;
 use std::sync::Arc;
 
 use actix_web::http::Method;
-use actix_web::http::header::{CACHE_CONTROL, HeaderName};
+use actix_web::http::header::{CACHE_CONTROL, HeaderName, VARY};
 use actix_web::{HttpRequest, HttpResponse, rt};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
@@ -66,6 +66,7 @@ pub(super) async fn answer(
         .content_type(EVENT_STREAM)
         .insert_header((HISTORY, history.as_str()))
         .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((VARY, "accept"))
         // nginx, and what does as it does, would keep events back until a buffer is full.
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
         // Whatever ends it, the client comes again on a new connection.

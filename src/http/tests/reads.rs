@@ -114,9 +114,9 @@ async fn counts_health_metrics_and_pages_are_there() {
         assert_eq!(get(&state, path).await.json(), json!({"status": "ok"}));
     }
     assert!(get(&state, "/openapi.json").await.text().contains("\"/publish\""));
-    assert_eq!(get(&state, "/docs").await.header("location"), "/docs/");
+    assert_eq!(get(&state, "/docs").await.header("location"), "docs/");
     assert!(get(&state, "/docs/").await.text().contains("<html"));
-    assert!(get(&state, "/docs/swagger-initializer.js").await.text().contains("/openapi.json"));
+    assert!(get(&state, "/docs/swagger-initializer.js").await.text().contains("\"../openapi.json\""));
     assert_eq!(get(&state, "/docs/nothing.js").await.problem(), (404, "not_found".to_owned()));
 }
 

@@ -30,7 +30,7 @@ pub(crate) use lock::Locked;
 pub(crate) use log::{ENGINE, Log};
 pub(crate) use postgres::skipped;
 pub(crate) use process::{Command, Ended, Process, free_port, serving, signal};
-pub(crate) use raw::Raw;
+pub(crate) use raw::{Raw, RawAnswer};
 pub(crate) use say::{given, say};
 pub(crate) use sse::{Sent, Sse, parse};
 pub(crate) use wait::until;

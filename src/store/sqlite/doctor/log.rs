@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 
 use super::report::{Cure, Findings, Part};
 use super::{Progress, Tell, name_of};
-use crate::domain::{check_name, check_timestamp};
+use crate::domain::{check_name, check_stored_timestamp};
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, MAX_NUMBER, Span};
 use crate::store::sqlite::rows;
@@ -276,7 +276,7 @@ fn texts(row: &Row<'_>) -> Result<(), String> {
     for (column, name) in [(4, "event_id"), (6, "source")] {
         check_name(text(column, name)?).map_err(|fault| format!("the {name} is none: {}", fault.as_str()))?;
     }
-    check_timestamp(text(5, "timestamp")?).map_err(|rule| format!("the timestamp {rule}"))?;
+    check_stored_timestamp(text(5, "timestamp")?).map_err(|rule| format!("the timestamp {rule}"))?;
     let payload = text(7, "payload")?;
     if !payload.trim_start().starts_with('{') {
         return Err("the payload is no JSON object".to_owned());

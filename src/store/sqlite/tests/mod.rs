@@ -5,6 +5,7 @@ mod doctor;
 mod history;
 mod index;
 mod sources;
+mod times;
 
 use std::path::Path;
 use std::sync::Arc;
