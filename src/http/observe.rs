@@ -26,7 +26,7 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
     let totals = state.reader.totals().await?;
     let topics = state.reader.topics(None, TOPICS_MAX).await?;
     let counted = Stats {
-        uptime_seconds: state.started.elapsed().as_secs_f64(),
+        uptime_seconds: state.metrics.uptime().as_secs_f64(),
         runtime: Totals::from(state.metrics.counts()),
         persistent: Totals::from(totals.counts),
         shards: state.pipeline.shards(),

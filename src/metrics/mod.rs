@@ -7,12 +7,15 @@ mod sampled;
 pub use queued::Queued;
 pub use sampled::{OwnSample, Sample, StoreSample, TopicSample};
 
+use std::time::{Duration, Instant};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use uuid::Uuid;
 
 use crate::domain::Counts;
 
@@ -30,6 +33,9 @@ pub const WRITER: &str = "writer";
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    started: Instant,
+    /// Tells this process from the one before: an uptime that falls may also be an answer that comes late.
+    process: Family<ProcessLabels, Gauge>,
     accepted: Counter,
     duplicates: Counter,
     conflicts: Counter,
@@ -80,6 +86,13 @@ pub struct RefusalLabels {
     pub reason: &'static str,
 }
 
+/// Which process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProcessLabels {
+    /// A random id that each start of the program chooses.
+    run: String,
+}
+
 /// Which kind of actor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ActorLabels {
@@ -101,6 +114,8 @@ impl Metrics {
         let seconds = || Histogram::new(exponential_buckets(0.000_1, 2.0, 19));
         let mut metrics = Self {
             registry: Registry::with_prefix(PREFIX),
+            started: Instant::now(),
+            process: Family::default(),
             accepted: Counter::default(),
             duplicates: Counter::default(),
             conflicts: Counter::default(),
@@ -168,6 +183,9 @@ impl Metrics {
             Unit::Seconds,
             self.sync_seconds.clone(),
         );
+        to.register("process_info", "1, and which run of the program answers", self.process.clone());
+        let run = Uuid::new_v4().simple().to_string();
+        self.process.get_or_create(&ProcessLabels { run }).set(1);
         for actor in [ROUTER, CONSUMER, WRITER] {
             // There from the start, so that a rate sees the first one.
             let labels = ActorLabels { actor };
@@ -200,6 +218,12 @@ impl Metrics {
         }
     }
 
+    /// Time since the process started, by a clock that never goes back.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Everything in Prometheus' text format, version 0.0.4, which every reader of metrics knows.
     ///
     /// # Errors
@@ -207,6 +231,9 @@ impl Metrics {
     pub fn text(&self, sample: Sample) -> Result<String, std::fmt::Error> {
         let (mut text, mut sampled) = (String::new(), Registry::with_prefix(PREFIX));
         sample.register(&mut sampled);
+        // Read together with the counters: a reader can compute rates however late the answer comes.
+        let uptime = ConstGauge::new(self.uptime().as_secs_f64());
+        sampled.register_with_unit("uptime", "Time since the process started", Unit::Seconds, uptime);
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         prometheus_client::encoding::text::encode(&mut text, &sampled)?;
         Ok(classic(&text))
@@ -249,6 +276,26 @@ mod tests {
         for line in ["sekali_events_accepted_total 5", "sekali_events_conflict_total 2"] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
+    }
+
+    fn value(text: &str, name: &str) -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn each_text_carries_its_time_and_the_process_that_it_is_from() {
+        let metrics = Metrics::new();
+        let began = metrics.uptime();
+        let texts = [0, 1].map(|_| metrics.text(Sample::default()).unwrap());
+        let ended = metrics.uptime();
+        let [first, second] = texts.each_ref().map(|text| value(text, "sekali_uptime_seconds"));
+        assert!(began.as_secs_f64() <= first && first < second, "{first} {second}");
+        assert!(second <= ended.as_secs_f64(), "{second} is after {ended:?}");
+        let another = Metrics::new().text(Sample::default()).unwrap();
+        let [first, second, third] = [&texts[0], &texts[1], &another]
+            .map(|text| text.lines().find(|line| line.starts_with("sekali_process_info{run=\"")).unwrap());
+        assert!(first == second && first != third && first.ends_with("\"} 1"), "{first} {third}");
     }
 
     #[test]

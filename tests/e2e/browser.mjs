@@ -31,8 +31,11 @@ export class Browser {
     return browser;
   }
 
-  /** A page that shows this address, and the list of what went wrong on it. */
-  async open(url) {
+  /**
+   * A page that shows this address, and the list of what went wrong on it. `prepare` gets the page
+   * while it is empty.
+   */
+  async open(url, prepare = () => {}) {
     const page = await this.#context.newPage();
     page.setDefaultTimeout(PATIENCE);
     const wrong = [];
@@ -43,6 +46,7 @@ export class Browser {
     await page.addInitScript(() => {
       document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) => console.error(`policy: ${violatedDirective} ${blockedURI}`));
     });
+    await prepare(page);
     await page.goto(url);
     return { page, wrong };
   }

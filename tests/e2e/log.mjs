@@ -28,9 +28,12 @@ export class Log {
     return `http://127.0.0.1:${this.#port}`;
   }
 
-  /** Starts the program on the same port and store, and waits until it listens. */
-  async begin() {
-    const store = `sqlite:${join(this.#home, "log.db")}`;
+  /**
+   * Starts the program on the same port, and waits until it listens; `store` is the file of another
+   * store.
+   */
+  async begin({ store: file = "log.db" } = {}) {
+    const store = `sqlite:${join(this.#home, file)}`;
     const child = spawn(PROGRAM, ["serve", "--bind", `127.0.0.1:${this.#port}`, "--store", store], {
       cwd: this.#home,
       stdio: ["ignore", "pipe", "pipe"],
@@ -49,8 +52,9 @@ export class Log {
     await listening;
   }
 
-  /** Ends the program in order; the store stays. */
+  /** Ends the program in order, if it runs; the store stays. */
   async end() {
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
     const ended = once(this.#process, "exit");
     this.#process.kill("SIGTERM");
     await ended;

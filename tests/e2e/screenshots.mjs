@@ -35,7 +35,7 @@ await page.waitForTimeout(1_200);
 await page.screenshot({ path: `${docs}console-dark.png` });
 if (extra !== undefined) {
   await fillForms();
-  await page.locator("#tail button.open").first().click();
+  await page.locator("#tail a.open").first().click();
   await page.waitForTimeout(300);
   await page.screenshot({ path: `${extra}/event-dark.png` });
   await dark(false);

@@ -68,3 +68,9 @@ export function clock(time) {
   if (Number.isNaN(date.getTime())) return time;
   return `${date.toLocaleTimeString("en-GB")}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
+
+/** The first characters of a text, none of them halved. */
+export const firstOf = (text, most) => text.slice(0, most).replace(/[\ud800-\udbff]$/, "");
+
+/** The same to the second. */
+export const second = (time) => clock(time).slice(0, 8);

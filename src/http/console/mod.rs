@@ -28,11 +28,13 @@ struct File {
 
 static PAGE: File = file("index.html", HTML, include_bytes!("index.html"));
 
-static FILES: [File; 20] = [
+static FILES: [File; 25] = [
+    file("address.mjs", SCRIPT, include_bytes!("address.mjs")),
     file("base.css", CSS, include_bytes!("base.css")),
     file("chart.mjs", SCRIPT, include_bytes!("chart.mjs")),
     file("dom.mjs", SCRIPT, include_bytes!("dom.mjs")),
     file("event.mjs", SCRIPT, include_bytes!("event.mjs")),
+    file("fault.mjs", SCRIPT, include_bytes!("fault.mjs")),
     file("find.mjs", SCRIPT, include_bytes!("find.mjs")),
     file("format.mjs", SCRIPT, include_bytes!("format.mjs")),
     file("icon.svg", "image/svg+xml", include_bytes!("icon.svg")),
@@ -42,8 +44,11 @@ static FILES: [File; 20] = [
     file("now.mjs", SCRIPT, include_bytes!("now.mjs")),
     file("parts.css", CSS, include_bytes!("parts.css")),
     file("publish.mjs", SCRIPT, include_bytes!("publish.mjs")),
+    file("rates.mjs", SCRIPT, include_bytes!("rates.mjs")),
+    file("route.mjs", SCRIPT, include_bytes!("route.mjs")),
     file("server.mjs", SCRIPT, include_bytes!("server.mjs")),
     file("sources.mjs", SCRIPT, include_bytes!("sources.mjs")),
+    file("stream.mjs", SCRIPT, include_bytes!("stream.mjs")),
     file("tail.mjs", SCRIPT, include_bytes!("tail.mjs")),
     file("theme.js", SCRIPT, include_bytes!("theme.js")),
     file("topics.mjs", SCRIPT, include_bytes!("topics.mjs")),

@@ -3,90 +3,73 @@
 import { AMOUNTS, SPAN, TIMES, chart } from "./chart.mjs";
 import { byId, setText } from "./dom.mjs";
 import * as format from "./format.mjs";
-import { buckets, named, parse, quantile, sum } from "./metrics.mjs";
+import { buckets, named, parse, sum } from "./metrics.mjs";
+import { GAP, Rates } from "./rates.mjs";
 
-/** Seconds over which the figures are taken; the charts show each look. */
-const RECENT = 5;
+const charts = {
+  rates: chart(byId("rates"), ["accepted", "duplicates"], AMOUNTS, format.rate),
+  latency: chart(byId("latency"), ["p50", "p99"], TIMES, format.seconds),
+};
 
-/** A gap between two looks that is longer, in seconds, is a gap in the lines: the page was hidden, or the server gone. */
-const GAP = 5;
-
-const rates = chart(byId("rates"), ["accepted", "duplicates"], AMOUNTS, format.rate);
-const latency = chart(byId("latency"), ["p50", "p99"], TIMES, format.seconds);
-
-/** The looks of the last minutes: when, and what was counted until then. */
-let looks = [];
-let points = [];
+const rates = new Rates(SPAN + GAP);
 let stats = null;
+/** The newest look. */
+let last = null;
 
 /** One look at /metrics. Returns whether the process is another one than at the look before. */
 export function look(text) {
   const samples = parse(text);
   const now = {
-    time: Date.now() / 1000,
+    run: named(samples, "sekali_process_info")[0]?.labels.run,
+    uptime: sum(samples, "sekali_uptime_seconds"),
     accepted: sum(samples, "sekali_events_accepted_total") ?? 0,
     duplicates: sum(samples, "sekali_events_duplicate_total") ?? 0,
     conflicts: sum(samples, "sekali_events_conflict_total") ?? 0,
     commits: sum(samples, "sekali_commit_seconds_count") ?? 0,
     publishes: buckets(samples, "sekali_publish_seconds"),
   };
-  const before = looks.at(-1);
-  const restarted = before !== undefined && (now.accepted < before.accepted || now.duplicates < before.duplicates);
-  if (restarted) {
-    looks = [];
-    stats = null;
-  }
-  looks = [...looks.filter(({ time }) => now.time - time <= RECENT + 1), now];
-  plot(restarted ? undefined : before, now);
-  figures(now);
+  const taken = rates.take(now, Date.now() / 1000);
+  if (taken === "old") return false;
+  if (taken === "first") stats = null;
+  last = now;
+  plot();
+  figures();
+  totals();
   size(named(samples, "sekali_store_bytes"));
-  return restarted;
+  return taken === "first";
 }
 
-/** What /stats said. */
+/**
+ * What /stats said, after the newest look. A process that runs for a shorter time was started in
+ * between.
+ */
 export function counted(answer) {
-  stats = answer;
+  stats = last === null || answer.uptime_seconds < last.uptime ? null : answer;
+  totals();
 }
 
-/** There was no answer: the figures would be of another time. */
+/** There is no answer: nobody knows what happens now. What was counted stays. */
 export function gone() {
-  looks = [];
   for (const tile of ["accepted", "duplicates", "p50"]) setText(byId(`tile-${tile}`), "–");
+  for (const more of ["accepted", "duplicates", "latency"]) setText(byId(`more-${more}`), "\u00a0");
 }
 
 export function recolour() {
-  rates.recolour();
-  latency.recolour();
+  charts.rates.recolour();
+  charts.latency.recolour();
 }
 
-function plot(before, now) {
-  const last = points.at(-1);
-  if (last !== undefined && now.time - last.time > GAP) {
-    points.push({ time: last.time + 1, accepted: null, duplicates: null, p50: null, p99: null });
-  }
-  if (before !== undefined && now.time - before.time <= GAP) points.push({ time: now.time, ...between(before, now) });
-  points = points.filter(({ time }) => now.time - time <= SPAN + GAP);
-  const line = (name) => points.map((point) => point[name]);
-  rates.draw(line("time"), line("accepted"), line("duplicates"));
-  latency.draw(line("time"), line("p50"), line("p99"));
+function plot() {
+  const line = (name) => rates.points.map((point) => point[name]);
+  charts.rates.draw(line("time"), line("accepted"), line("duplicates"));
+  charts.latency.draw(line("time"), line("p50"), line("p99"));
 }
 
-/** What happened between two looks. */
-function between(before, now) {
-  const passed = Math.max(now.time - before.time, 0.001);
-  return {
-    accepted: (now.accepted - before.accepted) / passed,
-    duplicates: (now.duplicates - before.duplicates) / passed,
-    commits: (now.commits - before.commits) / passed,
-    p50: quantile(0.5, before.publishes, now.publishes),
-    p99: quantile(0.99, before.publishes, now.publishes),
-  };
-}
-
-function figures(now) {
-  const before = looks.find(({ time }) => now.time - time <= RECENT + 0.5);
-  if (before !== undefined && before !== now) {
-    const recent = between(before, now);
+function figures() {
+  const recent = rates.recent();
+  if (recent === null) {
+    gone();
+  } else {
     setText(byId("tile-accepted"), format.rate(recent.accepted));
     setText(byId("tile-duplicates"), format.rate(recent.duplicates));
     setText(byId("more-accepted"), `in ${format.rate(recent.commits)} commits/s`);
@@ -95,12 +78,15 @@ function figures(now) {
     setText(byId("more-duplicates"), all > 0 ? `${format.share(recent.duplicates, all)} of what came` : "none came");
     setText(byId("more-latency"), recent.p99 === null ? "nothing was published" : `${format.seconds(recent.p99)} p99`);
   }
-  if (stats === null) return;
+}
+
+function totals() {
+  if (stats === null || last === null) return;
   // Since the store was made: what this process counted, and what those before it had.
   const ever = (name, mine) => stats.persistent[name] - stats.runtime[name] + mine;
-  const accepted = ever("total_unique_events_processed", now.accepted);
-  const duplicates = ever("total_duplicate_events_dropped", now.duplicates);
-  const conflicts = ever("total_conflicts", now.conflicts);
+  const accepted = ever("total_unique_events_processed", last.accepted);
+  const duplicates = ever("total_duplicate_events_dropped", last.duplicates);
+  const conflicts = ever("total_conflicts", last.conflicts);
   setText(byId("tile-stored"), format.count(accepted));
   setText(byId("more-stored"), `${format.count(duplicates)} duplicates, ${format.count(conflicts)} conflicts ever`);
 }

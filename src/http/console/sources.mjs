@@ -1,6 +1,6 @@
 // Who sends events again, and how late: what an operator needs to find the producer, and to know which window would be safe.
 
-import { element, foreign } from "./dom.mjs";
+import { cut, element } from "./dom.mjs";
 import * as format from "./format.mjs";
 
 /** The most sources that are shown, those with the most duplicates. */
@@ -29,7 +29,7 @@ export function lateness(late, ends) {
 /** The table of a topic's sources; nothing where the server does not tell them. */
 export function table({ sources = [], other, late_up_to_seconds: ends = [] }) {
   const ranked = [...sources].sort((one, next) => next.duplicates - one.duplicates || next.accepted - one.accepted);
-  const rows = ranked.slice(0, SHOWN).map((source) => row(foreign(source.source), source, ends));
+  const rows = ranked.slice(0, SHOWN).map((source) => row(cut(source.source), source, ends));
   if (other !== undefined && other.accepted + other.duplicates > 0) rows.push(row("all others", other, ends));
   if (rows.length === 0) return [];
   const head = ["Source", "Sent", "Duplicates", "Conflicts", "How late"].map((name, index) =>

@@ -1,11 +1,12 @@
 // The chosen topic: what was counted in it, and its newest events as they are stored.
 
-import { byId, button, describe, element, foreign, setText } from "./dom.mjs";
-import { open } from "./event.mjs";
+import { write } from "./address.mjs";
+import { byId, cut, describe, element, foreign, link, setText } from "./dom.mjs";
 import * as format from "./format.mjs";
 import { event } from "./json.mjs";
 import * as server from "./server.mjs";
 import { lateness, table } from "./sources.mjs";
+import { Stream } from "./stream.mjs";
 import * as topics from "./topics.mjs";
 
 /** The most events that are shown, and how many of the stored ones come first. */
@@ -14,11 +15,14 @@ const SHOWN = 100;
 /** Milliseconds between two drawings, however fast events come. */
 const PACE = 250;
 
-/** Milliseconds until a stream that the server refused is asked for again. */
-const AGAIN = 1_000;
-
 /** The longest piece of a payload in the list, in characters. */
 const SNIPPET = 160;
+
+/**
+ * The longest name that the title is sure to show whole, in characters; below the title a longer
+ * one stands in full.
+ */
+const SHORT = 40;
 
 /** What stands in place of rows: until it is known whether there are any, and where there are none. */
 const READING = "Reading…";
@@ -26,21 +30,21 @@ const NONE = "No event is stored in this topic yet. New ones appear here by them
 
 const list = byId("tail");
 const body = list.querySelector("tbody");
+const stream = new Stream({ find, onEvent: arrived, onRefused: refused });
 
 let topic = null;
-let stream = null;
-let retry = null;
-/** The last seq that came, as a number: where the stream goes on. */
-let last = 0;
 /** Events that came and are not drawn yet, oldest first. Past `SHOWN` the oldest are never drawn. */
 let waiting = [];
 let passed = 0;
 let paused = false;
 let held = false;
-let away = false;
+/** What is away: `server`, `store`, or null. */
+let away = null;
+let open = () => {};
 
-/** Begins. */
-export function start() {
+/** Begins. `onOpen` is called with an event that a person opens. */
+export function start(onOpen) {
+  open = onOpen;
   setInterval(draw, PACE);
   byId("pause").addEventListener("click", () => {
     paused = !paused;
@@ -48,47 +52,112 @@ export function start() {
     draw();
   });
   // Rows do not move away under a mouse, nor under the keys of who walks through them.
-  list.addEventListener("pointerenter", ({ pointerType }) => { held = pointerType === "mouse"; });
-  list.addEventListener("pointerleave", () => { held = false; });
-  document.addEventListener("visibilitychange", () => (document.hidden ? close() : begin()));
+  list.addEventListener("pointerenter", ({ pointerType }) => {
+    held = pointerType === "mouse";
+  });
+  list.addEventListener("pointerleave", () => {
+    held = false;
+  });
+  document.addEventListener("visibilitychange", () =>
+    document.hidden ? stream.close() : stream.open(),
+  );
 }
 
 /** Follows this topic from its newest events on. */
 export function show(name) {
-  close();
   topic = name;
-  waiting = [];
-  passed = 0;
   paused = false;
   byId("pause").setAttribute("aria-pressed", "false");
   byId("pause").hidden = false;
-  body.replaceChildren();
-  list.scrollTop = 0;
-  byId("topic-title").replaceChildren("Live tail of ", foreign(name));
-  setText(byId("tail-empty"), READING);
-  byId("tail-empty").hidden = false;
-  last = 0;
+  byId("topic-title").replaceChildren("Live tail of ", cut(name));
+  note("");
+  clear();
   facts(topics.find(name) ?? null);
-  begin();
+  stream.follow(name);
 }
 
-/** Says whether the server or its store is away: then nothing new can come. */
+/** Removes all rows: another list of events begins. */
+function clear() {
+  waiting = [];
+  passed = 0;
+  body.replaceChildren();
+  list.scrollTop = 0;
+  setText(byId("tail-empty"), READING);
+  byId("tail-empty").hidden = false;
+}
+
+/** Says what is away, `server` or `store`, or null: then nothing new can come. */
 export function wait(isAway) {
+  const isBack = away === "server" && isAway === null;
   away = isAway;
+  // A connection may have died without a word, while the server was away or this machine slept.
+  if (isBack && topic !== null) stream.open();
   draw();
 }
 
-/** Reads anew what was counted in the topic. */
+/** Reads again what was counted in the topic, and returns it; null where it has no event. */
 export async function refresh() {
-  if (topic === null) return;
+  if (topic === null) return null;
   const name = topic;
-  const answer = (await server.topic(name)) ?? topics.find(name) ?? null;
-  if (topic !== name) return;
-  // Begin with the newest; and so anew where another store has taken the place of the one before, whose seqs are smaller.
-  const end = answer?.last_seq ?? 0;
+  const { cursor } = stream;
+  const known = await server.topic(name);
+  if (topic !== name) return null;
+  const end = known?.last_seq ?? 0;
   if (end === 0) setText(byId("tail-empty"), NONE);
-  if (last === 0 || (stream === null && end < last)) last = Math.max(0, end - SHOWN);
-  facts(answer);
+  // An event came that the log does not hold now: the log was replaced by an older state of itself,
+  // or by another log.
+  if (cursor !== null && stream.cursor !== null && end < cursor.seq) {
+    restored(
+      `The log was restored: ${end === 0 ? "this topic has no event now" : `its last event is now seq ${end}`}.`,
+    );
+    stream.open();
+  }
+  facts(known);
+  return known;
+}
+
+/** Where the stream begins or resumes. Only the server knows where its newest events are. */
+async function find() {
+  const known = await refresh();
+  return (
+    stream.cursor ?? { seq: Math.max(0, (known?.last_seq ?? 0) - SHOWN), history: known?.history }
+  );
+}
+
+/**
+ * The next connection begins at the newest events, since those that are shown are no longer those
+ * of the log.
+ */
+function restored(words) {
+  stream.cursor = null;
+  clear();
+  note(`${words} The list starts again with the newest events.`);
+}
+
+function refused(problem) {
+  if (problem === null) return;
+  if (problem.code === "history_changed") {
+    const { common_seq: common } = problem.document;
+    restored(`The log was restored: events after seq ${common} were replaced.`);
+  } else if (problem.status < 500) {
+    note(
+      `The server refuses to send the events of this topic. ${problem.title}: ${problem.message}.`,
+    );
+  }
+}
+
+/** A notice above the events. */
+function note(words) {
+  setText(byId("tail-note"), words);
+  byId("tail-note").hidden = words === "";
+}
+
+function arrived(data) {
+  waiting.push(data);
+  if (waiting.length > 2 * SHOWN) {
+    passed += waiting.length - SHOWN;
+    waiting = waiting.slice(-SHOWN);
+  }
 }
 
 function facts(found) {
@@ -100,8 +169,12 @@ function facts(found) {
   }
   const { accepted, duplicates, conflicts, lanes, late, late_up_to_seconds: ends } = found;
   describe(list, [
+    ["Name", topic.length > SHORT ? foreign(topic) : undefined],
     ["Events", format.count(accepted)],
-    ["Duplicates", `${format.count(duplicates)} (${format.share(duplicates, accepted + duplicates)})`],
+    [
+      "Duplicates",
+      `${format.count(duplicates)} (${format.share(duplicates, accepted + duplicates)})`,
+    ],
     ["Conflicts", format.count(conflicts)],
     ["Came late", late === undefined || duplicates === 0 ? undefined : lateness(late, ends)],
     ["Lanes", format.count(lanes)],
@@ -110,49 +183,10 @@ function facts(found) {
   byId("sources").replaceChildren(...table(found));
 }
 
-function close() {
-  clearTimeout(retry);
-  stream?.close();
-  stream = null;
-}
-
-/** Follows the topic from where we are, which only the server knows at first. */
-async function begin() {
-  const name = topic;
-  try {
-    await refresh();
-    if (topic === name) resume();
-  } catch {
-    if (topic === name) again();
-  }
-}
-
-function resume() {
-  if (topic === null || stream !== null || document.hidden) return;
-  clearTimeout(retry);
-  stream = server.follow(topic, last);
-  stream.onmessage = ({ lastEventId, data }) => {
-    last = Number(lastEventId);
-    waiting.push(data);
-    if (waiting.length > 2 * SHOWN) {
-      passed += waiting.length - SHOWN;
-      waiting = waiting.slice(-SHOWN);
-    }
-  };
-  stream.addEventListener("end", again);
-  // A broken connection the browser mends by itself; a refusal it does not.
-  stream.onerror = () => { if (stream?.readyState === EventSource.CLOSED) again(); };
-}
-
-/** Comes again after a moment, at the place where the stream ended. */
-function again() {
-  close();
-  retry = setTimeout(begin, AGAIN);
-}
-
 function draw() {
   const walking = body.querySelector(":focus-visible") !== null;
-  const still = paused || held || walking;
+  // An empty list has no row that could move.
+  const still = paused || ((held || walking) && body.firstChild !== null);
   setText(byId("pause"), paused ? "Go on" : "Pause");
   if (!still && waiting.length > 0) {
     passed += Math.max(0, waiting.length - SHOWN);
@@ -161,33 +195,57 @@ function draw() {
     while (body.children.length > SHOWN) body.lastChild.remove();
     byId("tail-empty").hidden = true;
   }
-  setText(byId("tail-state"), stateOf(still));
+  const [state, more] = stateOf(still);
+  setText(byId("tail-word"), state);
+  setText(byId("tail-more"), more);
 }
 
+/**
+ * In words how the tail is, which a screen reader says, and a number, which it does not: that
+ * changes all the time.
+ */
 function stateOf(still) {
-  if (topic === null) return "";
-  if (away) return "waiting";
-  if (stream?.readyState !== EventSource.OPEN) return "connecting";
-  if (!still) return passed > 0 ? "live, too fast to show all" : "live";
-  return waiting.length === 0 ? "held" : `held, ${waiting.length > SHOWN ? `over ${SHOWN}` : waiting.length} new`;
+  if (topic === null) return ["", ""];
+  if (away === "server") return ["not connected", ""];
+  if (away === "store") return ["waiting", ""];
+  if (!stream.isLive) return ["connecting", ""];
+  if (!still) return ["live", passed > 0 ? ", too fast to show all" : ""];
+  return [
+    "held",
+    waiting.length === 0
+      ? ""
+      : `, ${waiting.length > SHOWN ? `over ${SHOWN}` : waiting.length} new`,
+  ];
 }
 
 /** The time of day, its milliseconds apart, which a phone has no room for. */
 function time(at) {
   const [second, fraction] = format.clock(at).split(".");
-  return element("time", { datetime: at, title: at }, second, element("span", { class: "fraction" }, `.${fraction}`));
+  return element(
+    "time",
+    { datetime: at, title: at },
+    second,
+    element("span", { class: "fraction" }, `.${fraction}`),
+  );
 }
 
 function row(text) {
   const found = event(text);
-  const shown = button(foreign(found.event_id), () => open(found), { class: "open" });
-  const made = element("tr", {},
+  const { topic: of, event_id: id } = found;
+  const shown = link(cut(id), write({ topic: of, event_id: id }), () => open(found), {
+    class: "open",
+  });
+  const made = element(
+    "tr",
+    {},
     element("td", { class: "number seq" }, found.seq),
     element("th", { scope: "row" }, shown),
-    element("td", { class: "source" }, foreign(found.source)),
-    element("td", { class: "payload" }, foreign(found.payload.slice(0, SNIPPET))),
+    element("td", { class: "source" }, cut(found.source)),
+    element("td", { class: "payload" }, foreign(format.firstOf(found.payload, SNIPPET))),
     element("td", { class: "number time" }, time(found.received_at)),
   );
-  made.addEventListener("click", ({ target }) => { if (!shown.contains(target)) open(found); });
+  made.addEventListener("click", ({ target }) => {
+    if (!shown.contains(target)) open(found);
+  });
   return made;
 }

@@ -1,6 +1,7 @@
 // The list of topics: filtered by name, sorted, a page at a time, so that a thousand are as quick as one.
 
-import { byId, button, element, foreign, setText } from "./dom.mjs";
+import { write } from "./address.mjs";
+import { byId, cut, element, link, setText } from "./dom.mjs";
 import * as format from "./format.mjs";
 
 const ROWS = 12;
@@ -76,11 +77,20 @@ function draw() {
     head.closest("th").setAttribute("aria-sort", direction);
   }
   byId("pager").hidden = pages === 1;
-  byId("page-before").disabled = page === 0;
-  byId("page-next").disabled = page === pages - 1;
+  enable(byId("page-before"), page > 0, byId("page-next"));
+  enable(byId("page-next"), page < pages - 1, byId("page-before"));
   setText(byId("page-now"), `${page + 1} of ${pages}`);
   setText(byId("topics-count"), counted(found.length));
   empty(found.length === 0, wanted);
+}
+
+/** A button that ends its own use hands the focus to the other one. */
+function enable(one, isOn, other) {
+  const focused = document.activeElement === one;
+  one.disabled = !isOn;
+  if (!focused || isOn) return;
+  other.disabled = false;
+  other.focus();
 }
 
 function counted(found) {
@@ -106,7 +116,7 @@ function place(topics) {
 
 function row(name) {
   const cell = (label) => element("td", { class: "number", "data-label": label });
-  const open = button(foreign(name), () => choose(name), { class: "open" });
+  const open = link(cut(name), write({ topic: name }), () => choose(name), { class: "open" });
   const [events, duplicates, conflicts, last] = ["Events", "Duplicates", "Conflicts", "Last"].map(cell);
   const bar = element("span", { class: "bar", "aria-hidden": "true" }, element("i"));
   const percent = element("span");
