@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::input::InputPlace;
-use super::sender::Listener;
+use super::sender::{Conflict, Listener};
 use crate::api::EventFault;
 use crate::cli::output::{self, thousands};
 use crate::client::ClientError;
@@ -74,6 +74,17 @@ impl Listener for Progress {
         }
         let field = fault.field.as_deref().unwrap_or("the event");
         self.talk(&format!("rejected: {place}: {field}: {} ({})", fault.detail, fault.code));
+    }
+
+    fn conflicts(&self, conflict: &Conflict) {
+        let Conflict { place, topic, event_id, seq } = conflict;
+        self.talk(&format!(
+            "conflict: {place}: topic {topic}, event_id {event_id}: stored before with another payload (seq {seq})"
+        ));
+    }
+
+    fn halved(&self, error: &ClientError, events: usize) {
+        self.talk(&format!("{error}; sending the {} events in two requests", thousands(events as u64)));
     }
 
     fn again(&self, error: &ClientError, delay: Duration) {
