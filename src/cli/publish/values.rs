@@ -38,6 +38,7 @@ const LINE_AHEAD: usize = 1 << 20;
 
 const EOF_IN_VALUE: &str = "EOF while parsing a value";
 const EOF_IN_LIST: &str = "EOF while parsing a list";
+const SEPARATOR: &str = "expected `,` or `]`";
 const NO_EVENT: &str = "events are objects or lists of them";
 
 /// How the values so far stood.
@@ -216,10 +217,19 @@ impl<R: Read> Values<'_, R> {
     /// The elements of a list whose first bracket has been passed, and its end.
     fn list(&mut self, start: Place) -> Result<(), InputError> {
         match self.elements() {
-            Err(InputError::NotJson { at, reason })
-                if self.form == Form::Lines && at.line == start.line && self.source.peek()?.is_some() =>
-            {
-                self.bad_line(at, Held::default(), (at, reason))
+            Err(InputError::NotJson { at, reason }) if self.form == Form::Lines => {
+                if at.line == start.line && self.source.peek()?.is_some() {
+                    return self.bad_line(at, Held::default(), (at, reason));
+                }
+                if reason != SEPARATOR && reason != EOF_IN_LIST {
+                    return Err(InputError::NotJson { at, reason });
+                }
+                // A line that lacks its end; its events were whole, and the next line is.
+                let place = self.place_in_line(start);
+                let detail = "the list has no end; its events are sent".to_owned();
+                let fault = EventFault { field: None, code: "not_json".to_owned(), detail };
+                self.give(InputEvent { place, json: Err(fault) });
+                Ok(())
             }
             Err(error) => Err(error),
             Ok(()) => {
@@ -246,7 +256,7 @@ impl<R: Read> Values<'_, R> {
                 b']' => return Ok(self.source.pass(b']')),
                 _ => {
                     let at = self.source.place();
-                    return Err(InputError::NotJson { at, reason: "expected `,` or `]`" });
+                    return Err(InputError::NotJson { at, reason: SEPARATOR });
                 }
             }
         }
