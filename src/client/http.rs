@@ -96,9 +96,12 @@ impl Http {
         let exchange = async {
             let bytes = self.collect(self.send(request).await?).await?;
             // An answer without a length ends where its connection does: only its content shows a cut.
-            serde_json::from_slice(&bytes).map_err(|error| match error.is_eof() {
-                true => self.broken("the answer was cut off".to_owned()),
-                false => self.unreadable(error.to_string()),
+            serde_json::from_slice(&bytes).map_err(|error| {
+                if error.is_eof() {
+                    self.broken("the answer was cut off".to_owned())
+                } else {
+                    self.unreadable(error.to_string())
+                }
             })
         };
         tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_| self.timeout(ANSWER_TIMEOUT))?

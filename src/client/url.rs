@@ -111,7 +111,7 @@ fn check_path(path: &str) -> Result<(), String> {
         rest.find(|byte: char| !byte.is_ascii_alphanumeric() && !"/-._~!$&'()*+,;=:".contains(byte))
     {
         let found = &rest[at..];
-        let is_hex = |at| found.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+        let is_hex = |digit: usize| found.as_bytes().get(digit).is_some_and(u8::is_ascii_hexdigit);
         match found.chars().next() {
             Some('%') if is_hex(1) && is_hex(2) => rest = &found[3..],
             Some('%') => return Err("a % is no beginning of two hexadecimal digits".to_owned()),

@@ -38,7 +38,9 @@ pub(super) fn is_compressed(head: &[u8]) -> bool {
 /// A format that cannot be read, by the first bytes of an input.
 pub(super) fn other_format(head: &[u8]) -> Option<&'static str> {
     let known = OTHERS.iter().find(|(magic, _)| head.starts_with(magic));
-    known.map(|(_, name)| *name).or_else(|| head.contains(&0).then_some("binary data"))
+    let wide =
+        matches!(head, [1..=255, 0, 1..=255, 0, ..] | [0, 1..=255, 0, 1..=255, ..]).then_some("UTF-16 text");
+    known.map(|(_, name)| *name).or(wide).or_else(|| head.contains(&0).then_some("binary data"))
 }
 
 /// The input as it is, or what its gzip or zstd archives hold, one behind the other.
@@ -152,6 +154,8 @@ pub(super) mod tests {
             (&b"\xff\xfe{\0\"\0"[..], "UTF-16 text"),
             (b"\0{\0\"\0t", "UTF-16 text"),
             (b"\xff\xfe\0\0{\0", "UTF-32 text"),
+            (b"t\0o\0p\0", "UTF-16 text"),
+            (b"\0t\0o\0p", "UTF-16 text"),
             (b"BZh91AY", "a bzip2 archive"),
             (b"\x7fELF\0\0", "binary data"),
         ] {

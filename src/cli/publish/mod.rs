@@ -1,6 +1,7 @@
 //! `sekali publish`: the at-least-once producer. It sends every event until its fate is known, so that running
 //! it again with the same input changes nothing and is always safe.
 
+mod held;
 mod inflate;
 mod input;
 mod progress;

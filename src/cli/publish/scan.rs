@@ -71,9 +71,8 @@ impl Scanner {
             }
             (State::Value | State::ValueOrEnd, first) if is_scalar(first) => self.go(State::Scalar),
             (State::Key | State::KeyOrEnd, b'"') => self.go(State::Text { is_key: true, escaped: false }),
-            (State::Colon, b':') => self.go(State::Value),
             (State::CommaOrEnd, b',') if self.is_in_object() => self.go(State::Key),
-            (State::CommaOrEnd, b',') => self.go(State::Value),
+            (State::CommaOrEnd, b',') | (State::Colon, b':') => self.go(State::Value),
             (State::CommaOrEnd | State::KeyOrEnd, b'}') if self.is_in_object() => self.end(),
             (State::CommaOrEnd | State::ValueOrEnd, b']') if !self.is_in_object() => self.end(),
             (state, _) => Step::Wrong(self.expected(state)),

@@ -11,7 +11,7 @@ use crate::api::{Code, EventFault, EventResult};
 use crate::client::{Attempts, Client, ClientError, Retry};
 
 /// Conflicts that are named.
-const NAMED: usize = 10;
+pub(super) const CONFLICTS_NAMED: usize = 10;
 
 /// Sends batches, again where that may help.
 pub(super) struct Sender {
@@ -51,7 +51,7 @@ pub(super) struct Conflict {
 pub(super) trait Listener {
     /// An event will never be stored as it is.
     fn rejected(&self, place: InputPlace, fault: &EventFault);
-    /// The payload of an event is not the stored one; only the first of these are told.
+    /// The payload of an event is not the stored one.
     fn conflicts(&self, conflict: &Conflict);
     /// A request failed and is sent again after the delay.
     fn again(&self, error: &ClientError, delay: Duration);
@@ -194,7 +194,7 @@ impl Tally {
         self.duplicates += other.duplicates;
         self.conflicts += other.conflicts;
         self.rejected += other.rejected;
-        let room = NAMED.saturating_sub(self.conflicting.len());
+        let room = CONFLICTS_NAMED.saturating_sub(self.conflicting.len());
         self.conflicting.extend(other.conflicting.into_iter().take(room));
     }
 
@@ -225,7 +225,7 @@ impl Tally {
             event_id: String,
         }
         self.conflicts += 1;
-        if self.conflicting.len() < NAMED
+        if self.conflicting.len() < CONFLICTS_NAMED
             && let Ok(Key { topic, event_id }) = serde_json::from_slice(line.json)
         {
             let conflict = Conflict { place: line.place, topic, event_id, seq };

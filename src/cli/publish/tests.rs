@@ -176,15 +176,16 @@ fn a_line_that_lacks_its_end_is_bad_alone() {
 
 #[test]
 fn an_input_without_events_is_refused_with_one_message() {
-    let csv: String = (0..1000).map(|row| format!("orders,{row},2026-01-01\n")).collect();
-    let python: String = (0..1000).map(|row| format!("{{'event_id': '{row}'}}\n")).collect();
-    let log: String = (0..1000).map(|row| format!("[2026-01-01 00:00:{row}] INFO x\n")).collect();
-    let long = "x".repeat(1 << 20);
+    let csv = (0..1000).map(|row| format!("orders,{row},2026-01-01\n")).collect::<Vec<_>>().concat();
+    let python = (0..1000).map(|row| format!("{{'event_id': '{row}'}}\n")).collect::<Vec<_>>().concat();
+    let messages =
+        (0..1000).map(|row| format!("[2026-01-01 00:00:{row}] INFO x\n")).collect::<Vec<_>>().concat();
+    let endless_line = "x".repeat(1 << 20);
     for (input, words) in [
         (&*csv, "holds no events: at line 1, column 1 stands \"orders,0,2026-01-01\"; events are"),
         (&python, "stands \"{'event_id': '0'}\""),
-        (&log, "not JSON at line 1, column 13: expected `,` or `]`"),
-        (&long, "and more; events are JSON objects"),
+        (&messages, "not JSON at line 1, column 13: expected `,` or `]`"),
+        (&endless_line, "and more; events are JSON objects"),
         ("\n\n<?xml version=\"1.0\"?>\n<events/>", "at line 3, column 1 stands \"<?xml"),
         ("<html>", "stands \"<html>\""),
         ("\u{1}\u{2}binary\n{", "stands binary data"),
@@ -203,6 +204,14 @@ fn an_input_without_events_is_refused_with_one_message() {
         let error = read(input.as_bytes(), &mut sink).unwrap_err().to_string();
         assert!(error.contains(words) && given == 0, "{error}");
     }
+    let mut given = 0;
+    let mut sink = |_| {
+        given += 1;
+        ControlFlow::Continue(())
+    };
+    let endless = Endless::new(b"\x01\x02", &[b'x'; 1 << 16], (EVENT_MAX >> 16) + 1, b"");
+    let error = read(endless, &mut sink).unwrap_err().to_string();
+    assert!(error.contains("stands a line of more than") && given == 0, "{error}");
     let sixteen: Vec<u8> = "\u{feff}{\"a\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let error = read(&*sixteen, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.starts_with("the input is UTF-16 text, not JSON; convert it"), "{error}");

@@ -9,8 +9,7 @@
 
 use std::io::Read;
 
-use serde::de::IgnoredAny;
-
+use super::held::{Held, is_object};
 use super::inflate;
 use super::input::{EVENT_MAX, InputError, InputEvent, InputPlace, Sink};
 use super::scan::{Scanner, Step};
@@ -27,7 +26,7 @@ const EVENTS_NAME: std::ops::Range<usize> = 2..9;
 /// Bad events that may stand before the first good one; more of them are no input of events.
 const DOUBTS: usize = 100;
 /// Bytes of them.
-const DOUBT_BYTES: usize = 64 << 10;
+const DOUBT_BYTES: usize = 1 << 20;
 
 /// Levels of a value that goes on in another line of an input of lines; a server takes fewer. Without a
 /// bound each line that lacks its end would be read together with all that follow.
@@ -64,14 +63,6 @@ struct Values<'a, R> {
     stopped: bool,
     /// Bad events before the first good one, each with its place; none afterwards.
     doubts: Option<Vec<(Place, InputEvent)>>,
-}
-
-/// The bytes of a value as far as they are held.
-#[derive(Default)]
-struct Held {
-    bytes: Vec<u8>,
-    /// It grew too long, and its bytes are gone.
-    too_long: bool,
 }
 
 /// Reads the input to its end, or until the sink breaks.
@@ -144,7 +135,7 @@ impl<R: Read> Values<'_, R> {
         self.ended(start);
         let place =
             if self.form == Form::Spread { InputPlace::Index(self.count) } else { self.place_in_line(start) };
-        self.event(start, place, held)
+        self.event(start, place, held, true)
     }
 
     /// Takes note of how a value stood that has ended here.
@@ -177,14 +168,15 @@ impl<R: Read> Values<'_, R> {
         }
         // The line may lack its end: it alone is bad then, and the lines behind it are read again.
         let mut line = held;
-        let end = line.bytes.iter().position(|byte| *byte == b'\n').map_or(line.bytes.len(), |at| at + 1);
+        let end =
+            line.bytes.iter().position(|byte| *byte == b'\n').map_or(line.bytes.len(), |length| length + 1);
         let rest = line.bytes.split_off(end);
         self.source.back(rest, Place { line: start.line + 1, column: 1 });
         if self.form == Form::Unknown && !self.is_object_ahead()? {
             return Err(InputError::NotJson { at, reason });
         }
         let place = self.place_in_line(start);
-        self.event(start, place, line)
+        self.event(start, place, line, false)
     }
 
     /// Whether the next line is a whole JSON object.
@@ -211,7 +203,7 @@ impl<R: Read> Values<'_, R> {
             held.push(byte);
         }
         let place = self.place_in_line(start);
-        self.event(start, place, held)
+        self.event(start, place, held, false)
     }
 
     /// The elements of a list whose first bracket has been passed, and its end.
@@ -244,7 +236,10 @@ impl<R: Read> Values<'_, R> {
         while !self.stopped {
             let first = self.next_in_list()?;
             match first {
-                b']' if is_first => return Ok(self.source.pass(first)),
+                b']' if is_first => {
+                    self.source.pass(first);
+                    return Ok(());
+                }
                 _ => self.element()?,
             }
             is_first = false;
@@ -253,7 +248,10 @@ impl<R: Read> Values<'_, R> {
             }
             match self.next_in_list()? {
                 b',' => self.source.pass(b','),
-                b']' => return Ok(self.source.pass(b']')),
+                b']' => {
+                    self.source.pass(b']');
+                    return Ok(());
+                }
                 _ => {
                     let at = self.source.place();
                     return Err(InputError::NotJson { at, reason: SEPARATOR });
@@ -289,7 +287,7 @@ impl<R: Read> Values<'_, R> {
                 break;
             }
         }
-        self.event(start, InputPlace::Index(self.count), held)
+        self.event(start, InputPlace::Index(self.count), held, true)
     }
 
     /// The rest of `{"events":[...]}` behind its first bracket.
@@ -309,19 +307,7 @@ impl<R: Read> Values<'_, R> {
             self.ended(start);
             return Ok(());
         }
-        let mut scanner = Scanner::within_object();
-        loop {
-            let at = self.source.place();
-            let byte = self.source.peek()?.ok_or(InputError::NotJson { at, reason: EOF_IN_VALUE })?;
-            let step = scanner.step(byte);
-            if let Step::Wrong(reason) = step {
-                return Err(InputError::NotJson { at, reason });
-            }
-            self.source.pass(byte);
-            if step == Step::Last {
-                break;
-            }
-        }
+        self.other_members()?;
         self.ended(start);
         let detail = "an object with a list of events must have no other member; its events are sent";
         self.give(InputEvent {
@@ -335,16 +321,44 @@ impl<R: Read> Values<'_, R> {
         Ok(())
     }
 
+    /// Goes past the members of an object, of which the first begins here.
+    fn other_members(&mut self) -> Result<(), InputError> {
+        let mut scanner = Scanner::within_object();
+        loop {
+            let at = self.source.place();
+            let byte = self.source.peek()?.ok_or(InputError::NotJson { at, reason: EOF_IN_VALUE })?;
+            let step = scanner.step(byte);
+            if let Step::Wrong(reason) = step {
+                return Err(InputError::NotJson { at, reason });
+            }
+            self.source.pass(byte);
+            if step == Step::Last {
+                return Ok(());
+            }
+        }
+    }
+
     /// Hands an event on, or holds it back until it is known that the input has events at all.
-    fn event(&mut self, start: Place, place: InputPlace, held: Held) -> Result<(), InputError> {
+    fn event(
+        &mut self,
+        start: Place,
+        place: InputPlace,
+        held: Held,
+        is_value: bool,
+    ) -> Result<(), InputError> {
         let event = InputEvent { place, json: held.into_json() };
         let Some(doubts) = &mut self.doubts else {
             self.give(event);
             return Ok(());
         };
-        if event.json.as_ref().is_ok_and(|json| !is_object(json)) {
+        let is_good = match &event.json {
+            Ok(json) => is_object(json),
+            // A value that was passed over to its end, and not a line of anything.
+            Err(_) => is_value,
+        };
+        if !is_good {
             doubts.push((start, event));
-            let bytes: usize = doubts.iter().map(|(_, event)| event.bytes()).sum();
+            let bytes: usize = doubts.iter().map(|(_, doubtful)| doubtful.bytes()).sum();
             return if doubts.len() > DOUBTS || bytes > DOUBT_BYTES {
                 refuse(std::mem::take(doubts))
             } else {
@@ -352,9 +366,11 @@ impl<R: Read> Values<'_, R> {
                 Ok(())
             };
         }
-        let doubts = self.doubts.take().unwrap_or_default();
-        self.count -= doubts.len() as u64;
-        doubts.into_iter().for_each(|(_, doubtful)| self.give(doubtful));
+        let held_back = self.doubts.take().unwrap_or_default();
+        self.count -= held_back.len() as u64;
+        for (_, doubtful) in held_back {
+            self.give(doubtful);
+        }
         self.give(event);
         Ok(())
     }
@@ -367,33 +383,6 @@ impl<R: Read> Values<'_, R> {
     }
 }
 
-impl Held {
-    fn push(&mut self, byte: u8) {
-        if self.bytes.len() == EVENT_MAX {
-            *self = Self { bytes: Vec::new(), too_long: true };
-        }
-        if !self.too_long {
-            self.bytes.push(byte);
-        }
-    }
-
-    fn into_json(mut self) -> Result<Vec<u8>, EventFault> {
-        if self.too_long {
-            let detail = format!("must have {EVENT_MAX} bytes at most");
-            return Err(EventFault { field: None, code: "event_too_large".to_owned(), detail });
-        }
-        // In valid JSON a raw line break can stand between tokens only.
-        for byte in &mut self.bytes {
-            if matches!(byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
-        }
-        let end = self.bytes.trim_ascii_end().len();
-        self.bytes.truncate(end);
-        Ok(self.bytes)
-    }
-}
-
 /// How much of [`EVENTS`] is matched with one byte more; none where it is something else.
 fn like_events(matched: usize, byte: u8) -> Option<usize> {
     match EVENTS.get(matched) {
@@ -403,15 +392,13 @@ fn like_events(matched: usize, byte: u8) -> Option<usize> {
     }
 }
 
-fn is_object(json: &[u8]) -> bool {
-    json.trim_ascii().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(json).is_ok()
-}
-
 /// Says that an input with nothing but these has no events; an empty one is fine.
 fn refuse(doubts: Vec<(Place, InputEvent)>) -> Result<(), InputError> {
     const SHOWN: usize = 60;
     let Some((at, event)) = doubts.into_iter().next() else { return Ok(()) };
-    let json = event.json.unwrap_or_default();
+    let Ok(json) = event.json else {
+        return Err(InputError::NoEvents { at, found: format!("a line of more than {EVENT_MAX} bytes") });
+    };
     let text = std::str::from_utf8(&json).ok();
     let found = match text.filter(|text| !text.contains(|byte: char| byte.is_control() && byte != '\t')) {
         None => "binary data".to_owned(),

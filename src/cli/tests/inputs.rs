@@ -40,7 +40,7 @@ fn an_archive_that_is_cut_off_is_an_error_after_the_events_before() {
 
 #[test]
 fn what_is_no_json_is_refused_before_anything_is_sent() {
-    let csv: String = (0..10_000).map(|row| format!("orders,{row},2026-01-01\n")).collect();
+    let csv = (0..10_000).map(|row| format!("orders,{row},2026-01-01\n")).collect::<Vec<_>>().concat();
     for (input, words) in [
         (csv.as_bytes(), "holds no events"),
         (b"<html><body>{}</body></html>", "holds no events"),
@@ -78,8 +78,8 @@ fn any_stream_of_values_is_published() {
 #[test]
 fn an_event_that_is_too_long_is_rejected_alone() {
     let log = FakeLog::start();
-    let long = event(1).replace("1.0", &format!("\"{}\"", "x".repeat(2 << 20)));
-    let input = format!("[{},{long},{}]", event(0), event(2));
+    let too_large = event(1).replace("1.0", &format!("\"{}\"", "x".repeat(2 << 20)));
+    let input = format!("[{},{too_large},{}]", event(0), event(2));
     assert_eq!(publish(&log, &input, &["--batch", "1"]).unwrap(), Outcome::Failed);
     assert_eq!(stored(&log), ["0", "2"]);
     assert_eq!(requests(&log), 2);
