@@ -94,6 +94,7 @@ async fn conflicts_fail_the_command_and_are_named() {
     let (_other, twice) = file(many.clone() + &many.replace('A', "B"));
     let ended = Ended::of(["publish", &twice, "--url", &url]).await;
     assert_eq!((ended.code, ended.stderr.matches("conflict: ").count()), (Some(1), 10), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("further conflicts are counted").count(), 1, "{}", ended.stderr);
 }
 
 #[actix_web::test]

@@ -92,20 +92,9 @@ impl<R: Read> Read for Named<R> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::io::Write;
-
+mod tests {
     use super::*;
-
-    pub(in crate::cli) fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(text).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    pub(in crate::cli) fn zstd(text: &[u8]) -> Vec<u8> {
-        zstd::encode_all(text, 1).unwrap()
-    }
+    use crate::cli::publish::tests::{gzip, zstd};
 
     fn read(bytes: &[u8]) -> (Vec<u8>, Option<String>) {
         let mut text = Vec::new();

@@ -225,11 +225,10 @@ impl Tally {
             event_id: String,
         }
         self.conflicts += 1;
-        if self.conflicting.len() < CONFLICTS_NAMED
-            && let Ok(Key { topic, event_id }) = serde_json::from_slice(line.json)
-        {
-            let conflict = Conflict { place: line.place, topic, event_id, seq };
-            listener.conflicts(&conflict);
+        let Ok(Key { topic, event_id }) = serde_json::from_slice(line.json) else { return };
+        let conflict = Conflict { place: line.place, topic, event_id, seq };
+        listener.conflicts(&conflict);
+        if self.conflicting.len() < CONFLICTS_NAMED {
             self.conflicting.push(conflict);
         }
     }

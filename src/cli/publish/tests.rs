@@ -1,12 +1,21 @@
 //! What is taken for an event, and what for an error.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
 use std::ops::ControlFlow;
 
-pub(in crate::cli) use super::inflate::tests::{gzip, zstd};
 use super::input::{EVENT_MAX, InputEvent, InputPlace};
 use super::source::Place;
 use super::values::read;
+
+pub(in crate::cli) fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub(in crate::cli) fn zstd(text: &[u8]) -> Vec<u8> {
+    zstd::encode_all(text, 1).unwrap()
+}
 
 /// A reader that gives so many bytes at once, as a pipe may.
 struct Pieces<R>(R, usize);
