@@ -101,7 +101,7 @@ async fn conflicts_fail_the_command_and_are_named() {
 async fn what_is_no_json_is_one_message_and_counts_nowhere() {
     let log = Log::start();
     let url = url(log.address());
-    let csv: String = (0..100_000).map(|row| format!("orders,{row},2026-01-01\n")).collect();
+    let csv = (0..100_000).map(|row| format!("orders,{row},2026-01-01\n")).collect::<Vec<_>>().concat();
     let (_home, table) = file(csv);
     let ended = Ended::of(["publish", &table, "--url", &url]).await;
     assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);

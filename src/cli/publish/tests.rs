@@ -218,7 +218,7 @@ fn an_input_without_events_is_refused_with_one_message() {
         given += 1;
         ControlFlow::Continue(())
     };
-    let endless = Endless::new(b"\x01\x02", &[b'x'; 1 << 16], (EVENT_MAX >> 16) + 1, b"");
+    let endless = Endless::new(b"\x01\x02", &[b'x'; 1 << 10], (EVENT_MAX >> 10) + 1, b"");
     let error = read(endless, &mut sink).unwrap_err().to_string();
     assert!(error.contains("stands a line of more than") && given == 0, "{error}");
     let sixteen: Vec<u8> = "\u{feff}{\"a\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -286,14 +286,25 @@ fn a_list_of_any_length_on_one_line_is_handed_on_while_it_is_read() {
 
 #[test]
 fn an_event_that_is_too_long_is_rejected_alone_and_not_held() {
-    const PART: &[u8] = &[b'x'; 1 << 16];
-    const TIMES: usize = (EVENT_MAX >> 16) + 1;
-    let cases: [(&'static [u8], &'static [u8], InputPlace, &[&str]); 5] = [
-        (b"{\"a\":1}\n{\"b\":\"", b"\"}\n{\"c\":3}\n", InputPlace::Line(2), &["{\"a\":1}", "{\"c\":3}"]),
-        (b"[{\"a\":1},{\"b\":\"", b"\"},{\"c\":3}]", InputPlace::Index(1), &["{\"a\":1}", "{\"c\":3}"]),
-        (b"{\"events\":[\"", b"\",{\"c\":3}]}", InputPlace::Index(0), &["{\"c\":3}"]),
-        (b"{\n\"b\":\"", b"\"}{\"c\":3}", InputPlace::Index(0), &["{\"c\":3}"]),
-        (b"{\"a\":1}\n", b"\n{\"c\":3}\n", InputPlace::Line(2), &["{\"a\":1}", "{\"c\":3}"]),
+    const PART: &[u8] = &[b'x'; 1 << 10];
+    const TIMES: usize = (EVENT_MAX >> 10) + 1;
+    let bytes = |text: &'static str| text.as_bytes();
+    let cases = [
+        (
+            bytes("{\"a\":1}\n{\"b\":\""),
+            bytes("\"}\n{\"c\":3}\n"),
+            InputPlace::Line(2),
+            vec!["{\"a\":1}", "{\"c\":3}"],
+        ),
+        (
+            bytes("[{\"a\":1},{\"b\":\""),
+            bytes("\"},{\"c\":3}]"),
+            InputPlace::Index(1),
+            vec!["{\"a\":1}", "{\"c\":3}"],
+        ),
+        (bytes("{\"events\":[\""), bytes("\",{\"c\":3}]}"), InputPlace::Index(0), vec!["{\"c\":3}"]),
+        (bytes("{\n\"b\":\""), bytes("\"}{\"c\":3}"), InputPlace::Index(0), vec!["{\"c\":3}"]),
+        (bytes("{\"a\":1}\n"), bytes("\n{\"c\":3}\n"), InputPlace::Line(2), vec!["{\"a\":1}", "{\"c\":3}"]),
     ];
     for (head, tail, at, others) in cases {
         let mut found = Vec::new();

@@ -20,7 +20,8 @@ fn every_command_asks_again_where_an_answer_is_cut_off() {
     for percent in [0, 30, 99] {
         let log = FakeLog::start();
         // The first answer to each request, and each third one after it.
-        let cut = move |before: usize, length: usize| (before % 3 == 0).then_some(length * percent / 100);
+        let cut =
+            move |before: usize, length: usize| before.is_multiple_of(3).then_some(length * percent / 100);
         let cutting = RawServer::cutting(&log.url, cut);
         assert_eq!(publish_to(&cutting.url, &events(30), &["--batch", "10"]).unwrap(), Outcome::Done);
         let mut sent = stored(&log);
@@ -87,12 +88,10 @@ fn timeout_document() -> Vec<u8> {
     status(408, "Content-Type: application/problem+json\r\n", &document.unwrap())
 }
 
+/// The lines of a request's body.
 fn events_in(request: &Seen) -> usize {
-    request.bytes.iter().filter(|byte| **byte == b'\n').count()
-        - request.bytes[..request.bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
+    let text = String::from_utf8_lossy(&request.bytes);
+    text.split_once("\r\n\r\n").map_or(0, |(_, body)| body.lines().count())
 }
 
 /// A log that answers like this where a request holds more events than it takes.

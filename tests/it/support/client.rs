@@ -52,8 +52,8 @@ impl Client {
     }
 
     /// A request to be filled and given to [`Client::send`].
-    pub(crate) fn request(&self, method: Method, path: &str) -> Request {
-        Request::new(&method, &format!("http://{}{path}", self.address))
+    pub(crate) fn request(&self, method: impl AsRef<str>, path: &str) -> Request {
+        Request::new(method, &format!("http://{}{path}", self.address))
     }
 
     /// A `POST` to be filled.

@@ -1,6 +1,5 @@
 //! A request of the tests' own client, filled step by step.
 
-use actix_web::http::Method;
 use actix_web::web::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -10,7 +9,7 @@ pub(crate) struct Request(hyper::Request<Full<Bytes>>);
 
 impl Request {
     /// A request without headers.
-    pub(super) fn new(method: &Method, url: &str) -> Self {
+    pub(super) fn new(method: impl AsRef<str>, url: &str) -> Self {
         let mut http = hyper::Request::new(Full::default());
         *http.uri_mut() = url.parse().unwrap();
         Self(http).method(method)
