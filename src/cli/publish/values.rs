@@ -9,6 +9,8 @@
 
 use std::io::Read;
 
+use serde::de::IgnoredAny;
+
 use super::held::{Held, is_object};
 use super::inflate;
 use super::input::{EVENT_MAX, InputError, InputEvent, InputPlace, Sink};
@@ -400,10 +402,19 @@ fn refuse(doubts: Vec<(Place, InputEvent)>) -> Result<(), InputError> {
         return Err(InputError::NoEvents { at, found: format!("a line of more than {EVENT_MAX} bytes") });
     };
     let text = std::str::from_utf8(&json).ok();
-    let found = match text.filter(|text| !text.contains(|byte: char| byte.is_control() && byte != '\t')) {
+    let mut found = match text.filter(|text| !text.contains(|byte: char| byte.is_control() && byte != '\t')) {
         None => "binary data".to_owned(),
         Some(text) if text.chars().count() <= SHOWN => format!("{text:?}"),
         Some(text) => format!("{:?} and more", text.chars().take(SHOWN).collect::<String>()),
     };
+    // What begins like an event was meant for one: its error is worth more than its text.
+    if json.starts_with(b"{")
+        && let Err(error) = serde_json::from_slice::<IgnoredAny>(&json)
+    {
+        let text = error.to_string();
+        let reason = text.rsplit_once(" at line ").map_or(&*text, |(reason, _)| reason);
+        let column = at.column + (error.column() as u64).saturating_sub(1);
+        found = format!("{found} ({reason} at column {column})");
+    }
     Err(InputError::NoEvents { at, found })
 }
