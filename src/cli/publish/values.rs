@@ -411,8 +411,8 @@ fn refuse(doubts: Vec<(Place, InputEvent)>) -> Result<(), InputError> {
     if json.starts_with(b"{")
         && let Err(error) = serde_json::from_slice::<IgnoredAny>(&json)
     {
-        let text = error.to_string();
-        let reason = text.rsplit_once(" at line ").map_or(&*text, |(reason, _)| reason);
+        let told = error.to_string();
+        let reason = told.rsplit_once(" at line ").map_or(&*told, |(reason, _)| reason);
         let column = at.column + (error.column() as u64).saturating_sub(1);
         found = format!("{found} ({reason} at column {column})");
     }

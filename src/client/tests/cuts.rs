@@ -125,7 +125,7 @@ async fn patience_begins_again_with_each_line_that_comes_and_ends_without() {
         if request.line.contains("/events?") { Vec::new() } else { ok(Framing::Length, TOPIC) }
     });
     let client = Client::new(&server.url).unwrap();
-    let short = Patient { retry: Retry::of(Duration::from_millis(300)), ..patient(&client) };
+    let short = Patient { retry: Retry::of(Duration::from_secs(3)), ..patient(&client) };
     let error = short.events("orders", Range::default()).next().await.unwrap_err();
     assert!(matches!(error, ClientError::Broken { .. }), "{error}");
     assert!(server.requests() >= 3, "{}", server.requests());
