@@ -19,7 +19,6 @@ mod url;
 use std::time::Duration;
 
 use actix_web::web::Bytes;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -169,12 +168,12 @@ impl Client {
         }
     }
 
-    /// One topic.
+    /// One topic, asked for by a query: in a path the names `.` and `..` would be taken for parts of it.
     ///
     /// # Errors
     /// When there is no answer, or one that says no.
     pub async fn topic(&self, topic: &str) -> Result<TopicStats, ClientError> {
-        self.get(&format!("/topics/{}", utf8_percent_encode(topic, NON_ALPHANUMERIC))).await
+        self.get(&format!("/topic?{}", urlencoded(&[("topic", topic)]))).await
     }
 
     /// What the server counts.
