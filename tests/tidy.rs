@@ -133,10 +133,10 @@ fn every_source_file_begins_with_what_it_is_and_stays_small() {
 
 /// A clock that jumps changes the times shown and nothing else: the day is asked for where a commit gets its time, and where
 /// a hot cache answers a repeat, of which is shown when it came and how late. Durations that decide anything are those of
-/// a clock that only goes forward.
+/// a clock that only goes forward; only `Retry-After` may be a date, whose wait is bounded.
 #[test]
 fn only_a_commit_and_a_cached_repeat_ask_what_day_it_is() {
-    let may_ask = ["src/pipeline/commit.rs", "src/pipeline/lane.rs"];
+    let may_ask = ["src/pipeline/commit.rs", "src/pipeline/lane.rs", "src/client/retry_after.rs"];
     for (file, code) in program() {
         for clock in ["Timestamp::now", "SystemTime", "Zoned::now"] {
             assert!(may_ask.contains(&&*file) || !code.contains(clock), "{file} asks {clock}");

@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::output::{self, counted};
-use super::{Outcome, interrupt};
+use super::{Outcome, interrupt, written_path};
 use crate::app::{self, Copied};
 use crate::config::{self, Overrides};
 
@@ -41,6 +41,7 @@ struct Answer {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    written_path("DEST", &args.dest)?;
     let overrides = Overrides { store: args.store, ..Overrides::default() };
     let settings = config::load(args.config.as_deref(), &overrides)?;
     let path = args.dest.display().to_string();

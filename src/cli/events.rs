@@ -2,13 +2,11 @@
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
-use actix_web::web::Bytes;
 use anyhow::Context;
-use serde::Deserialize;
 
-use super::server::ServerArgs;
+use super::server::ReadArgs;
 use super::{Outcome, follow, output};
-use crate::client::{Client, Lines, Order, Range};
+use crate::client::{Order, Patient, Range, Reading};
 
 /// The greatest limit that the server takes; more events than this are read without a limit.
 const SERVER_LIMIT: u64 = 10_000;
@@ -16,7 +14,7 @@ const SERVER_LIMIT: u64 = 10_000;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    server: ServerArgs,
+    server: ReadArgs,
     /// The topic
     topic: String,
     /// Only events with a greater seq
@@ -32,22 +30,22 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "follow")]
     desc: bool,
     /// Go on with new events as they become durable; reconnects and resumes by itself
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "give_up_after")]
     follow: bool,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let most = args.limit.unwrap_or(u64::MAX);
-    let client = args.server.client()?;
+    let patient = args.server.patient()?;
     let mut out = BufWriter::new(io::stdout().lock());
     let copied = if args.follow {
         // Else who is gone would be missed at the next event, which may be tomorrow's.
         tokio::select! {
-            copied = follow::copy(&client, &args.topic, args.after.unwrap_or(0), most, &mut out) => copied,
+            copied = follow::copy(&patient.client, &args.topic, args.after.unwrap_or(0), most, &mut out) => copied,
             () = output::reader_gone() => return Ok(Outcome::Done),
         }
     } else {
-        read(&client, &args, most, &mut out).await
+        read(&patient, &args, most, &mut out).await
     };
     let flushed = out.flush().map_err(anyhow::Error::from);
     match copied.and(flushed) {
@@ -68,7 +66,7 @@ fn one_or_more(text: &str) -> Result<u64, String> {
 }
 
 async fn read(
-    client: &Client,
+    patient: &Patient,
     args: &Args,
     most: u64,
     out: &mut BufWriter<StdoutLock<'_>>,
@@ -76,7 +74,7 @@ async fn read(
     let order = if args.desc { Order::Desc } else { Order::Asc };
     let limit = args.limit.filter(|limit| *limit <= SERVER_LIMIT);
     let range = Range { after: args.after, before: args.before, limit, order };
-    let read = copy(&mut client.events(&args.topic, range).await?, most, order, out).await?;
+    let read = copy(&mut patient.events(&args.topic, range), most, order, out).await?;
     if read == 0 && range.after.is_none() && range.before.is_none() {
         output::talk(&format!("topic {} has no events; `sekali topics` lists those that have", args.topic));
     }
@@ -85,36 +83,32 @@ async fn read(
 
 /// Copies at most so many events; gives how many there were.
 async fn copy(
-    lines: &mut Lines,
+    reading: &mut Reading,
     limit: u64,
     order: Order,
     out: &mut BufWriter<StdoutLock<'_>>,
 ) -> anyhow::Result<u64> {
-    let mut last = Bytes::new();
     for read in 0..limit {
-        let Some(line) = lines.next().await.with_context(|| how_to_go_on(&last, order))? else {
-            return Ok(read);
+        let line = match reading.next().await {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(read),
+            Err(error) => return Err(error).context(how_to_resume(reading.last_seq(), order)),
         };
         out.write_all(&line)?;
         out.write_all(b"\n")?;
-        last = line;
     }
     Ok(limit)
 }
 
 /// What to say when a read ends early.
-fn how_to_go_on(last: &[u8], order: Order) -> String {
-    #[derive(Deserialize)]
-    struct Line {
-        seq: u64,
-    }
+fn how_to_resume(last: Option<u64>, order: Order) -> String {
     let flag = match order {
         Order::Asc => "--after",
         Order::Desc => "--before",
     };
-    match serde_json::from_slice(last) {
-        Ok(Line { seq }) => format!("the read ended early; go on with {flag} {seq}"),
-        Err(_) => "the read ended before the first event".to_owned(),
+    match last {
+        Some(seq) => format!("the read ended early; resume with {flag} {seq}"),
+        None => "the read ended before the first event".to_owned(),
     }
 }
 
@@ -127,10 +121,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_that_ended_early_says_how_to_go_on() {
-        let line = br#"{"seq":41,"topic":"orders"}"#;
-        assert_eq!(how_to_go_on(line, Order::Asc), "the read ended early; go on with --after 41");
-        assert_eq!(how_to_go_on(line, Order::Desc), "the read ended early; go on with --before 41");
-        assert_eq!(how_to_go_on(b"", Order::Asc), "the read ended before the first event");
+    fn a_read_that_ended_early_says_how_to_resume() {
+        let told = |last, order| how_to_resume(last, order);
+        assert_eq!(told(Some(41), Order::Asc), "the read ended early; resume with --after 41");
+        assert_eq!(told(Some(41), Order::Desc), "the read ended early; resume with --before 41");
+        assert_eq!(told(None, Order::Asc), "the read ended before the first event");
     }
 }

@@ -7,6 +7,7 @@ use actix_web::rt::time::sleep;
 use futures_util::FutureExt;
 
 use super::output;
+use super::server::failed;
 use crate::client::{Begin, Client, ClientError, Following, Retry};
 
 /// What it means that the server does not know the last event that came.
@@ -15,6 +16,9 @@ const FEWER: &str = "the server's store has fewer events than were read (was it 
 
 /// Before a new connection, where the last one gave nothing: as long as the server asks browsers to wait.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the first connection is tried again.
+const FIRST: Duration = Duration::from_secs(30);
 
 /// Copies events, one a line, until there were so many. What can be read again later ends nothing.
 pub(super) async fn copy(
@@ -25,8 +29,9 @@ pub(super) async fn copy(
     out: &mut BufWriter<StdoutLock<'_>>,
 ) -> anyhow::Result<()> {
     let mut left = limit;
-    // An address with no server behind it is more likely wrong than early.
-    let mut following = client.follow(topic, Begin::After(after)).await?;
+    let begin = Begin::After(after);
+    let first = Retry { give_up_after: FIRST, unreachable_at_first: false };
+    let mut following = first.run(|| client.follow(topic, begin), failed).await?;
     loop {
         let before = left;
         let broken = match copy_one(&mut following, &mut left, out).await? {
@@ -72,7 +77,7 @@ async fn copy_one(
 
 /// The next connection, however long it takes to get one.
 async fn again(client: &Client, topic: &str, begin: Begin) -> anyhow::Result<Following> {
-    let patience = Retry { give_up_after: Duration::MAX };
+    let patience = Retry::of(Duration::MAX);
     let followed = patience.run(|| client.follow(topic, begin), |_, _| {}).await;
     followed.map_err(|error| {
         let is_unknown = error.refused().is_some_and(|refused| refused.status == 422);

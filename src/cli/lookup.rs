@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use super::Outcome;
 use super::output::{self, Form};
-use super::server::ServerArgs;
+use super::server::ReadArgs;
 use crate::api::{Found, Key};
-use crate::client::{Client, ClientError};
+use crate::client::{ClientError, Patient};
 
 /// Keys of one request, well under every limit of a server.
 const KEYS: usize = 1000;
@@ -16,7 +16,7 @@ const KEYS: usize = 1000;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    server: ServerArgs,
+    server: ReadArgs,
     /// The topic
     topic: String,
     /// The ids of events
@@ -40,10 +40,10 @@ struct Answer {
 pub(super) struct NotKnown;
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
-    let client = args.server.client()?;
+    let patient = args.server.patient()?;
     let keys = args.ids.into_iter().map(|event_id| Key { topic: args.topic.clone(), event_id });
     let keys: Vec<Key> = keys.collect();
-    let found = ask(&client, &keys).await.context(NotKnown)?;
+    let found = ask(&patient, &keys).await.context(NotKnown)?;
     let outcome = if found.contains(&None) { Outcome::Failed } else { Outcome::Done };
     let answers = keys.into_iter().zip(found).map(|(key, found)| Answer { key, found }).collect();
     args.form.list(answers, |answers| {
@@ -52,10 +52,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-async fn ask(client: &Client, keys: &[Key]) -> Result<Vec<Option<Found>>, ClientError> {
+async fn ask(patient: &Patient, keys: &[Key]) -> Result<Vec<Option<Found>>, ClientError> {
     let mut found = Vec::with_capacity(keys.len());
     for some in keys.chunks(KEYS) {
-        found.append(&mut client.lookup(some).await?);
+        found.append(&mut patient.lookup(some).await?);
     }
     Ok(found)
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap_mangen::Man;
 
-use super::{Cli, Outcome, output};
+use super::{Cli, Outcome, output, written_path};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -21,6 +21,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         output::result(String::from_utf8(page)?.trim_end())?;
         return Ok(Outcome::Done);
     };
+    written_path("DIR", dir)?;
     let written = || format!("the pages cannot be written to {}", dir.display());
     std::fs::create_dir_all(dir).with_context(written)?;
     clap_mangen::generate_to(command(), dir).with_context(written)?;

@@ -23,12 +23,13 @@ mod tests;
 mod topics;
 
 use std::future::Future;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::client::ClientError;
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, home_rule};
 
 /// What the exit code says, for the help and the manual page.
 const EXIT_CODES: &str = "\
@@ -95,6 +96,12 @@ enum Outcome {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct WrongUsage(String);
+
+/// Refuses a path to be written that begins with `~`, such as one in quotes.
+fn written_path(name: &str, path: &Path) -> Result<(), WrongUsage> {
+    let fault = |rule| WrongUsage(format!("{name}: {rule}, found {:?}", path.display().to_string()));
+    home_rule(path, "").map_or(Ok(()), |rule| Err(fault(rule)))
+}
 
 /// Runs the program with the arguments of the process.
 #[must_use]

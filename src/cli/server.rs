@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::client::{Client, ClientError};
+use super::output;
+use crate::client::{Client, ClientError, Patient, Retry};
+
+/// How long a read is tried again where nobody says how long.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The argument that every client command has.
 #[derive(Debug, clap::Args)]
@@ -19,6 +23,33 @@ impl ServerArgs {
     pub(super) fn client(&self) -> Result<Client, ClientError> {
         Client::new(&self.url)
     }
+}
+
+/// The arguments of commands that read.
+#[derive(Debug, clap::Args)]
+pub(super) struct ReadArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// How long a request is tried again while the server is overloaded or its answers are cut off; if
+    /// given, also while the server cannot be reached at first [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    give_up_after: Option<Duration>,
+}
+
+impl ReadArgs {
+    /// A client of the server that reads; nothing is sent yet.
+    pub(super) fn patient(&self) -> Result<Patient, ClientError> {
+        let retry = Retry {
+            give_up_after: self.give_up_after.unwrap_or(PATIENCE),
+            unreachable_at_first: self.give_up_after.is_some(),
+        };
+        Ok(Patient { client: self.server.client()?, retry, failed })
+    }
+}
+
+/// Tells the user that a request is tried again.
+pub(super) fn failed(error: &ClientError, delay: Duration) {
+    output::talk(&format!("{error}; trying again in {:.1} s", delay.as_secs_f64()));
 }
 
 /// Reads a time such as "5m" from an argument.

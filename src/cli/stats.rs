@@ -2,19 +2,19 @@
 
 use super::Outcome;
 use super::output::{self, Form, thousands};
-use super::server::ServerArgs;
+use super::server::ReadArgs;
 use crate::api::{Stats, Totals};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    server: ServerArgs,
+    server: ReadArgs,
     #[command(flatten)]
     form: Form,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
-    let stats = args.server.client()?.stats().await?;
+    let stats = args.server.patient()?.stats().await?;
     args.form.one(&stats, text)?;
     Ok(Outcome::Done)
 }

@@ -1,5 +1,8 @@
 //! Commands against a small log in memory.
 
+mod answers;
+mod inputs;
+
 use std::io::Write;
 
 use clap::CommandFactory;

@@ -2,20 +2,20 @@
 
 use super::Outcome;
 use super::output::{self, Form, thousands};
-use super::server::ServerArgs;
+use super::server::ReadArgs;
 use crate::api::TopicStats;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    server: ServerArgs,
+    server: ReadArgs,
     #[command(flatten)]
     form: Form,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     const HEADER: [&str; 6] = ["topic", "last received", "events", "duplicates", "conflicts", "lanes"];
-    let topics = args.server.client()?.topics().await?;
+    let topics = args.server.patient()?.topics().await?;
     args.form.list(topics, |topics| output::table(&HEADER, 2, topics.into_iter().map(row)))?;
     Ok(Outcome::Done)
 }

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use actix_web::error::ParseError;
-use awc::error::{ConnectError, SendRequestError};
 use thiserror::Error;
 
 use crate::api::{Code, Problem};
@@ -14,7 +12,7 @@ const SHOWN: usize = 10;
 
 /// Why a request has no answer. After every one but [`ClientError::Url`] the server may have done what it was
 /// asked to; sending the same event ids again is safe.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum ClientError {
     /// The address is none that can be used.
     #[error("{0}")]
@@ -47,7 +45,7 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(Box<Refused>),
     /// An answer that is none of the contract's.
-    #[error("{url} answers like no sekali server: {reason}")]
+    #[error("the server at {url} is not a sekali log (unexpected answer: {reason})")]
     Unreadable {
         /// The server.
         url: String,
@@ -65,18 +63,21 @@ pub struct Refused {
     pub status: u16,
     /// When the server wants to be asked again.
     pub retry_after: Option<Duration>,
+    /// Where it sends its clients instead, control characters escaped.
+    pub location: Option<String>,
     /// What it said; `None` where it was no problem document (a proxy, or another server).
     pub problem: Option<Problem>,
 }
 
 impl ClientError {
-    /// Whether the same request may succeed later: there was no answer, or a 503, or a proxy's word for the one
-    /// or the other.
+    /// Whether the same request may succeed later: the answer is missing or cut off, or its status says
+    /// that the server has no time now. A 500 is final: the log's own say that its store is damaged or
+    /// that the program has a fault, which another attempt does not mend.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
-            Self::Refused(refused) => matches!(refused.status, 502..=504),
+            Self::Refused(refused) => matches!(refused.status, 408 | 425 | 429 | 502..=504),
             Self::Url(_) | Self::Unreadable { .. } => false,
         }
     }
@@ -92,33 +93,18 @@ impl ClientError {
     pub fn refused(&self) -> Option<&Refused> {
         if let Self::Refused(refused) = self { Some(refused) } else { None }
     }
-
-    /// The error of a request that has no answer.
-    pub(super) fn of_send(url: &str, error: SendRequestError, waited: Duration) -> Self {
-        let url = url.to_owned();
-        match error {
-            SendRequestError::Timeout => Self::Timeout { url, waited },
-            SendRequestError::Connect(ConnectError::Disconnected) => {
-                Self::Broken { url, reason: "closed before the answer".to_owned() }
-            }
-            SendRequestError::Connect(reason) => Self::Unreachable { url, reason: reason.to_string() },
-            SendRequestError::Response(ParseError::Io(reason)) => {
-                Self::Broken { url, reason: reason.to_string() }
-            }
-            SendRequestError::Response(ParseError::Incomplete | ParseError::Timeout) => {
-                Self::Broken { url, reason: "ended in the middle of the answer".to_owned() }
-            }
-            SendRequestError::Send(reason) => Self::Broken { url, reason: reason.to_string() },
-            SendRequestError::Url(reason) => Self::Url(format!("{url} is no address of a server: {reason}")),
-            other => Self::Unreadable { url, reason: other.to_string() },
-        }
-    }
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(problem) = &self.problem else {
-            return write!(formatter, "{} answers with HTTP status {}", self.url, self.status);
+            write!(formatter, "{} answers with HTTP status {}", self.url, self.status)?;
+            return match &self.location {
+                Some(location) if (300..400).contains(&self.status) => {
+                    write!(formatter, ", a redirect to {location}; name the server's own address with --url")
+                }
+                _ => Ok(()),
+            };
         };
         write!(formatter, "{} ({} {}): {}", problem.title, self.status, problem.code, problem.detail)?;
         // Where a path of ours is not there, the address is to blame.
@@ -142,14 +128,14 @@ mod tests {
     use crate::api::{Code, EventError, EventFault};
 
     fn refused(status: u16, problem: Option<Problem>) -> Refused {
-        Refused { url: "http://h".to_owned(), status, retry_after: None, problem }
+        Refused { url: "http://h".to_owned(), status, retry_after: None, location: None, problem }
     }
 
     #[test]
     fn only_answers_that_may_change_are_transient() {
         let transient = |status| ClientError::Refused(Box::new(refused(status, None))).is_transient();
-        assert!(transient(503) && transient(502));
-        assert!(![400, 404, 413, 422, 500].into_iter().any(transient));
+        assert!([408, 425, 429, 502, 503, 504].into_iter().all(transient));
+        assert!(![301, 400, 401, 404, 409, 413, 422, 500, 501, 505].into_iter().any(transient));
     }
 
     #[test]
@@ -165,6 +151,8 @@ mod tests {
         assert!(text.starts_with("Invalid events (422 invalid_events): 12 events are bad\n"), "{text}");
         assert!(text.contains("\n  event 9: source: must not be empty\n  and 2 more"), "{text}");
         assert_eq!(refused(404, None).to_string(), "http://h answers with HTTP status 404");
+        let moved = Refused { location: Some("http://other/".to_owned()), ..refused(308, None) };
+        assert!(moved.to_string().contains("308, a redirect to http://other/; name"), "{moved}");
         let told = |code| refused(404, Some(Problem::new(code, "it is not there", Vec::new()))).to_string();
         assert!(told(Code::NotFound).ends_with("it is not there (asked at http://h)"));
         assert!(told(Code::TopicNotFound).ends_with("it is not there"));

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use actix_web::web::{Bytes, BytesMut};
-use awc::error::PayloadError;
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 
@@ -14,11 +13,11 @@ const LINE_MAX: usize = 256 << 20;
 /// The longest silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// A body that arrives in pieces.
-pub(super) type Body = LocalBoxStream<'static, Result<Bytes, PayloadError>>;
+/// A body that arrives in pieces, or the reason why the rest of it does not.
+pub(super) type Body = LocalBoxStream<'static, Result<Bytes, String>>;
 
-/// An NDJSON answer with a known number of lines. The number is needed: awc takes a connection that was closed
-/// within a chunked body for its end.
+/// An NDJSON answer with a known number of lines. The number is needed: an answer without a length ends
+/// where its connection does, so only a missing line shows that it was cut off.
 pub struct Lines {
     url: String,
     body: Body,
@@ -30,6 +29,7 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// The lines of this body, `count` of them at least.
     pub(super) fn new(url: String, body: Body, count: u64) -> Self {
         Self { url, body, missing: count, buffer: BytesMut::new(), searched: 0 }
     }
@@ -73,9 +73,7 @@ impl Lines {
                 self.buffer.extend_from_slice(&chunk);
                 Ok(true)
             }
-            Ok(Some(Err(reason))) => {
-                Err(ClientError::Broken { url: self.url.clone(), reason: reason.to_string() })
-            }
+            Ok(Some(Err(reason))) => Err(ClientError::Broken { url: self.url.clone(), reason }),
         }
     }
 
@@ -90,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    async fn read(chunks: Vec<Result<Bytes, PayloadError>>, count: u64) -> (Vec<String>, bool) {
+    async fn read(chunks: Vec<Result<Bytes, String>>, count: u64) -> (Vec<String>, bool) {
         let mut lines = Lines::new("http://h".to_owned(), stream::iter(chunks).boxed_local(), count);
         let mut found = Vec::new();
         loop {
@@ -102,7 +100,7 @@ mod tests {
         }
     }
 
-    fn chunks(texts: &[&'static str]) -> Vec<Result<Bytes, PayloadError>> {
+    fn chunks(texts: &[&'static str]) -> Vec<Result<Bytes, String>> {
         texts.iter().map(|text| Ok(Bytes::from_static(text.as_bytes()))).collect()
     }
 
@@ -123,7 +121,7 @@ mod tests {
     #[actix_web::test]
     async fn a_part_of_a_line_before_a_break_is_not_given() {
         let mut broken = chunks(&["a\nb"]);
-        broken.push(Err(PayloadError::Incomplete(None)));
+        broken.push(Err("cut".to_owned()));
         let (lines, whole) = read(broken, 2).await;
         assert_eq!((lines, whole), (vec!["a".to_owned()], false));
     }

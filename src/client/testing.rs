@@ -83,7 +83,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/events", web::get().to(events))
         .route("/events/lookup", web::post().to(lookup))
         .route("/topics", web::get().to(topics))
-        .route("/topics/{topic}", web::get().to(topic))
+        .route("/topic", web::get().to(topic))
+        .route("/topics/{topic}", web::get().to(topic_by_path))
         .route("/stats", web::get().to(stats))
         .route("/health/ready", web::get().to(HttpResponse::Ok));
 }
@@ -151,17 +152,17 @@ async fn topics(state: Shared, page: Query<BTreeMap<String, String>>) -> Json<To
     Json(TopicPage { topics, next_after: Some(next_after) })
 }
 
-async fn topic(state: Shared, name: Path<String>) -> HttpResponse {
-    let mut log = state.lock().unwrap();
-    if log.topics.contains_key(name.as_str()) {
-        let mut counted = log.topic_stats(&name);
-        if log.is_behind() {
-            counted.duplicates = 0;
-        }
-        HttpResponse::Ok().json(counted)
-    } else {
-        problem(Code::TopicNotFound)
-    }
+#[derive(Deserialize)]
+struct Named {
+    topic: String,
+}
+
+async fn topic(state: Shared, query: Query<Named>) -> HttpResponse {
+    state.lock().unwrap().answer_topic(&query.topic)
+}
+
+async fn topic_by_path(state: Shared, name: Path<String>) -> HttpResponse {
+    state.lock().unwrap().answer_topic(&name)
 }
 
 async fn stats(state: Shared) -> Json<Stats> {
@@ -184,6 +185,17 @@ async fn stats(state: Shared) -> Json<Stats> {
 }
 
 impl State {
+    fn answer_topic(&mut self, name: &str) -> HttpResponse {
+        if !self.topics.contains_key(name) {
+            return problem(Code::TopicNotFound);
+        }
+        let mut counted = self.topic_stats(name);
+        if self.is_behind() {
+            counted.duplicates = 0;
+        }
+        HttpResponse::Ok().json(counted)
+    }
+
     fn store(&mut self, line: &str) -> EventResult {
         let Ok(event) = serde_json::from_str::<EventInput>(line) else {
             let fault =

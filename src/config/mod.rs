@@ -21,3 +21,4 @@ pub use settings::{
     Cache, Compat, Durability, Limits, Log, LogFormat, Metrics, Router, Server, Settings, Store, StoreUrl,
     TopicSettings,
 };
+pub use texts::home_rule;

@@ -1,7 +1,7 @@
 //! Values that are texts: what each of them may be.
 
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -36,6 +36,10 @@ pub(super) const STORE_URL: &str = "must be sqlite:PATH, such as \"sqlite:data/s
 /// # Errors
 /// The rule that it breaks.
 pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
+    if text.contains(char::is_control) {
+        // A line end at the end of a variable would be part of a file's or a database's name.
+        return Err("must not hold control characters such as a line end".to_owned());
+    }
     if PostgresUrl::is_meant(text) {
         return PostgresUrl::parse(text).map(|url| StoreUrl::Postgres(Box::new(url)));
     }
@@ -44,7 +48,28 @@ pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
     let is_file =
         !path.is_empty() && !path.ends_with('/') && !path.contains(['?', '\0']) && path != ":memory:";
+    if let Some(rule) = home_rule(Path::new(path), "sqlite:") {
+        return Err(rule);
+    }
     is_file.then(|| StoreUrl::Sqlite(PathBuf::from(path))).ok_or_else(neither)
+}
+
+/// The rule that a path breaks whose first part is a home directory as shells write it: nothing here
+/// replaces it, so that the path would lead into a directory named `~`. `before` stands before the path.
+#[must_use]
+pub fn home_rule(path: &Path, before: &str) -> Option<String> {
+    let mut parts = path.components();
+    let first = parts.next()?.as_os_str().to_str()?;
+    let rest = parts.as_path();
+    if first != "~" && (!first.starts_with('~') || rest.as_os_str().is_empty()) {
+        return None;
+    }
+    let home = std::env::home_dir().filter(|home| first == "~" && home.is_absolute());
+    let instead = match home {
+        Some(home) => format!("write {before}{}", home.join(rest).display()),
+        None => "write the absolute path".to_owned(),
+    };
+    Some(format!("must not begin with {first}, which only a shell replaces; {instead}"))
 }
 
 /// When an acknowledged event is on disk.
@@ -105,6 +130,13 @@ mod tests {
             "a.db",
             "postgres:d",
             "sqlite:dir/",
+            "sqlite:~",
+            "sqlite:~/a.db",
+            "sqlite://~/a.db",
+            "sqlite:~me/a.db",
+            "sqlite:a.db\n",
+            "sqlite:a\u{1b}.db",
+            "postgres://me@h/log\n",
         ] {
             assert_eq!(path(bad), None, "{bad}");
         }

@@ -7,7 +7,7 @@ import { NOWHERE, isSame, read, write } from "../../src/http/console/address.mjs
 import { shown } from "../../src/http/console/chart.mjs";
 import { describe, faultOf, within } from "../../src/http/console/fault.mjs";
 import { bytes, duration, firstOf, rate, seconds, share } from "../../src/http/console/format.mjs";
-import { event, eventsOf, indented, members } from "../../src/http/console/json.mjs";
+import { event, indented, members } from "../../src/http/console/json.mjs";
 import { buckets, parse, quantile, sum } from "../../src/http/console/metrics.mjs";
 import { GAP, Rates } from "../../src/http/console/rates.mjs";
 import { lateness, within as withinTime } from "../../src/http/console/sources.mjs";
@@ -68,11 +68,6 @@ test("an event is cut up without touching its payload", () => {
     payload,
     repeats: null,
   });
-  assert.deepEqual(
-    eventsOf(`{"topic":"t","count":2,"events":[${text},{"seq":8}],"next_after":8}`),
-    [text, '{"seq":8}'],
-  );
-  assert.deepEqual(eventsOf('{"events":[]}'), []);
 });
 
 test("a payload of a megabyte is no trouble", () => {

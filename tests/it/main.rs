@@ -78,6 +78,8 @@ mod process_signals;
 #[cfg(test)]
 mod process_starts;
 #[cfg(test)]
+mod publishing;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod readme;

@@ -74,10 +74,10 @@ async fn a_bar_is_for_a_terminal() {
 }
 
 #[actix_web::test]
-async fn a_file_that_holds_something_else_does_not_flood_a_terminal() {
+async fn a_file_with_many_bad_lines_does_not_flood_a_terminal() {
     let (log, home) = (Log::start(), tempdir().unwrap());
     let file = home.path().join("notes.txt");
-    fs::write(&file, "a line of mine\n".repeat(50)).unwrap();
+    fs::write(&file, event("t", "1") + "\n" + &"a line of mine\n".repeat(50)).unwrap();
     let arguments = ["publish", file.to_str().unwrap(), "--url", &url(&log)];
     let shown = on_a_terminal(&arguments).await;
     assert_eq!(shown.matches("rejected: line").count(), 20, "{shown}");
@@ -120,15 +120,17 @@ async fn a_topic_without_events_is_said_to_be_one() {
 }
 
 #[actix_web::test]
-async fn an_interrupt_ends_a_command_and_says_what_is_known() {
+async fn a_signal_ends_a_command_and_says_what_is_known() {
     let home = tempdir().unwrap();
     let file = home.path().join("events.ndjson");
     fs::write(&file, event("t", "1")).unwrap();
     let url = format!("http://127.0.0.1:{}", crate::support::free_port());
-    let mut publish = Command::start(["publish", file.to_str().unwrap(), "--url", &url]);
-    publish.said("trying again").await;
-    publish.signal("INT");
-    let ended = publish.ended().await;
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("interrupted") && ended.stdout.contains("accepted 0"), "{}", ended.stderr);
+    for name in ["INT", "TERM", "HUP"] {
+        let mut publish = Command::start(["publish", file.to_str().unwrap(), "--url", &url]);
+        publish.said("trying again").await;
+        publish.signal(name);
+        let ended = publish.ended().await;
+        assert_eq!(ended.code, Some(1), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains("interrupted") && ended.stdout.contains("accepted 0"), "{name}");
+    }
 }

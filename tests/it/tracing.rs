@@ -70,7 +70,7 @@ async fn a_line_tells_the_method_that_was_refused() {
     let home = tempdir().unwrap();
     let process = Process::serve(home.path());
     for method in ["OPTIONS", "DELETE", "PROPFIND"] {
-        process.send(process.request(method.parse().unwrap(), "/publish"), "").await;
+        process.send(process.request(method, "/publish"), "").await;
     }
     let lines = lines(process).await;
     let methods: Vec<_> = lines.iter().map(|line| line["method"].as_str().unwrap()).collect();

@@ -13,7 +13,7 @@ use crate::api::EventResult;
 use crate::client::{Client, ClientError, Retry};
 
 /// How long one request is tried again; a server that restarts under load should be back by then.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How to send.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +94,7 @@ async fn send(client: &Client, request: Request, lost: &Cell<u64>) -> anyhow::Re
     let started = Instant::now();
     let failed = |_: &ClientError, _| lost.set(lost.get() + request.events as u64);
     let attempt = || client.publish(request.body.clone(), request.events);
-    let answer = Retry { give_up_after: PATIENCE }.run(attempt, failed).await?;
+    let answer = Retry::of(PATIENCE).run(attempt, failed).await?;
     Ok(Answered { results: answer.results.unwrap_or_default(), latency: started.elapsed() })
 }
 

@@ -11,10 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
 use super::output::{self, thousands};
-use super::server::ServerArgs;
+use super::server::{ServerArgs, failed as tell};
 use crate::api::{Key, Stats, TopicStats};
-use crate::client::{Client, ClientError, Range};
-use load::{Measured, Shape};
+use crate::client::{ClientError, Patient, Range, Retry};
+use load::{Measured, PATIENCE, Shape};
 use plan::{Plan, Schedule};
 use verify::{Faults, Verifier};
 
@@ -58,9 +58,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let schedule = Schedule::new(args.seed, args.events, args.duplicates);
     let shape = Shape { concurrency: args.concurrency as usize, batch: args.batch as usize };
     let unique = schedule.unique();
-    let before = client.stats().await?;
+    let retry = Retry { give_up_after: PATIENCE, unreachable_at_first: false };
+    let mut patient = Patient { client, retry, failed: tell };
+    let before = patient.stats().await?;
+    patient.retry = Retry::of(PATIENCE);
     let bar = progress_bar(args.events);
-    let sent = load::run(&client, &plan, schedule, shape, &bar).await;
+    let sent = load::run(&patient.client, &plan, schedule, shape, &bar).await;
     bar.finish_and_clear();
     let mut measured = match sent {
         Ok(measured) => measured,
@@ -68,7 +71,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     };
     output::result(&speed(&measured))?;
     let mut verifier = Verifier::new(&plan, unique, measured.sent.clone());
-    match verify(&client, &plan, &mut verifier, (&measured, &before)).await {
+    match verify(&patient, &plan, &mut verifier, (&measured, &before)).await {
         Ok(lacking) => lacking.into_iter().for_each(|fault| measured.faults.add(|| fault)),
         Err(error) => return failed(&error.context("cannot read back what was sent")),
     }
@@ -84,17 +87,17 @@ fn failed(error: &anyhow::Error) -> anyhow::Result<Outcome> {
 
 /// Reads everything back; gives what the server's totals lack after it.
 async fn verify(
-    client: &Client,
+    patient: &Patient,
     plan: &Plan,
     verifier: &mut Verifier<'_>,
     (measured, before): (&Measured, &Stats),
 ) -> anyhow::Result<Vec<String>> {
     let mut patience = LAG;
-    read_back(client, plan, verifier, (measured.lost, &mut patience)).await?;
-    look_up(client, plan, verifier).await?;
+    read_back(patient, plan, verifier, (measured.lost, &mut patience)).await?;
+    look_up(patient, plan, verifier).await?;
     let lacking = |after: &Stats| lacking(measured, before, after);
     let after =
-        settled(&mut patience, async || client.stats().await, |after| !lacking(after).is_empty()).await?;
+        settled(&mut patience, async || patient.stats().await, |after| !lacking(after).is_empty()).await?;
     Ok(lacking(&after))
 }
 
@@ -141,20 +144,20 @@ fn speed(measured: &Measured) -> String {
 
 /// Reads every topic and its counters.
 async fn read_back(
-    client: &Client,
+    patient: &Patient,
     plan: &Plan,
     verifier: &mut Verifier<'_>,
     (lost, patience): (u64, &mut Duration),
 ) -> anyhow::Result<()> {
     for (topic, name) in plan.topics().iter().enumerate() {
-        let mut lines = client.events(name, Range::default()).await?;
+        let mut lines = patient.events(name, Range::default());
         while let Some(line) = lines.next().await? {
             verifier.stored(topic, &serde_json::from_slice(&line)?);
         }
         // A topic to which chance sent nothing does not exist.
         if verifier.expects(topic) {
             let lacks = |stats: &TopicStats| verifier.lacks(topic, stats);
-            let stats = settled(patience, async || client.topic(name).await, lacks).await?;
+            let stats = settled(patience, async || patient.topic(name).await, lacks).await?;
             verifier.counted(topic, &stats, lost);
         }
     }
@@ -162,14 +165,14 @@ async fn read_back(
 }
 
 /// Looks up a sample of what was sent.
-async fn look_up(client: &Client, plan: &Plan, verifier: &mut Verifier<'_>) -> anyhow::Result<()> {
+async fn look_up(patient: &Patient, plan: &Plan, verifier: &mut Verifier<'_>) -> anyhow::Result<()> {
     let sample = verifier.sample(SAMPLE);
     let key = |(index, _): &(u64, u64)| {
         let event = plan.event(*index);
         Key { topic: plan.topics()[event.topic].clone(), event_id: event.id.to_string() }
     };
     let keys: Vec<_> = sample.iter().map(key).collect();
-    for (expected, found) in sample.into_iter().zip(client.lookup(&keys).await?) {
+    for (expected, found) in sample.into_iter().zip(patient.lookup(&keys).await?) {
         verifier.found(expected, found.map(|place| place.seq));
     }
     Ok(())

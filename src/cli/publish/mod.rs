@@ -1,14 +1,20 @@
 //! `sekali publish`: the at-least-once producer. It sends every event until its fate is known, so that running
 //! it again with the same input changes nothing and is always safe.
 
-mod document;
+mod held;
+mod inflate;
 mod input;
 mod progress;
 mod queue;
+mod scan;
 mod sender;
+mod source;
+#[cfg(test)]
+pub(in crate::cli) mod tests;
+mod values;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, stdin};
+use std::io::{IsTerminal, Seek, stdin};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -21,22 +27,30 @@ use serde::Serialize;
 use super::Outcome;
 use super::output::{self, thousands};
 use super::server::{ServerArgs, duration};
+use crate::app::Signals;
 use crate::client::{ClientError, Retry};
-use input::{InputError, InputEvent};
+use inflate::Input;
+use input::{InputError, InputEvent, InputPlace};
 use progress::Progress;
 use queue::{BatchSize, Queue};
 use sender::{Sender, Tally, Unknown};
 
 /// Bytes of a request, about.
 const BATCH_BYTES: usize = 4 << 20;
-/// Bytes that are read from the input at once.
-const READ_BYTES: usize = 256 << 10;
+
+/// What the exit code says, and what may be in the input.
+const AFTER: &str = "\
+The input may be compressed with gzip or zstd, and may hold any number of JSON values one behind the other, on one line \
+or over several. Exit 0: every event is stored. Exit 1: an event was rejected, or conflicts (its content is not stored, \
+since another payload is stored under its id), or the outcome of some events is unknown, or the input cannot be read. \
+An input that holds no JSON is refused with exit 1 before anything is sent.";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
 pub(super) struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// Events as NDJSON (one a line), a JSON array, one JSON object, or {"events":[...]}; - is standard input
+    /// Events as JSON: one a line (NDJSON) or any other stream of objects, arrays and {"events":[...]}; - is standard input
     #[arg(default_value = "-")]
     file: PathBuf,
     /// Events of one request at most
@@ -45,9 +59,13 @@ pub(super) struct Args {
     /// Requests at once; with more than one the events of a topic may be stored in another order
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = range(64))]
     concurrency: usize,
-    /// How long one request is tried again while the server is unreachable or overloaded
+    /// How long one request is tried again while the server is unreachable or overloaded, or its answers
+    /// are cut off
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     give_up_after: Duration,
+    /// Exit 0 also where events conflict: a duplicate with another payload than the stored one
+    #[arg(long)]
+    allow_conflicts: bool,
     /// Give the counts as JSON
     #[arg(long)]
     json: bool,
@@ -58,12 +76,14 @@ pub(super) struct Args {
 struct Report {
     #[serde(flatten)]
     tally: Tally,
-    /// Whether every event of the input is known to be stored.
+    /// Whether every event of the input is known to be stored, with its own content unless conflicts are
+    /// allowed.
     complete: bool,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
-    let sender = Sender { client: args.server.client()?, retry: Retry { give_up_after: args.give_up_after } };
+    let sender = Sender::new(args.server.client()?, Retry::of(args.give_up_after), BATCH_BYTES);
+    let mut signals = Signals::catch()?;
     let (input, size) = open(&args.file)?;
     let queue = Arc::new(Queue::new(BatchSize { events: args.batch, bytes: BATCH_BYTES }));
     read_in_a_thread(input, Arc::clone(&queue));
@@ -71,38 +91,46 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let mut tally = Tally::default();
     let sent = tokio::select! {
         sent = send_all(&sender, &queue, args.concurrency, &progress, &mut tally) => sent,
-        _ = tokio::signal::ctrl_c() => {
+        () = signals.next() => {
             Err(anyhow::anyhow!("interrupted; events that were on their way may be stored too"))
         }
     };
     queue.abandon();
     progress.finish();
-    let complete = sent.is_ok() && tally.rejected == 0;
+    let is_stored = tally.rejected == 0 && (tally.conflicts == 0 || args.allow_conflicts);
+    let complete = sent.is_ok() && is_stored;
     report(&Report { tally, complete }, args.json)?;
     sent.map_err(unfinished)?;
     Ok(if complete { Outcome::Done } else { Outcome::Failed })
 }
 
-/// Opens the input, and tells its size where it has one.
-fn open(file: &PathBuf) -> anyhow::Result<(Box<dyn BufRead + Send>, Option<u64>)> {
+/// Opens the input, and tells its size where it is that of its events.
+fn open(file: &PathBuf) -> anyhow::Result<(Input, Option<u64>)> {
     if file.as_os_str() == "-" {
         if stdin().is_terminal() {
             output::talk(
                 "reading events from the terminal, one a line; Ctrl-D ends them, a file's name reads that",
             );
         }
-        return Ok((Box::new(BufReader::with_capacity(READ_BYTES, stdin())), None));
+        return Ok((Box::new(stdin()), None));
     }
-    let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    let named = || format!("cannot open {}", file.display());
+    let mut opened = File::open(file).with_context(named)?;
     let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
-    Ok((Box::new(BufReader::with_capacity(READ_BYTES, opened)), size))
+    if size.is_none() {
+        return Ok((Box::new(opened), None));
+    }
+    let head = inflate::first_bytes(&mut opened).and_then(|head| opened.rewind().map(|()| head));
+    let is_compressed = inflate::is_compressed(&head.with_context(named)?);
+    Ok((Box::new(opened), size.filter(|_| !is_compressed)))
 }
 
 /// Reading standard input blocks, so it has a thread. Nobody waits for that thread: it may stay blocked until
 /// the process ends.
-fn read_in_a_thread(input: Box<dyn BufRead + Send>, queue: Arc<Queue>) {
+fn read_in_a_thread(input: Input, queue: Arc<Queue>) {
     thread::spawn(move || {
-        let how = input::read(input, &mut |event| queue.put(event));
+        let inflated = inflate::inflated(input).map_err(InputError::from);
+        let how = inflated.and_then(|inner| values::read(inner, &mut |event| queue.put(event)));
         queue.end(how);
     });
 }
@@ -119,7 +147,7 @@ async fn send_all(
         batches
             .map(async |batch| -> anyhow::Result<_> {
                 let events: Vec<InputEvent> = batch?;
-                let bytes: usize = events.iter().map(|event| event.json.len() + 1).sum();
+                let bytes: usize = events.iter().map(InputEvent::bytes).sum();
                 Ok((sender.send(&events, progress).await, bytes))
             })
             .buffer_unordered(concurrency)
@@ -131,8 +159,9 @@ async fn send_all(
                 progress.sent(bytes, tally.known());
             }
             (Err(unknown), _) => {
-                tally.merge(unknown.tally);
-                return Err(stopped(*unknown));
+                let Unknown { tally: known, from, error } = *unknown;
+                tally.merge(known);
+                return Err(stopped(from, error));
             }
         }
     }
@@ -141,8 +170,9 @@ async fn send_all(
 
 /// What an end before the end means. Only where running it again can help it is worth saying that this is safe.
 fn unfinished(error: anyhow::Error) -> anyhow::Error {
-    if error.is::<InputError>() {
-        return error.context("not every event was sent");
+    if let Some(input) = error.downcast_ref::<InputError>() {
+        let said = if input.is_refusal() { "nothing was sent" } else { "not every event was sent" };
+        return error.context(said);
     }
     match error.downcast_ref() {
         Some(refused) if !ClientError::is_transient(refused) => {
@@ -152,11 +182,15 @@ fn unfinished(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn stopped(unknown: Unknown) -> anyhow::Error {
-    let error = anyhow::Error::new(unknown.error);
-    match unknown.from {
-        Some(place) => error.context(format!("stopped at {place}")),
-        None => error,
+fn stopped(from: Option<InputPlace>, error: ClientError) -> anyhow::Error {
+    let is_slow = error.refused().is_some_and(|refused| refused.status == 408);
+    let mut told = anyhow::Error::new(error);
+    if is_slow {
+        told = told.context("one event alone takes longer to arrive than the server waits for it");
+    }
+    match from {
+        Some(place) => told.context(format!("stopped at {place}")),
+        None => told,
     }
 }
 
@@ -164,7 +198,7 @@ fn report(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(report);
     }
-    let Tally { accepted, duplicates, conflicts, rejected } = report.tally;
+    let Tally { accepted, duplicates, conflicts, rejected, .. } = report.tally;
     let counts = [
         ("accepted", accepted),
         ("duplicates", duplicates),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::input::InputPlace;
-use super::sender::Listener;
+use super::sender::{CONFLICTS_NAMED, Conflict, Listener};
 use crate::api::EventFault;
 use crate::cli::output::{self, thousands};
 use crate::client::ClientError;
@@ -24,6 +24,8 @@ pub(super) struct Progress {
     rejected: Cell<u64>,
     /// How many of them are named.
     named: u64,
+    /// Conflicts so far.
+    conflicts: Cell<usize>,
     /// The user knows what happens while there is no server.
     advised: Cell<bool>,
 }
@@ -42,7 +44,7 @@ impl Progress {
         }
         bar.enable_steady_tick(REDRAW);
         let named = if stderr().is_terminal() { NAMED } else { u64::MAX };
-        Self { bar, rejected: Cell::new(0), named, advised: Cell::new(false) }
+        Self { bar, rejected: Cell::new(0), named, conflicts: Cell::new(0), advised: Cell::new(false) }
     }
 
     /// So many bytes more are sent, and so many events in all.
@@ -74,6 +76,24 @@ impl Listener for Progress {
         }
         let field = fault.field.as_deref().unwrap_or("the event");
         self.talk(&format!("rejected: {place}: {field}: {} ({})", fault.detail, fault.code));
+    }
+
+    fn conflicts(&self, conflict: &Conflict) {
+        let before = self.conflicts.replace(self.conflicts.get() + 1);
+        if before >= CONFLICTS_NAMED {
+            if before == CONFLICTS_NAMED {
+                self.talk("further conflicts are counted");
+            }
+            return;
+        }
+        let Conflict { place, topic, event_id, seq } = conflict;
+        self.talk(&format!(
+            "conflict: {place}: topic {topic}, event_id {event_id}: stored before with another payload (seq {seq})"
+        ));
+    }
+
+    fn halved(&self, error: &ClientError, events: usize) {
+        self.talk(&format!("{error}; sending the {} events in two requests", thousands(events as u64)));
     }
 
     fn again(&self, error: &ClientError, delay: Duration) {

@@ -52,7 +52,7 @@ impl Queue {
         if state.abandoned {
             return ControlFlow::Break(());
         }
-        state.bytes += event.json.len();
+        state.bytes += event.bytes();
         state.events.push_back(event);
         drop(state);
         self.filled.notify_one();
@@ -102,11 +102,11 @@ impl State {
     fn batch(&mut self, size: BatchSize) -> Vec<InputEvent> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(event) = self.events.front() {
-            let fits = batch.is_empty() || bytes + event.json.len() <= size.bytes;
+            let fits = batch.is_empty() || bytes + event.bytes() <= size.bytes;
             if batch.len() == size.events || !fits {
                 break;
             }
-            bytes += event.json.len();
+            bytes += event.bytes();
             batch.extend(self.events.pop_front());
         }
         self.bytes -= bytes;
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn event(index: u64, bytes: usize) -> InputEvent {
-        InputEvent { place: InputPlace::Index(index), json: vec![b'x'; bytes] }
+        InputEvent { place: InputPlace::Index(index), json: Ok(vec![b'x'; bytes]) }
     }
 
     #[actix_web::test]
@@ -138,7 +138,7 @@ mod tests {
         });
         let mut seen = Vec::new();
         while let Some(batch) = queue.take().await.unwrap() {
-            let bytes: usize = batch.iter().map(|event| event.json.len()).sum();
+            let bytes: usize = batch.iter().map(InputEvent::bytes).sum();
             assert!(batch.len() == 1 || (batch.len() <= 3 && bytes <= 10), "{} {bytes}", batch.len());
             seen.extend(batch.into_iter().map(|event| event.place));
         }
@@ -150,9 +150,9 @@ mod tests {
     async fn an_error_comes_after_the_events_before_it() {
         let queue = Queue::new(BatchSize { events: 3, bytes: 10 });
         assert!(queue.put(event(0, 1)).is_continue());
-        queue.end(Err(InputError::LongLine { line: 7 }));
+        queue.end(Err(InputError::OtherFormat("x")));
         assert_eq!(queue.take().await.unwrap().map(|batch| batch.len()), Some(1));
-        assert!(matches!(queue.take().await, Err(InputError::LongLine { line: 7 })));
+        assert!(matches!(queue.take().await, Err(InputError::OtherFormat("x"))));
         assert!(queue.take().await.unwrap().is_none());
     }
 

@@ -86,18 +86,3 @@ export function event(text) {
     repeats: parts.has("repeats") ? JSON.parse(parts.get("repeats")) : null,
   };
 }
-
-/** The events of a page, `{"events":[..]}`, each as its text. */
-export function eventsOf(page) {
-  const list = members(page).get("events") ?? "[]";
-  const found = [];
-  let depth = 0;
-  let start = 0;
-  for (const { text, at } of tokens(list)) {
-    if (text === "{" && depth === 1) start = at;
-    if (text === "{" || text === "[") depth += 1;
-    if (text === "}" || text === "]") depth -= 1;
-    if (text === "}" && depth === 1) found.push(list.slice(start, at + 1));
-  }
-  return found;
-}

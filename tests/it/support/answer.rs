@@ -1,7 +1,7 @@
 //! An answer of the log, with the checks that hold for every answer of its kind.
 
-use actix_web::http::header::HeaderMap;
 use actix_web::web::Bytes;
+use hyper::header::HeaderMap;
 use sekali::api::{Code, PROBLEM_JSON, Problem};
 use serde_json::Value;
 

@@ -4,14 +4,24 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use actix_web::http::Method;
+use actix_web::rt::time::timeout;
 use actix_web::web::Bytes;
-use awc::{ClientRequest, Connector};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 
+use super::request::Request;
 use super::{Answer, Sse};
 
 /// The longest that a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an unused connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The largest answer that a client takes.
 const ANSWER_MAX: usize = 256 << 20;
@@ -20,14 +30,19 @@ const ANSWER_MAX: usize = 256 << 20;
 #[derive(Clone)]
 pub(crate) struct Client {
     address: SocketAddr,
-    http: awc::Client,
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Client {
     /// A client of the log at this address.
     pub(crate) fn of(address: SocketAddr) -> Self {
-        let connector = Connector::new().timeout(PATIENCE).limit(0);
-        let http = awc::Client::builder().connector(connector).timeout(PATIENCE).disable_redirects().finish();
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(PATIENCE));
+        connector.set_nodelay(true);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEEP_ALIVE)
+            .build(connector);
         Self { address, http }
     }
 
@@ -37,29 +52,30 @@ impl Client {
     }
 
     /// A request to be filled and given to [`Client::send`].
-    pub(crate) fn request(&self, method: Method, path: &str) -> ClientRequest {
-        self.http.request(method, format!("http://{}{path}", self.address))
+    pub(crate) fn request(&self, method: impl AsRef<str>, path: &str) -> Request {
+        Request::new(method, &format!("http://{}{path}", self.address))
     }
 
     /// A `POST` to be filled.
-    pub(crate) fn post(&self, path: &str) -> ClientRequest {
+    pub(crate) fn post(&self, path: &str) -> Request {
         self.request(Method::POST, path)
     }
 
     /// Sends a request and reads the whole answer; an error where the connection breaks.
-    pub(crate) async fn try_send(
-        &self,
-        request: ClientRequest,
-        body: impl Into<Bytes>,
-    ) -> Result<Answer, String> {
-        let mut response = request.send_body(body.into()).await.map_err(|error| error.to_string())?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let answered = response.body().limit(ANSWER_MAX).await.map_err(|error| error.to_string())?;
-        Ok(Answer { status, headers, body: answered })
+    pub(crate) async fn try_send(&self, request: Request, body: impl Into<Bytes>) -> Result<Answer, String> {
+        let (head, incoming) = self.start(request, body.into()).await?.into_parts();
+        let body = Limited::new(incoming, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
+    }
+
+    /// Sends a request; gives the answer as soon as its head is there.
+    async fn start(&self, request: Request, body: Bytes) -> Result<Response<Incoming>, String> {
+        let answered = timeout(PATIENCE, self.http.request(request.with(body))).await;
+        answered.map_err(|_| "no answer in time".to_owned())?.map_err(|error| format!("{error:?}"))
     }
 
     /// Sends a request and reads the whole answer.
-    pub(crate) async fn send(&self, request: ClientRequest, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn send(&self, request: Request, body: impl Into<Bytes>) -> Answer {
         self.try_send(request, body).await.unwrap()
     }
 
@@ -94,7 +110,7 @@ impl Client {
     }
 
     /// A request to follow, with the last event that came before.
-    pub(crate) fn following(&self, path: &str, last_event: Option<u64>) -> ClientRequest {
+    pub(crate) fn following(&self, path: &str, last_event: Option<u64>) -> Request {
         let request = self.request(Method::GET, path).insert_header(("accept", "text/event-stream"));
         match last_event {
             Some(seq) => request.insert_header(("last-event-id", seq.to_string())),
@@ -109,13 +125,13 @@ impl Client {
 
     /// Follows a path; an error where there is no connection, or no 200.
     pub(crate) async fn try_follow(&self, path: &str, last_event: Option<u64>) -> Result<Sse, String> {
-        let sent = self.following(path, last_event).send().await;
-        let mut response = sent.map_err(|error| error.to_string())?;
+        let response = self.start(self.following(path, last_event), Bytes::new()).await?;
         if response.status().as_u16() == 200 {
             return Ok(Sse::new(response));
         }
-        let body = response.body().await.map_err(|error| error.to_string())?;
-        Err(format!("{} {}", response.status(), String::from_utf8_lossy(&body)))
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        Err(format!("{status} {}", String::from_utf8_lossy(&body)))
     }
 
     /// Reads a path that answers 200 with JSON.

@@ -15,6 +15,7 @@ pub(crate) mod network;
 pub(crate) mod postgres;
 mod process;
 mod raw;
+mod request;
 mod say;
 mod sse;
 mod wait;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::HeaderMap;
 use actix_web::rt::time::timeout;
-use awc::ClientResponse;
-use futures_util::StreamExt;
+use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use serde_json::Value;
 
 /// The longest wait for anything that has to come.
@@ -26,12 +27,12 @@ pub(crate) enum Sent {
 
 /// A connection that follows.
 pub(crate) struct Sse {
-    response: ClientResponse,
+    response: Response<Incoming>,
     text: Vec<u8>,
 }
 
 impl Sse {
-    pub(super) fn new(response: ClientResponse) -> Self {
+    pub(super) fn new(response: Response<Incoming>) -> Self {
         Self { response, text: Vec::new() }
     }
 
@@ -48,8 +49,8 @@ impl Sse {
                 let block = std::mem::replace(&mut self.text, rest);
                 return Some(parse(std::str::from_utf8(&block).unwrap().trim_end_matches('\n')));
             }
-            let chunk = timeout(PATIENCE, self.response.next()).await.expect("something comes in time");
-            self.text.extend_from_slice(&chunk?.ok()?);
+            let chunk = timeout(PATIENCE, self.response.frame()).await.expect("something comes in time");
+            self.text.extend_from_slice(&chunk?.ok()?.into_data().unwrap_or_default());
         }
     }
 
