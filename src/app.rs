@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
-pub use self::signals::Signals;
+pub use self::signals::{Signals, outlive_file_limit};
 
 use crate::config::{Settings, StoreUrl};
 use crate::http::{self, State};

@@ -25,8 +25,10 @@ mod topics;
 use std::future::Future;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::app;
 use crate::client::ClientError;
 use crate::config::ConfigErrors;
 
@@ -99,9 +101,12 @@ struct WrongUsage(String);
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before anything is written, such as help to a file.
+    let caught = app::outlive_file_limit();
     // Wrong usage that clap sees ends the process here.
     let cli = Cli::parse();
-    match run(cli.command.unwrap_or(Command::Serve(cli.serve))) {
+    let caught = caught.context("the signal SIGXFSZ cannot be caught");
+    match caught.and_then(|()| run(cli.command.unwrap_or(Command::Serve(cli.serve)))) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(error) => {

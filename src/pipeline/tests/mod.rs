@@ -5,6 +5,7 @@ mod histories;
 mod models;
 mod news;
 mod on_file;
+mod opening;
 mod panics;
 pub(super) mod scheduled;
 mod scripted;

@@ -113,9 +113,7 @@ impl Process {
 
     /// Serves it with this configuration file, within limits that a shell sets: `trap` and `ulimit`.
     pub(crate) fn limited(directory: &Path, config: &str, limits: &str) -> Self {
-        let mut shell = command("sh");
-        shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(PROGRAM);
-        Self::listening(Program::spawn(shell.args(serving(directory, config))))
+        Self::listening(Program::spawn(limited(limits).args(serving(directory, config))))
     }
 
     /// Serves with these arguments and this environment, started in this directory.
@@ -183,6 +181,14 @@ impl Ended {
     /// How the program ends with these arguments, which must be by itself.
     pub(crate) async fn of<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
         Program::spawn(command(PROGRAM).args(arguments)).ended().await
+    }
+
+    /// The same within limits that a shell sets, which may also send its output elsewhere (`exec >file`).
+    pub(crate) async fn limited<T: AsRef<OsStr>>(
+        limits: &str,
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Self {
+        Program::spawn(limited(limits).args(arguments)).ended().await
     }
 
     /// The same without root's right to write where nobody may.
@@ -335,6 +341,13 @@ fn command(program: &str) -> process::Command {
         command.env_remove(name);
     }
     command
+}
+
+/// A shell that sets limits and then becomes the program.
+fn limited(limits: &str) -> process::Command {
+    let mut shell = command("sh");
+    shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(PROGRAM);
+    shell
 }
 
 /// Lines as they come, so that a full pipe never holds the process back.
