@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use tokio::net::TcpSocket;
 
 use super::proxy::{Proxy, Way};
@@ -17,6 +18,7 @@ use crate::config::{Settings, StoreUrl};
 use crate::domain::Counts;
 use crate::store::contract::{append, batch, read_all, topic, wait};
 use crate::store::postgres::connection::{self, Use};
+use crate::store::postgres::transaction::{Lock, Transaction, Trouble};
 use crate::store::postgres::{Drivers, PostgresStore};
 use crate::store::{AppendError, Engine, Repeat, StoreError};
 
@@ -298,6 +300,68 @@ fn an_event_that_the_database_does_not_take_fails_alone() {
     assert_eq!(append(&mut *writer, &good), [accepted(1)]);
     assert!(writer.append(&[&bad], now()).is_err());
     assert_eq!(append(&mut *writer, &batch("b", &[("other", "{}")])), [accepted(1)], "no seq is left out");
+}
+
+/// A database that damages the payload of an event, in the very moment in which another one is committed.
+fn damaging(database: &Database, event_id: &str) -> PostgresStore {
+    let store = node(database);
+    database.run(&format!(
+        "CREATE FUNCTION sekali.harm() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE sekali.events SET payload = '{{' WHERE event_id = '{event_id}';
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER harm AFTER INSERT ON sekali.events DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION sekali.harm()"
+    ));
+    store
+}
+
+// invariant 5: an error after the commit does not say that nothing is stored.
+#[test]
+fn events_that_are_stored_are_not_called_failed_when_what_follows_their_commit_fails() {
+    let Some(database) = Database::fresh() else { return };
+    let store = damaging(&database, "old");
+    let mut writer = store.open_writer().unwrap();
+    append(&mut *writer, &batch("a", &[("old", "{}")]));
+    // It is whole until the commit, and so passes the check within the transaction.
+    database.run("UPDATE sekali.events SET payload = '{}'");
+    let (new, mixed) = (batch("b", &[("1", "{}")]), batch("a", &[("old", "{ }"), ("new", "{}")]));
+    let outcome = writer.append(&[&new, &mixed], now());
+    assert!(matches!(outcome, Err(AppendError::Unknown(StoreError::Damaged(_)))), "{outcome:?}");
+    assert_eq!(read_all(&*store.reader(), "b").len(), 1, "it is stored");
+    drop(writer);
+    let mut writer = store.open_writer().unwrap();
+    // Nothing of these is new, and so nothing of them is stored by the group that fails: the pipeline takes it apart.
+    let outcome = writer.append(&[&new, &mixed], now());
+    assert!(matches!(outcome, Err(AppendError::Failed(StoreError::Damaged(_)))), "{outcome:?}");
+    assert_eq!(append(&mut *writer, &new), [duplicate(1)]);
+    assert_eq!(append(&mut *writer, &batch("a", &[("new", "{}")])), [duplicate(2)]);
+}
+
+// invariant 5: only an error of the database makes the end of a transaction a rollback.
+#[test]
+fn an_error_that_the_database_knows_nothing_of_does_not_say_that_nothing_is_stored() {
+    let Some(database) = Database::fresh() else { return };
+    let store = node(&database);
+    database.run("CREATE TABLE sekali.lines (line text)");
+    let shared = &store.node.database;
+    let client = shared.block_on(shared.connect(Use::Write)).unwrap();
+    for (line, wrong) in [("driver", "SELECT WHERE false"), ("database", "SELECT 1/0")] {
+        let insert = format!("INSERT INTO sekali.lines VALUES ('{line}')");
+        let wrong = shared.block_on(client.prepare(wrong)).unwrap();
+        let sent = async {
+            let (inserted, row) = join(client.batch_execute(&insert), client.query_one(&wrong, &[])).await;
+            inserted.and(row)
+        };
+        let patience = shared.patience();
+        let transaction = Transaction { client: &client, lock: Lock::Rows, wait: None, patience };
+        let outcome = shared.block_on(transaction.commit(sent));
+        match line {
+            "driver" => assert!(matches!(outcome, Err(Trouble::Lost(_))), "{outcome:?}"),
+            _ => assert!(matches!(outcome, Err(Trouble::Failed(_))), "{outcome:?}"),
+        }
+    }
+    assert_eq!(database.run("SELECT string_agg(line, ', ') FROM sekali.lines"), "driver");
 }
 
 #[test]
