@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Answer, Sse};
 
 /// The longest that a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The largest answer that a client takes.
 const ANSWER_MAX: usize = 256 << 20;

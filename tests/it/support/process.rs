@@ -20,7 +20,7 @@ use super::{Client, until};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sekali");
 
 /// The longest that a start may take.
-const START_MAX: Duration = Duration::from_secs(20);
+const START_MAX: Duration = Duration::from_mins(2);
 
 /// What stands before the address in the line that names it.
 const LISTENING: &str = "listening on http://";
@@ -83,9 +83,9 @@ impl Process {
         Self::listening(Program::spawn(&mut serve))
     }
 
-    /// A node on the database at this URL, with its files in this directory.
-    pub(crate) fn node(directory: &Path, url: &str) -> Self {
-        let arguments = with(serving(directory, ""), "--store", url.to_owned());
+    /// A node on the database at this URL, with its files in this directory and this configuration file.
+    pub(crate) fn node(directory: &Path, config: &str, url: &str) -> Self {
+        let arguments = with(serving(directory, config), "--store", url.to_owned());
         // As in Compose: whoever asks, for its health too, must use a name that it takes for its own.
         let mut program = command(PROGRAM);
         program.args(arguments).env("SEKALI_ALLOWED_HOSTS", "log.example,localhost");

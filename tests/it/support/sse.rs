@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 /// The longest wait for anything that has to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a server sends to a follower.
 #[derive(Debug, Clone, PartialEq)]

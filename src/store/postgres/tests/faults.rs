@@ -26,11 +26,9 @@ use crate::store::{AppendError, Engine, Repeat, StoreError};
 pub(super) fn behind_a_proxy(database: &Database) -> (Proxy, Settings) {
     let proxy = Proxy::to(&database.url());
     let mut settings = settings(&proxy.url(&database.url()));
-    // Long enough on a busy machine: what an unknown commit has locked may be free only when the server has seen that its
-    // connection is gone.
-    settings.store.statement_timeout = Duration::from_secs(2);
-    settings.store.connect_timeout = Duration::from_secs(2);
-    settings.store.lock_timeout = Duration::from_secs(1);
+    // What an unknown commit has locked may be free only when the server has seen that its connection is gone, which takes
+    // long on a busy machine.
+    settings.store.lock_timeout = Duration::from_mins(1);
     settings.store.writers = 1;
     (proxy, settings)
 }
@@ -109,7 +107,8 @@ fn counts_wait_for_a_topic_that_something_else_has_locked_and_keep_nobody_from_t
         writer.flush(now()).unwrap();
         append(&mut *writer, &batch("a", &[("1", "{}")]));
     }
-    assert!(begun.elapsed() < settings.store.lock_timeout / 4, "{:?}", begun.elapsed());
+    // A tenth of it is waited for, once. Whoever waited in full would take at least this long.
+    assert!(begun.elapsed() < settings.store.lock_timeout, "{:?}", begun.elapsed());
     drop(lock);
     until("they are stored", || {
         writer.flush(now()).unwrap();
@@ -187,16 +186,16 @@ fn a_database_that_does_not_answer_is_an_error_in_time_and_heals() {
     let (proxy, mut settings) = behind_a_proxy(&database);
     settings.store.statement_timeout = Duration::from_millis(500);
     settings.store.lock_timeout = Duration::from_millis(100);
+    settings.store.connect_timeout = Duration::from_secs(2);
     let store = Arc::new(try_open(&settings).unwrap());
     let mut writer = Some(store.open_writer().unwrap());
     // Every connection that was begun is in use.
     writer.as_mut().unwrap().flush(now()).unwrap();
     proxy.set(Way::Blocked);
-    let begun = Instant::now();
     let group = batch("a", &[("1", "{}")]);
+    // The proxy lets nothing pass until it is told to: without a limit this would never return.
     let refused = writer.as_mut().unwrap().append(&[&group], now());
     assert!(matches!(refused, Err(AppendError::Unknown(_))), "{refused:?}");
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     drop(writer.take());
     let read = futures_executor::block_on(async {
         let (reader, store) = (store.reader(), Arc::clone(&store));
@@ -204,12 +203,13 @@ fn a_database_that_does_not_answer_is_an_error_in_time_and_heals() {
         store.node.database.spawn(read).await.unwrap()
     });
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    // The next ones do not wait as long again, one after the other.
-    let begun = Instant::now();
-    for _ in 0..20 {
+    // The next ones do not wait as long again, one after the other; a machine that stands still delays few of them.
+    let waits = (0..20).filter(|_| {
+        let begun = Instant::now();
         assert!(store.open_writer().is_err());
-    }
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        begun.elapsed() >= settings.store.connect_timeout
+    });
+    assert!(waits.count() < 10);
     proxy.set(Way::Open);
     until("it heals", || {
         writer = store.open_writer().ok();
@@ -243,7 +243,7 @@ fn a_probe_gives_up_a_connection_on_which_nobody_answers() {
     settings.store.lock_timeout = Duration::from_millis(100);
     let store = try_open(&settings).unwrap();
     let mut writer = store.open_writer().unwrap();
-    writer.probe(now()).unwrap();
+    until("it answers in time", || writer.probe(now()).is_ok());
     proxy.silence();
     assert!(matches!(writer.probe(now()), Err(AppendError::Failed(_))));
     // Connections that there were stay as they are: only another one is answered.
@@ -259,7 +259,7 @@ fn silent_port() -> (u16, TcpListener, Vec<TcpStream>) {
         socket.listen(0).unwrap().into_std().unwrap()
     });
     let address = listener.local_addr().unwrap();
-    let queued = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let queued = || TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok();
     let waiting: Vec<_> = iter::from_fn(queued).take(10).collect();
     assert!(waiting.len() < 10, "they are refused in silence");
     (address.port(), listener, waiting)
@@ -270,7 +270,7 @@ fn a_host_that_does_not_answer_leaves_time_for_the_next_one() {
     let Some(database) = Database::fresh() else { return };
     let (port, _listener, _waiting) = silent_port();
     let mut settings = settings(&database.url().replace('@', &format!("@127.0.0.1:{port},")));
-    settings.store.connect_timeout = Duration::from_secs(4);
+    settings.store.connect_timeout = Duration::from_secs(10);
     let store = try_open(&settings).unwrap();
     assert_eq!(append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")])), [accepted(1)]);
 }
@@ -411,7 +411,7 @@ fn a_connection_that_is_accepted_and_never_answered_is_closed() {
     let database = connection::Database::new(&settings, url, drivers.handle.clone()).unwrap();
     let silent = thread::spawn(move || {
         let (mut client, _) = server.accept().unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.set_read_timeout(Some(Duration::from_mins(2))).unwrap();
         client.read_to_end(&mut Vec::new()).map(drop)
     });
     let refused = database.block_on(database.connect(Use::Read)).map(drop);
