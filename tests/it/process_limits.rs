@@ -48,9 +48,7 @@ async fn files_that_cannot_grow_are_503_and_the_same_event_is_accepted_once_they
     check(&process, accepted).await;
     process.get("/health/ready").await.problem(Code::StoreUnavailable);
 
-    let pid = process.id().to_string();
-    let lifted = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status().unwrap();
-    assert!(lifted.success());
+    limit(&process, "unlimited");
     until("the log is ready again", async || process.is_ready().await).await;
     assert_eq!(process.publish(large(accepted)).await.fates(), [format!("accepted {}", accepted + 1)]);
     assert_eq!(process.publish(large(accepted)).await.fates(), [format!("duplicate {}", accepted + 1)]);
@@ -60,13 +58,60 @@ async fn files_that_cannot_grow_are_503_and_the_same_event_is_accepted_once_they
     check(&Process::serve(home.path()), accepted + 1).await;
 }
 
+/// Limits the files of a running process, in bytes.
+fn limit(process: &Process, bytes: &str) {
+    let pid = process.id().to_string();
+    let fsize = format!("--fsize={bytes}:unlimited");
+    let limited = Command::new("prlimit").args(["--pid", &pid, &fsize]).status().unwrap();
+    assert!(limited.success());
+}
+
+#[actix_web::test]
+async fn a_store_that_cannot_be_opened_again_is_not_ready_and_heals_when_it_can() {
+    // invariant 5: a store that cannot be opened decides nothing.
+    if !can_lift_limits() {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let process = Process::serve(home.path());
+    process.publish(array(ids("t", 0..3))).await.ok();
+    let store = rusqlite::Connection::open(home.path().join("log.db")).unwrap();
+    let set = |payload: &str| {
+        let set = store.execute("UPDATE events SET payload = ?1 WHERE pos = 1", [payload]);
+        assert_eq!(set.unwrap(), 1);
+    };
+    let whole: String =
+        store.query_row("SELECT payload FROM events WHERE pos = 1", [], |row| row.get(0)).unwrap();
+    set("{\"damaged\":true}");
+    // A commit of unknown outcome, after which the writer is opened again and meets the row.
+    limit(&process, "4096");
+    process.publish(event_with("t", "new", "{}")).await.problem(Code::StoreUnavailable);
+    limit(&process, "unlimited");
+    for number in 0..30 {
+        let (one, other) = (event_with("t", "new", "{}"), event_with(&number.to_string(), "1", "{}"));
+        process.publish(array([one, other])).await.problem(Code::StoreUnavailable);
+        process.get("/health/ready").await.problem(Code::StoreUnavailable);
+    }
+    assert_eq!(process.read("/topics/t").await["accepted"], 3, "reads go on");
+    set(&whole);
+    until("the log is ready again", async || process.is_ready().await).await;
+    assert_eq!(process.publish(event_with("t", "new", "{}")).await.fates(), ["accepted 4"]);
+    check(&process, 4).await;
+    process.signal("TERM");
+    let ended = process.ended().await;
+    for line in ["cannot be opened for writing, retrying", "is open for writing again", "can write again"] {
+        assert_eq!(ended.stderr.matches(line).count(), 1, "{line}: {}", ended.stderr);
+    }
+}
+
+/// Events of a store that is larger than [`SMALL_FILES`] allow.
+const MANY: usize = 100;
+
 /// A stopped store of more than 2 MiB, and its URL.
 async fn large_store() -> (TempDir, String) {
     let home = tempdir().unwrap();
     let process = Process::serve(home.path());
-    for start in (0..20_000).step_by(10_000) {
-        process.publish(array(ids("t", start..start + 10_000))).await.ok();
-    }
+    process.publish(array((0..MANY).map(large))).await.ok();
     process.signal("TERM");
     assert_eq!(process.ended().await.code, Some(0));
     let file = home.path().join("log.db");
@@ -103,15 +148,15 @@ async fn a_copy_to_a_file_that_cannot_grow_says_so_and_resumes_when_it_can() {
     check_failed(&ended, &["is not copied to", "ulimit -f"]);
     let ended = Ended::of(["copy", &from, &to]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    check(&Process::serve(target.path()), 20_000).await;
+    check(&Process::serve(target.path()), MANY).await;
 }
 
 #[actix_web::test]
 async fn a_doctor_that_cannot_write_says_so_and_the_store_is_as_it_was() {
     let (home, store) = large_store().await;
-    let ended = Ended::limited(SMALL_FILES, ["doctor", "--store", &store, "--rebuild-index"]).await;
+    let ended = Ended::limited("ulimit -S -f 8", ["doctor", "--store", &store, "--rebuild-index"]).await;
     check_failed(&ended, &["ulimit -f"]);
-    check(&Process::serve(home.path()), 20_000).await;
+    check(&Process::serve(home.path()), MANY).await;
 }
 
 #[actix_web::test]

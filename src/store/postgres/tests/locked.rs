@@ -124,7 +124,8 @@ fn however_many_topics_are_locked_others_wait_for_few_of_them() {
     proxy.sent();
     let took = takes(|| many.iter().for_each(|name| drop(locked(&mut *writer, "2", &[name]))));
     // After one that was waited for, none is for four times as long, however long that takes in all.
-    let tries: usize = proxy.sent().iter().map(|sent| sent.matches("COMMIT").count()).sum();
+    let commits = |sent: &String| sent.split(", ").filter(|message| *message == "COMMIT").count();
+    let tries: usize = proxy.sent().iter().map(commits).sum();
     assert!(tries as u128 <= 2 + took.as_millis() / 40, "{tries} tries in {took:?}");
 }
 
@@ -278,9 +279,10 @@ fn a_lock_of_a_whole_table_fails_every_group_and_is_waited_for_in_full_once() {
             assert!(matches!(refused, Err(AppendError::Failed(StoreError::Unavailable(_)))), "{refused:?}");
         };
         refused(&mut *writer);
-        never_waits(|_| {
-            refused(&mut *writer);
-            refused(&mut *writer);
+        never_waits(|time| {
+            if time % 3 < 2 {
+                return refused(&mut *writer);
+            }
             let probed = writer.probe(now());
             assert!(matches!(probed, Err(AppendError::Failed(_))), "{locks}: {probed:?}");
         });
