@@ -151,7 +151,7 @@ impl Committer {
         self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a group has far fewer than 2^52 events")]
         self.metrics.commit_events.observe(events as f64);
-        if let Some(waited) = self.opening.writer().and_then(|writer| writer.sync_time()) {
+        if let Some(waited) = self.opening.sync_time() {
             self.metrics.sync_seconds.observe(waited.as_secs_f64());
         }
         outcome

@@ -109,9 +109,9 @@ impl Opening {
         self.backoff = Backoff::default();
     }
 
-    /// The writer, where it is open.
-    pub(super) fn writer(&self) -> Option<&dyn Writer> {
-        self.writer.as_deref()
+    /// How long the last commit of the writer waited for the disk, as [`Writer::sync_time`] says.
+    pub(super) fn sync_time(&self) -> Option<Duration> {
+        self.writer.as_ref()?.sync_time()
     }
 
     /// Gives the writer away, where it is open.
@@ -158,7 +158,7 @@ mod tests {
         for _ in 0..8 {
             backoff.failed(now, now, PASSING_WAIT);
             let due = backoff.due.unwrap();
-            assert!(!backoff.is_due(due - milliseconds(1)) && backoff.is_due(due));
+            assert!(!backoff.is_due(due.checked_sub(milliseconds(1)).unwrap()) && backoff.is_due(due));
             waits.push((due - now).as_millis());
             now = due;
         }

@@ -116,10 +116,10 @@ async fn is_refused_alone(log: &Log, stored: u64, held: Held) {
             refused.problem(Code::StoreUnavailable);
             assert_eq!(free.fates(), [format!("accepted {seq}")]);
             assert_eq!(new.fates(), ["accepted 1"]);
-            waits += usize::from(begun.elapsed() >= PATIENCE);
+            waits += u64::from(begun.elapsed() >= PATIENCE);
         }
         // A busy machine makes some as long, a wait makes all.
-        assert!(waits < ROUNDS as usize / 2, "{waits} rounds took as long as a lock is waited for");
+        assert!(waits < ROUNDS / 2, "{waits} rounds took as long as a lock is waited for");
         drop(held);
         until("it is accepted", async || log.publish(event("held", "2")).await.status == 200).await;
         assert_eq!(log.publish(event("held", "2")).await.fates(), [format!("duplicate {}", stored + 1)]);

@@ -191,8 +191,8 @@ impl PostgresWriter {
             Ok(())
         };
         within(self.node.database.patience(), read).await.map_err(|error| match error {
-            damage @ StoreError::Damaged(_) => Trouble::Failed(damage),
-            error => Trouble::Lost(error),
+            StoreError::Damaged(_) => Trouble::Failed(error),
+            _ => Trouble::Lost(error),
         })?;
         conflicts.sort_unstable();
         damage.map_or(Ok(conflicts), |error| Err(Trouble::Failed(error)))

@@ -251,7 +251,7 @@ impl Partial {
     /// failed, a quota is used up, or this process may not write larger files. The copy is lost anyway.
     fn write_more(&self) -> io::Result<()> {
         let end = self.file.metadata()?.len();
-        self.file.write_all_at(&[0; MORE_BYTES], end)?;
+        self.file.write_all_at(&vec![0; MORE_BYTES], end)?;
         self.file.sync_all()
     }
 

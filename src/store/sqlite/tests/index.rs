@@ -125,7 +125,7 @@ fn a_damaged_block_is_damage_whichever_thread_meets_it() {
         assert!(matches!(refused, AppendError::Failed(StoreError::Damaged(_))), "{part}: {refused}");
     }
     // A filter says of one new key in 200 that its run may have it, and then a block is read.
-    let mut new = (5_000..5_020).map(|id| writer.append(&[&large_batch(id..id + 1)], Timestamp::UNIX_EPOCH));
+    let mut new = (5_000..5_020).map(|id| writer.append(&[&large_batch(id..=id)], Timestamp::UNIX_EPOCH));
     let stored = new.find_map(Result::ok).unwrap();
     let first = Verdict::Accepted { seq: 5_001 };
     assert_eq!(stored[0][0].verdict, first, "nothing of the refused groups was stored");
