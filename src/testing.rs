@@ -48,7 +48,8 @@ impl Heard {
     }
 }
 
-/// Standard output as the harness of the tests captures it: what a test that passes prints stays unseen.
+/// Standard output as the harness of the tests captures it: what a test that passes prints stays
+/// unseen.
 pub(crate) fn stdout() -> Captured {
     Captured(|text| {
         #[expect(clippy::print_stdout, reason = "the harness captures what macros print, and nothing else")]

@@ -178,7 +178,8 @@ fn exists(path: &Path) -> bool {
     ["", "src", "docs"].iter().any(|folder| root().join(folder).join(path).exists())
 }
 
-/// CI runs the tests in a script that fails also where they pass and print what only a failure should.
+/// CI runs the tests in a script that fails also where they pass and print what only a failure
+/// should.
 #[test]
 fn a_run_that_passes_must_not_print_a_failure() {
     let ends = |script: &str| {

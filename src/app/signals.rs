@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicBool;
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Keeps this process alive where a file must not grow any more (`ulimit -f`): the system sends SIGXFSZ then, whose default
-/// action ends a process. With a handler that does nothing, the write fails with an error instead, on whatever thread it is.
+/// Keeps this process alive where a file must not grow any more (`ulimit -f`): the system sends
+/// SIGXFSZ then, whose default action ends a process. With a handler that does nothing, the write
+/// fails with an error instead, on whatever thread it is.
 ///
 /// # Errors
 /// When the system does not let the signal be caught.

@@ -125,8 +125,8 @@ impl Committer {
         self.run(|writer| if healthy { writer.flush(now) } else { writer.probe(now) })
     }
 
-    /// Stores the last counts and closes the store, so that nothing is left to recover. A store that could not be opened is
-    /// tried once more: what is not stored now is lost.
+    /// Stores the last counts and closes the store, so that nothing is left to recover. A store
+    /// that could not be opened is tried once more: what is not stored now is lost.
     pub(super) fn close(&mut self) -> Result<(), StoreError> {
         self.opening.hurry();
         let stored = self.store_counts();
@@ -182,7 +182,8 @@ impl Committer {
                 self.opening.succeeded();
                 self.health.set(true);
             }
-            // Locked: that something else has a lock does not tell whether anything else can be written.
+            // Locked: that something else has a lock does not tell whether anything else can be
+            // written.
             Err(Trouble::Append(AppendError::Locked { .. })) => {}
             Err(error) => {
                 self.metrics.commit_failures.inc();
@@ -204,8 +205,9 @@ fn is_damage(error: &Trouble) -> bool {
     matches!(error, Trouble::Append(AppendError::Failed(StoreError::Damaged(_))))
 }
 
-/// The answer to a batch of a group that was not committed. Where there is no writer it is [`PublishError::Unavailable`],
-/// whatever keeps the store from being opened: the same events can be stored once that is mended.
+/// The answer to a batch of a group that was not committed. Where there is no writer it is
+/// [`PublishError::Unavailable`], whatever keeps the store from being opened: the same events can
+/// be stored once that is mended.
 fn refusal(error: &Trouble) -> PublishError {
     let text = error.to_string();
     if is_damage(error) { PublishError::Damaged(text) } else { PublishError::Unavailable(text) }

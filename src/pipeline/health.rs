@@ -37,7 +37,8 @@ impl Health {
         self.failing.load(Ordering::Relaxed) & self.own == 0
     }
 
-    /// Remembers whether this writer could write. A line in the log tells when the first one cannot, and when all can.
+    /// Remembers whether this writer could write. A line in the log tells when the first one
+    /// cannot, and when all can.
     pub(super) fn set(&self, good: bool) {
         let before = self.mark(&self.failing, !good);
         if good && before == self.own {

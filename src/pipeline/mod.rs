@@ -8,8 +8,8 @@
 //!     Consumers     one for each lane, spread over the shards' threads; each asks     consumer, lane, hot_cache
 //!        |          its hot cache: stored -> duplicate; being committed -> waits;
 //!        | Append   unknown -> marked and passed on                                   undecided
-//!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, pending, commit, opening
-//!        |          (a shared store takes several, each with topics of its own)       writers
+//!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, pending, commit
+//!        |          (a shared store takes several, each with topics of its own)       writers, opening, health
 //!        |
 //!     Store
 //! ```

@@ -1,8 +1,8 @@
-//! The writer of a store, which is opened again after an unknown outcome: at once the first time, with backoff while
-//! that fails.
+//! The writer of a store, which is opened again after an unknown outcome: at once the first time,
+//! with backoff while that fails.
 //!
-//! To open a store reads all that its writer holds in memory, and may take seconds. So it is not tried for each batch:
-//! until the next try is due, every group is refused without one.
+//! To open a store reads all that its writer holds in memory, and may take seconds. So it is not
+//! tried for each batch: until the next try is due, every group is refused without one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -84,8 +84,8 @@ impl Opening {
         }
     }
 
-    /// Drops the writer after an unknown outcome. The next one is opened at once if this one has ever stored anything;
-    /// otherwise opening it again is no cure, and waits.
+    /// Drops the writer after an unknown outcome. The next one is opened at once if this one has
+    /// ever stored anything; otherwise opening it again is no cure, and waits.
     pub(super) fn give_up(&mut self, error: &StoreError) {
         self.writer = None;
         if !self.is_proven {
@@ -133,8 +133,8 @@ impl Backoff {
         self.due.is_none_or(|due| now >= due)
     }
 
-    /// A try failed. The next one waits for at least as long as this one took, so that tries take half of the thread's
-    /// time at most.
+    /// A try failed. The next one waits for at least as long as this one took, so that tries take
+    /// half of the thread's time at most.
     fn failed(&mut self, begun: Instant, now: Instant, longest: Duration) {
         let took = now.saturating_duration_since(begun);
         self.wait = (self.wait * 2).clamp(FIRST_WAIT, longest);

@@ -15,7 +15,8 @@ use crate::support::{Client, Log, Raw, Sent, array, event, event_with, everythin
 /// Long enough for what comes to have come, where nothing should.
 const NOTHING_COMES: Duration = Duration::from_millis(200);
 
-/// A stop takes less than this also on a busy machine, and one that waits for `server.shutdown_timeout` far more.
+/// A stop takes less than this also on a busy machine, and one that waits for
+/// `server.shutdown_timeout` far more.
 const STOP_MAX: Duration = Duration::from_mins(2);
 
 async fn until_nobody_follows(log: &Client) {

@@ -78,8 +78,8 @@ fn patient() -> Option<(Arc<Database>, Log)> {
     Some((database, log))
 }
 
-/// How often something is published beside what is locked: so often that a machine that stands still now and then does not
-/// look like a node that waits for the lock.
+/// How often something is published beside what is locked: so often that a machine that stands
+/// still now and then does not look like a node that waits for the lock.
 const ROUNDS: u64 = 12;
 
 /// Does something, and sees that the log is ready all the while.

@@ -1,5 +1,5 @@
-//! The real program in a process whose files must not grow: writes fail until they may again, and the signal that the
-//! system sends then (SIGXFSZ) ends no command. No root needed.
+//! The real program in a process whose files must not grow: writes fail until they may again, and
+//! the signal that the system sends then (SIGXFSZ) ends no command. No root needed.
 
 use std::fs;
 use std::process::Command;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Log, Raw, array, event, everything, ids, until};
 
-/// A stop takes less than this also on a busy machine, and one that waits for `server.shutdown_timeout` far more.
+/// A stop takes less than this also on a busy machine, and one that waits for
+/// `server.shutdown_timeout` far more.
 const STOP_MAX: Duration = Duration::from_mins(2);
 
 /// The file beside a store that a crash would leave behind.

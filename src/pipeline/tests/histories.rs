@@ -110,7 +110,8 @@ async fn on_a_file(settings: &Settings, steps: &[Step]) -> Result<(), TestCaseEr
     for step in steps {
         match step {
             Step::Publish(sent, fault) => {
-                // After two unknown outcomes in a row the store rests before it is opened again: `opening` tries that.
+                // After two unknown outcomes in a row the store rests before it is opened again:
+                // `opening` tries that.
                 let fault = fault.filter(|fault| !was_unknown || *fault == Fault::Failed);
                 log.store.fail_next(fault.as_slice());
                 let verdicts = log.publish(events(sent)).await;

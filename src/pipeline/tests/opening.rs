@@ -1,4 +1,5 @@
-//! A writer that cannot be opened again after an unknown outcome: no group is tried, and the store is not ready.
+//! A writer that cannot be opened again after an unknown outcome: no group is tried, and the store
+//! is not ready.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +58,8 @@ fn is_unavailable(outcome: &BatchOutcome) -> bool {
     matches!(outcome, Err(PublishError::Unavailable(_)))
 }
 
-// invariant 5: a store that cannot be opened decides nothing, also where damage keeps it from being opened.
+// invariant 5: a store that cannot be opened decides nothing, also where damage keeps it from being
+// opened.
 #[test]
 fn a_failed_open_refuses_whole_groups_without_a_try_for_each() {
     for fault in FAULTS {
@@ -72,7 +74,8 @@ fn a_failed_open_refuses_whole_groups_without_a_try_for_each() {
             log.committer.maintain();
             assert!(!log.health.is_good(), "{fault:?}: nothing was written since");
         }
-        // The first writer, and a try for each wait at most: no bound in time, whatever the machine does.
+        // The first writer, and a try for each wait at most: no bound in time, whatever the machine
+        // does.
         let waits = begun.elapsed().as_nanos() / SHORTEST_WAIT.as_nanos();
         let tries = log.store.opened() - 1;
         assert!((1..=2 + waits).contains(&(tries as u128)), "{fault:?}: {tries} tries, {waits} waits");

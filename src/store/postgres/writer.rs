@@ -109,8 +109,8 @@ impl PostgresWriter {
         }
         match self.conflicts(group, &group.doubts(&fates)).await {
             Ok(conflicts) => Ok((fates, conflicts)),
-            // The group is committed. Where it has new events, that they cannot be reported does not mean that they are not
-            // stored; where it has none, nothing of it is.
+            // The group is committed. Where it has new events, that they cannot be reported does
+            // not mean that they are not stored; where it has none, nothing of it is.
             Err(Trouble::Failed(error)) if fates.iter().any(|fate| matches!(fate, Fate::New { .. })) => {
                 Err(Trouble::Again(error))
             }
@@ -166,7 +166,8 @@ impl PostgresWriter {
     /// order. What is stored never changes, so that this needs no transaction.
     ///
     /// # Errors
-    /// [`Trouble::Failed`]: a stored payload cannot be compared, whether the group is committed or not.
+    /// [`Trouble::Failed`]: a stored payload cannot be compared, whether the group is committed or
+    /// not.
     async fn conflicts(&self, group: &Group<'_>, doubts: &[usize]) -> Result<Vec<usize>, Trouble> {
         if doubts.is_empty() {
             return Ok(Vec::new());

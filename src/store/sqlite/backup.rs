@@ -35,7 +35,8 @@ const STEP_PAGES: i32 = 1024;
 /// Steps of SQLite's virtual machine between two such looks while the copy is checked: some milliseconds.
 const CHECK_STEPS: i32 = 100_000;
 
-/// Bytes that are written to learn why a write failed: a quota may be told only past the end of a block.
+/// Bytes that are written to learn why a write failed: a quota may be told only past the end of a
+/// block.
 const MORE_BYTES: usize = 64 << 10;
 
 /// What stands behind the name of a copy that is being made.
@@ -247,8 +248,9 @@ impl Partial {
         Ok(Self { path, file, finished: false })
     }
 
-    /// Writes more behind what is there, to learn from the system why SQLite could not: it does not say whether the disk
-    /// failed, a quota is used up, or this process may not write larger files. The copy is lost anyway.
+    /// Writes more behind what is there, to learn from the system why SQLite could not: it does not
+    /// say whether the disk failed, a quota is used up, or this process may not write larger files.
+    /// The copy is lost anyway.
     fn write_more(&self) -> io::Result<()> {
         let end = self.file.metadata()?.len();
         self.file.write_all_at(&vec![0; MORE_BYTES], end)?;

@@ -134,7 +134,8 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// The limit of this process that may be the cause of a failed write: SQLite does not say which error the system gave.
+/// The limit of this process that may be the cause of a failed write: SQLite does not say which
+/// error the system gave.
 fn file_limit() -> String {
     let limit = getrlimit(Resource::Fsize).current;
     limit.map_or_else(String::new, |bytes| {

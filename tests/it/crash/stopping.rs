@@ -6,7 +6,8 @@ use super::{CONFIG, Case, stop_and_examine};
 use crate::support::{Process, say};
 use tempfile::tempdir;
 
-/// The bound of `server.shutdown_timeout` is 10 s; the rest is what a busy machine needs to end a process.
+/// The bound of `server.shutdown_timeout` is 10 s; the rest is what a busy machine needs to end a
+/// process.
 const STOP_MAX: Duration = Duration::from_mins(1);
 
 /// A start that has nothing to recover takes far less than this, except on a busy machine.

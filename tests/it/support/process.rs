@@ -83,7 +83,8 @@ impl Process {
         Self::listening(Program::spawn(&mut serve))
     }
 
-    /// A node on the database at this URL, with its files in this directory and this configuration file.
+    /// A node on the database at this URL, with its files in this directory and this configuration
+    /// file.
     pub(crate) fn node(directory: &Path, config: &str, url: &str) -> Self {
         let arguments = with(serving(directory, config), "--store", url.to_owned());
         // As in Compose: whoever asks, for its health too, must use a name that it takes for its own.
@@ -183,7 +184,8 @@ impl Ended {
         Program::spawn(command(PROGRAM).args(arguments)).ended().await
     }
 
-    /// The same within limits that a shell sets, which may also send its output elsewhere (`exec >file`).
+    /// The same within limits that a shell sets, which may also send its output elsewhere (`exec
+    /// >file`).
     pub(crate) async fn limited<T: AsRef<OsStr>>(
         limits: &str,
         arguments: impl IntoIterator<Item = T>,

@@ -18,8 +18,9 @@ mod network;
 /// How long a statement may take, and so how long a server that waits for the rest of one has patience.
 const STATEMENT: Duration = Duration::from_secs(1);
 
-/// A server asks once a second whether a silent node is there. By itself it would ask after two hours. Whoever waits for the
-/// lock gives up in between: longer than any machine takes that is only busy.
+/// A server asks once a second whether a silent node is there. By itself it would ask after two
+/// hours. Whoever waits for the lock gives up in between: longer than any machine takes that is
+/// only busy.
 const FREE_WITHIN: &str = "2min";
 
 /// Where a transaction that has locked topics stops.

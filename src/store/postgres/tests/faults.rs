@@ -26,8 +26,8 @@ use crate::store::{AppendError, Engine, Repeat, StoreError};
 pub(super) fn behind_a_proxy(database: &Database) -> (Proxy, Settings) {
     let proxy = Proxy::to(&database.url());
     let mut settings = settings(&proxy.url(&database.url()));
-    // What an unknown commit has locked may be free only when the server has seen that its connection is gone, which takes
-    // long on a busy machine.
+    // What an unknown commit has locked may be free only when the server has seen that its
+    // connection is gone, which takes long on a busy machine.
     settings.store.lock_timeout = Duration::from_mins(1);
     settings.store.writers = 1;
     (proxy, settings)
@@ -203,7 +203,8 @@ fn a_database_that_does_not_answer_is_an_error_in_time_and_heals() {
         store.node.database.spawn(read).await.unwrap()
     });
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    // The next ones do not wait as long again, one after the other; a machine that stands still delays few of them.
+    // The next ones do not wait as long again, one after the other; a machine that stands still
+    // delays few of them.
     let waits = (0..20).filter(|_| {
         let begun = Instant::now();
         assert!(store.open_writer().is_err());
@@ -302,7 +303,8 @@ fn an_event_that_the_database_does_not_take_fails_alone() {
     assert_eq!(append(&mut *writer, &batch("b", &[("other", "{}")])), [accepted(1)], "no seq is left out");
 }
 
-/// A database that damages the payload of an event, in the very moment in which another one is committed.
+/// A database that damages the payload of an event, in the very moment in which another one is
+/// committed.
 fn damaging(database: &Database, event_id: &str) -> PostgresStore {
     let store = node(database);
     database.run(&format!(
@@ -331,7 +333,8 @@ fn events_that_are_stored_are_not_called_failed_when_what_follows_their_commit_f
     assert_eq!(read_all(&*store.reader(), "b").len(), 1, "it is stored");
     drop(writer);
     let mut writer = store.open_writer().unwrap();
-    // Nothing of these is new, and so nothing of them is stored by the group that fails: the pipeline takes it apart.
+    // Nothing of these is new, and so nothing of them is stored by the group that fails: the
+    // pipeline takes it apart.
     let outcome = writer.append(&[&new, &mixed], now());
     assert!(matches!(outcome, Err(AppendError::Failed(StoreError::Damaged(_)))), "{outcome:?}");
     assert_eq!(append(&mut *writer, &new), [duplicate(1)]);

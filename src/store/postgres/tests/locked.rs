@@ -76,8 +76,8 @@ pub(super) fn takes(what: impl FnOnce()) -> Duration {
     begun.elapsed()
 }
 
-/// Does something many times, and checks that it does not wait for a lock: a wait makes each time as long as [`PATIENCE`], and
-/// a busy machine makes few of them so long.
+/// Does something many times, and checks that it does not wait for a lock: a wait makes each time
+/// as long as [`PATIENCE`], and a busy machine makes few of them so long.
 pub(super) fn never_waits(mut what: impl FnMut(usize)) {
     let waits = (0..TIMES).filter(|time| takes(|| what(*time)) >= PATIENCE).count();
     assert!(waits < TIMES / 2, "{waits} of {TIMES} took as long as a lock is waited for");
@@ -123,7 +123,8 @@ fn however_many_topics_are_locked_others_wait_for_few_of_them() {
     assert_eq!(locked(&mut *writer, "2", &many), names(&many));
     proxy.sent();
     let took = takes(|| many.iter().for_each(|name| drop(locked(&mut *writer, "2", &[name]))));
-    // After one that was waited for, none is for four times as long, however long that takes in all.
+    // After one that was waited for, none is for four times as long, however long that takes in
+    // all.
     let commits = |sent: &String| sent.split(", ").filter(|message| *message == "COMMIT").count();
     let tries: usize = proxy.sent().iter().map(commits).sum();
     assert!(tries as u128 <= 2 + took.as_millis() / 40, "{tries} tries in {took:?}");

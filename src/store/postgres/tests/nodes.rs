@@ -193,9 +193,9 @@ fn told(listener: &mut Listener, seq: u64) -> Duration {
     begun.elapsed()
 }
 
-/// Commits on one node until most of the commits were heard of on another one much sooner than a look that comes once a second
-/// hears of them. Each commit follows the news of the one before, and so looks alone would take a second for each, also on a
-/// machine that is not busy.
+/// Commits on one node until most of the commits were heard of on another one much sooner than a
+/// look that comes once a second hears of them. Each commit follows the news of the one before, and
+/// so looks alone would take a second for each, also on a machine that is not busy.
 fn is_told_of_others(here: &PostgresStore, there: &PostgresStore) {
     let mut writer = there.open_writer().unwrap();
     let mut listener = here.news().listen(topic("a"));
