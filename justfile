@@ -53,6 +53,14 @@ recording:
 ci:
     .ci/run
 
+# All tests, again and again on a busy machine: before a release. Arguments are runs and busy loops.
+loaded *arguments:
+    .ci/loaded {{arguments}}
+
+# What takes longer than CI and is run by hand, before a release; arguments choose parts by name.
+full *arguments:
+    .ci/full {{arguments}}
+
 # Write the OpenAPI document anew after a change of the HTTP interface.
 openapi:
     UPDATE=1 cargo test --lib openapi

@@ -2,7 +2,7 @@
 //! through a real socket use too. Only tests compile this and what calls it.
 
 use std::cell::RefCell;
-use std::io::{PipeReader, Read, pipe};
+use std::io::{self, PipeReader, Read, Write, pipe};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -45,6 +45,41 @@ impl Heard {
         let mut said = String::new();
         self.reading.read_to_string(&mut said).unwrap();
         said
+    }
+}
+
+/// Standard output as the harness of the tests captures it: what a test that passes prints stays
+/// unseen.
+pub(crate) fn stdout() -> Captured {
+    Captured(|text| {
+        #[expect(clippy::print_stdout, reason = "the harness captures what macros print, and nothing else")]
+        {
+            print!("{text}");
+        }
+    })
+}
+
+/// Standard error, likewise.
+pub(crate) fn stderr() -> Captured {
+    Captured(|text| {
+        #[expect(clippy::print_stderr, reason = "the harness captures what macros print, and nothing else")]
+        {
+            eprint!("{text}");
+        }
+    })
+}
+
+/// What writes text with a macro.
+pub(crate) struct Captured(fn(&str));
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

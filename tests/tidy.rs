@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A layer and the layers that it may import, besides itself. The same table as in docs/ARCHITECTURE.md.
 const LAYERS: [(&str, &[&str]); 13] = [
@@ -175,6 +176,27 @@ fn documents_name_only_files_that_exist() {
 /// Links of a document are relative to its folder, and code is named as within `src`.
 fn exists(path: &Path) -> bool {
     ["", "src", "docs"].iter().any(|folder| root().join(folder).join(path).exists())
+}
+
+/// CI runs the tests in a script that fails also where they pass and print what only a failure
+/// should.
+#[test]
+fn a_run_that_passes_must_not_print_a_failure() {
+    let ends = |script: &str| {
+        let quiet = Command::new(root().join(".ci/quiet")).args(["sh", "-c", script]).output().unwrap();
+        (quiet.status.code(), String::from_utf8(quiet.stdout).unwrap())
+    };
+    assert_eq!(
+        ends("echo test it_panicked_at ... ok; exit 7"),
+        (Some(7), "test it_panicked_at ... ok\n".into())
+    );
+    assert_eq!(ends("echo test it_panicked_at ... ok").0, Some(0));
+    for printed in
+        ["FAILED: 1 fault", "thread 'main' (7) panicked at src/x.rs:1:1:", "Task failed, serializing"]
+    {
+        let (code, said) = ends(&format!("echo \"{printed}\" >&2"));
+        assert!(code == Some(1) && said.contains(printed), "{printed}: {said}");
+    }
 }
 
 /// Whether a source text names an invariant: `invariant 3:`, or within `invariants 1, 3 and 5 to 7:`.

@@ -1,9 +1,22 @@
-//! The signals that end a process cleanly.
+//! The signals that end a process cleanly, and the one that must not end it.
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Keeps this process alive where a file must not grow any more (`ulimit -f`): the system sends
+/// SIGXFSZ then, whose default action ends a process. With a handler that does nothing, the write
+/// fails with an error instead, on whatever thread it is.
+///
+/// # Errors
+/// When the system does not let the signal be caught.
+pub fn outlive_file_limit() -> io::Result<()> {
+    signal_hook::flag::register(Number::XFSZ.as_raw(), Arc::<AtomicBool>::default()).map(drop)
+}
 
 /// SIGTERM, SIGINT (Ctrl-C), and SIGHUP, which whoever is left by its terminal gets.
 pub struct Signals {

@@ -26,8 +26,10 @@ use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::app;
 use crate::client::ClientError;
 use crate::config::{ConfigErrors, home_rule};
 
@@ -106,9 +108,12 @@ fn written_path(name: &str, path: &Path) -> Result<(), WrongUsage> {
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before anything is written, such as help to a file.
+    let caught = app::outlive_file_limit();
     // Wrong usage that clap sees ends the process here.
     let cli = Cli::parse();
-    match run(cli.command.unwrap_or(Command::Serve(cli.serve))) {
+    let caught = caught.context("the signal SIGXFSZ cannot be caught");
+    match caught.and_then(|()| run(cli.command.unwrap_or(Command::Serve(cli.serve)))) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(error) => {

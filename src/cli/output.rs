@@ -1,6 +1,8 @@
 //! Standard output for results, standard error for talk, and tables: on a terminal for people, one JSON value a line
 //! in a pipe.
 
+#[cfg(not(test))]
+use std::io as streams;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
@@ -11,6 +13,8 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
 
 use crate::app::Progress;
+#[cfg(test)]
+use crate::testing as streams;
 
 /// How a list is given.
 #[derive(Debug, clap::Args)]
@@ -51,8 +55,8 @@ impl Form {
 
 /// Writes a result and a line end. A reader that has seen enough (`| head`) is no error.
 pub(super) fn result(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    let mut out = streams::stdout();
+    match out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| unwritten(&error)),
     }
@@ -81,7 +85,7 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Says something to the user. When even that fails there is nobody to tell.
 pub(super) fn talk(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = streams::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// A table in plain columns; the columns from `numbers` on are aligned to the right.

@@ -9,7 +9,7 @@
 //!        |          its hot cache: stored -> duplicate; being committed -> waits;
 //!        | Append   unknown -> marked and passed on                                   undecided
 //!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, pending, commit
-//!        |          (a shared store takes several, each with topics of its own)       writers
+//!        |          (a shared store takes several, each with topics of its own)       writers, opening, health
 //!        |
 //!     Store
 //! ```
@@ -21,10 +21,12 @@ mod budget;
 mod commit;
 mod consumer;
 mod error;
+mod health;
 mod hot_cache;
 mod keeper;
 mod lane;
 mod messages;
+mod opening;
 mod pending;
 mod reply;
 mod roster;
@@ -46,7 +48,7 @@ pub use budget::{Budget, Permit};
 pub use error::PublishError;
 pub use seldom::Seldom;
 
-use self::commit::Health;
+use self::health::Health;
 use self::hot_cache::{Hasher, Room};
 use self::keeper::Keeper;
 use self::lane::Shared;

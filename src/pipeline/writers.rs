@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix::prelude::*;
 use foldhash::fast::RandomState;
 
-use super::commit::{Committer, Health};
+use super::commit::Committer;
+use super::health::Health;
 use super::keeper::Keeper;
 use super::lane::Part;
 use super::messages::{Append, Close};

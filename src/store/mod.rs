@@ -128,7 +128,9 @@ pub trait Writer: Send {
     /// nothing. Called at least once a second.
     ///
     /// # Errors
-    /// As [`Writer::append`].
+    /// As [`Writer::append`], of what is not stored now: an engine may store counts in several
+    /// transactions, and [`AppendError::Failed`] says no more than that this writer can go on. The
+    /// [`Tally`] knows which counts wait.
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError>;
 
     /// Commits a change that means nothing, to learn whether the store can write again.

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 /** How long anything may take, in milliseconds, on a machine that does other things too. */
-const PATIENCE = 15_000;
+const PATIENCE = 120_000;
 
 /** A name that leads to this machine, as an attacker lets one. */
 export const REBOUND = "rebound.example";

@@ -96,7 +96,9 @@ async fn a_bomb_is_refused_before_it_is_inflated() {
         assert!(bomb.len() < 1 << 20, "{encoding}: {} bytes on the wire", bomb.len());
         let started = Instant::now();
         publish_encoded(&log, encoding, bomb).await.problem(Code::BodyTooLarge);
-        assert!(started.elapsed() < Duration::from_secs(5), "{encoding}: {:?}", started.elapsed());
+        // Only a hang takes longer. That little is inflated is seen by the limit that the answer
+        // names.
+        assert!(started.elapsed() < Duration::from_mins(1), "{encoding}: {:?}", started.elapsed());
     }
     assert!(log.metric("sekali_in_flight_bytes").await.abs() < 0.5, "what was charged is given back");
 }

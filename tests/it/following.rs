@@ -15,6 +15,10 @@ use crate::support::{Client, Log, Raw, Sent, array, event, event_with, everythin
 /// Long enough for what comes to have come, where nothing should.
 const NOTHING_COMES: Duration = Duration::from_millis(200);
 
+/// A stop takes less than this also on a busy machine, and one that waits for
+/// `server.shutdown_timeout` far more.
+const STOP_MAX: Duration = Duration::from_mins(2);
+
 async fn until_nobody_follows(log: &Client) {
     until("nobody follows", async || log.metric("sekali_followers").await < 0.5).await;
 }
@@ -220,7 +224,7 @@ async fn places_are_bounded_and_free_again_when_followers_are_gone() {
 
 #[actix_web::test]
 async fn a_stop_ends_followers_with_the_last_event_they_were_given() {
-    let mut log = Log::configured("[server]\nshutdown_timeout = \"60s\"");
+    let mut log = Log::configured("[server]\nshutdown_timeout = \"1h\"");
     log.publish(array(ids("t", 0..3))).await.ok();
     let (mut busy, mut idle) =
         (log.follow("/events?topic=t", None).await, log.follow("/events?topic=u", None).await);
@@ -233,7 +237,7 @@ async fn a_stop_ends_followers_with_the_last_event_they_were_given() {
     assert_eq!((busy.end().await, idle.end().await), (words(3), words(0)));
     assert_eq!((busy.next().await, idle.next().await), (None, None), "nothing comes after the last words");
     log.stop();
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(started.elapsed() < STOP_MAX, "{:?}", started.elapsed());
     let log = log.restarted();
     log.publish(event("t", "more")).await.ok();
     assert_eq!(log.follow("/events?topic=t", Some(3)).await.seqs(1).await, [4]);
@@ -241,7 +245,7 @@ async fn a_stop_ends_followers_with_the_last_event_they_were_given() {
 
 #[actix_web::test]
 async fn a_follower_that_takes_nothing_does_not_hold_a_stop_back() {
-    let mut log = Log::configured("[server]\nshutdown_timeout = \"60s\"\nfollow_timeout = \"1h\"");
+    let mut log = Log::configured("[server]\nshutdown_timeout = \"1h\"\nfollow_timeout = \"1h\"");
     let payload = format!("{{\"x\":\"{}\"}}", "x".repeat(60_000));
     let mut slow = Raw::open(log.address());
     slow.send("GET /events?topic=t HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n");
@@ -252,7 +256,7 @@ async fn a_follower_that_takes_nothing_does_not_hold_a_stop_back() {
     }
     let started = Instant::now();
     log.stop();
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(started.elapsed() < STOP_MAX, "{:?}", started.elapsed());
     assert!(TcpStream::connect(log.address()).is_err());
     drop(slow);
     assert_eq!(seqs(&everything(&log.restarted(), "t").await).len(), 300);

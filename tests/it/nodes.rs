@@ -78,8 +78,8 @@ fn patient() -> Option<(Arc<Database>, Log)> {
     Some((database, log))
 }
 
-/// How often something is published beside what is locked: so often that a machine that stands still for once does not look
-/// like a node that waits for the lock.
+/// How often something is published beside what is locked: so often that a machine that stands
+/// still now and then does not look like a node that waits for the lock.
 const ROUNDS: u64 = 12;
 
 /// Does something, and sees that the log is ready all the while.
@@ -116,9 +116,10 @@ async fn is_refused_alone(log: &Log, stored: u64, held: Held) {
             refused.problem(Code::StoreUnavailable);
             assert_eq!(free.fates(), [format!("accepted {seq}")]);
             assert_eq!(new.fates(), ["accepted 1"]);
-            waits += usize::from(begun.elapsed() >= PATIENCE);
+            waits += u64::from(begun.elapsed() >= PATIENCE);
         }
-        assert!(waits <= 1, "{waits} rounds took as long as a lock is waited for");
+        // A busy machine makes some as long, a wait makes all.
+        assert!(waits < ROUNDS / 2, "{waits} rounds took as long as a lock is waited for");
         drop(held);
         until("it is accepted", async || log.publish(event("held", "2")).await.status == 200).await;
         assert_eq!(log.publish(event("held", "2")).await.fates(), [format!("duplicate {}", stored + 1)]);

@@ -1,7 +1,5 @@
 //! More in flight than the budget: 503 at once, and a log that recovers.
 
-use std::time::{Duration, Instant};
-
 use futures_util::future::join;
 use sekali::api::Code;
 
@@ -11,15 +9,14 @@ use crate::support::{Log, Raw, array, event, everything, ids, until};
 async fn past_the_events_in_flight_the_answer_is_503_at_once() {
     // invariant 8: memory is bounded by what may be in flight.
     let log = Log::configured(
-        "[limits]\nin_flight_events = 10\nbatch_events = 10\n[store]\nlock_timeout = \"30s\"",
+        "[limits]\nin_flight_events = 10\nbatch_events = 10\n[store]\nlock_timeout = \"10m\"",
     );
     let locked = log.locked();
     let first = log.publish(array(ids("t", 0..8)));
     let second = async {
         until("the first waits", async || log.metric("sekali_in_flight_events").await > 7.5).await;
-        let started = Instant::now();
         log.publish(array(ids("t", 8..11))).await.problem(Code::Overloaded);
-        assert!(started.elapsed() < Duration::from_secs(5), "at once: {:?}", started.elapsed());
+        assert!(log.metric("sekali_in_flight_events").await > 7.5, "at once: the first still waits");
         assert_eq!(log.read("/health/ready").await["status"], "ok", "an overloaded log can still write");
         drop(locked);
     };

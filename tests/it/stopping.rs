@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Log, Raw, array, event, everything, ids, until};
 
+/// A stop takes less than this also on a busy machine, and one that waits for
+/// `server.shutdown_timeout` far more.
+const STOP_MAX: Duration = Duration::from_mins(2);
+
 /// The file beside a store that a crash would leave behind.
 fn leftover(log: &Log) -> u64 {
     let wal = format!("{}-wal", log.store().display());
@@ -72,7 +76,7 @@ async fn events_on_their_way_to_the_disk_are_stored_and_answered() {
 
 #[actix_web::test]
 async fn connections_without_a_request_do_not_hold_the_stop_back() {
-    let mut log = Log::configured("[server]\nshutdown_timeout = \"60s\"");
+    let mut log = Log::configured("[server]\nshutdown_timeout = \"1h\"");
     let mut idle: Vec<_> = (0..5).map(|_| Raw::open(log.address())).collect();
     for raw in &mut idle[1..] {
         raw.send("GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -80,7 +84,7 @@ async fn connections_without_a_request_do_not_hold_the_stop_back() {
     }
     let started = Instant::now();
     log.stop();
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(started.elapsed() < STOP_MAX, "{:?}", started.elapsed());
 }
 
 #[actix_web::test]

@@ -9,8 +9,9 @@ use super::scripted::{Fault, ScriptedStore};
 use super::{accepted, duplicate, event, settings, start};
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Metrics;
-use crate::pipeline::commit::{Committer, Health};
+use crate::pipeline::commit::Committer;
 use crate::pipeline::consumer::Consumer;
+use crate::pipeline::health::Health;
 use crate::pipeline::messages::{Close, Panic, WithConsumers};
 use crate::pipeline::router::Router;
 use crate::pipeline::writer::WriterActor;
@@ -146,7 +147,7 @@ fn a_locked_topic_fails_alone_whatever_is_in_its_group() {
 }
 
 /// A batch of one event.
-fn batch((name, id): (&str, &str)) -> Batch {
+pub(super) fn batch((name, id): (&str, &str)) -> Batch {
     Batch { topic: Topic::parse(name).unwrap(), events: vec![event(name, id, "{}")] }
 }
 

@@ -5,6 +5,7 @@ mod histories;
 mod models;
 mod news;
 mod on_file;
+mod opening;
 mod panics;
 pub(super) mod scheduled;
 mod scripted;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::future::join_all;
 
+use self::on_file::PATIENCE;
 use self::scripted::{Fault, ScriptedStore};
 use super::consumer::Consumer;
 use super::messages::WithConsumers;
@@ -175,14 +177,15 @@ async fn the_store_is_flushed_also_while_there_is_always_more_to_commit() {
     let begun = Instant::now();
     let busy = async |lane: usize| {
         for id in 0.. {
-            if log.store.flushed() > 0 || begun.elapsed() > Duration::from_secs(5) {
+            // Half a second on a machine that is not busy.
+            if log.store.flushed() > 0 || begun.elapsed() > PATIENCE {
                 break;
             }
             log.publish_one(&lane.to_string(), &id.to_string()).await.unwrap();
         }
     };
     join_all((0..32).map(busy)).await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "no flush within {:?}", begun.elapsed());
+    assert!(log.store.flushed() > 0, "no flush within {:?}", begun.elapsed());
     log.pipeline.stop().await;
 }
 

@@ -16,7 +16,7 @@ fn listen(log: &Started, topic: &str) -> Listener {
 
 /// Waits for news beyond this seq.
 async fn told(listener: &mut Listener, seq: u64) {
-    timeout(Duration::from_secs(20), listener.beyond(seq)).await.expect("news in time");
+    timeout(Duration::from_mins(2), listener.beyond(seq)).await.expect("news in time");
 }
 
 /// Whether there is news beyond this seq.

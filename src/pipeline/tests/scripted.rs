@@ -30,6 +30,17 @@ pub(super) enum Fault {
     Slow,
 }
 
+/// What happens when a writer is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpeningFault {
+    /// What must be read then is damaged.
+    Damaged,
+    /// The disk or the database does not answer.
+    Unavailable,
+    /// To open it panics.
+    Panic,
+}
+
 /// An engine with faults in a row, and a gate before every append.
 #[derive(Clone)]
 pub(super) struct ScriptedStore {
@@ -43,6 +54,7 @@ struct Script {
     faults: Mutex<VecDeque<Fault>>,
     damaged_topic: Mutex<Option<String>>,
     suspects: Mutex<Vec<String>>,
+    opening: Mutex<Option<OpeningFault>>,
     opened: AtomicUsize,
     flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
@@ -88,7 +100,12 @@ impl ScriptedStore {
         *self.script.suspects.lock().unwrap() = suspects.iter().map(|topic| (*topic).to_owned()).collect();
     }
 
-    /// How often a writer was opened.
+    /// Every writer that is opened from now on fails like this, or none.
+    pub(super) fn break_opening(&self, fault: Option<OpeningFault>) {
+        *self.script.opening.lock().unwrap() = fault;
+    }
+
+    /// How often a writer was to be opened.
     pub(super) fn opened(&self) -> usize {
         self.script.opened.load(Ordering::SeqCst)
     }
@@ -159,6 +176,14 @@ impl Engine for ScriptedStore {
 
     fn open_writer(&self) -> Result<Box<dyn Writer>, StoreError> {
         self.script.opened.fetch_add(1, Ordering::SeqCst);
+        let fault = *self.script.opening.lock().unwrap();
+        let why = || "on purpose".to_owned();
+        match fault {
+            None => {}
+            Some(OpeningFault::Damaged) => return Err(StoreError::Damaged(why())),
+            Some(OpeningFault::Unavailable) => return Err(StoreError::Unavailable(why())),
+            Some(OpeningFault::Panic) => panic!("on purpose"),
+        }
         let inner = self.inner.open_writer()?;
         Ok(Box::new(ScriptedWriter { inner, script: Arc::clone(&self.script) }))
     }

@@ -38,7 +38,7 @@ pub(super) struct Session {
     pub(super) statements: Statements,
     known: HashSet<Box<str>, RandomState>,
     pub(super) planned_at: Instant,
-    planned_for: Duration,
+    pub(super) planned_for: Duration,
 }
 
 /// The connections that are to be used next.

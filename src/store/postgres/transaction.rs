@@ -88,13 +88,15 @@ impl Transaction<'_> {
             Err(error) => return Err(error.into()),
             Ok(()) => outcome,
         };
-        // What failed before the end made that a rollback.
+        // An error of the database before the end made that a rollback.
         outcome.map_err(|error| {
             // What the database itself asks to be tried again: a deadlock, or a restart on others that speak its protocol.
             let is_passing = error.code().is_some_and(|code| code.code().starts_with("40"));
             match error {
                 error if is_locked(&error) => Trouble::Locked(error.into()),
                 error if is_passing => Trouble::Again(error.into()),
+                // The database knows nothing of it, and has committed the rest.
+                error if error.as_db_error().is_none() => Trouble::Lost(error.into()),
                 error => Trouble::Failed(error.into()),
             }
         })

@@ -107,8 +107,15 @@ impl PostgresWriter {
         for row in &locked {
             self.session.learn(row.try_get(0)?);
         }
-        let conflicts = self.conflicts(group, &group.doubts(&fates)).await?;
-        Ok((fates, conflicts))
+        match self.conflicts(group, &group.doubts(&fates)).await {
+            Ok(conflicts) => Ok((fates, conflicts)),
+            // The group is committed. Where it has new events, that they cannot be reported does
+            // not mean that they are not stored; where it has none, nothing of it is.
+            Err(Trouble::Failed(error)) if fates.iter().any(|fate| matches!(fate, Fate::New { .. })) => {
+                Err(Trouble::Again(error))
+            }
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// invariant 4: one transaction with everything in it. Gives the topics that exist, and what became of each key.
@@ -157,6 +164,10 @@ impl PostgresWriter {
 
     /// Compares what repeats of these keys say with what is stored: the places of those that say something else, in their
     /// order. What is stored never changes, so that this needs no transaction.
+    ///
+    /// # Errors
+    /// [`Trouble::Failed`]: a stored payload cannot be compared, whether the group is committed or
+    /// not.
     async fn conflicts(&self, group: &Group<'_>, doubts: &[usize]) -> Result<Vec<usize>, Trouble> {
         if doubts.is_empty() {
             return Ok(Vec::new());
@@ -180,10 +191,11 @@ impl PostgresWriter {
             }
             Ok(())
         };
-        within(self.node.database.patience(), read).await.map_err(Trouble::Lost)?;
+        within(self.node.database.patience(), read).await.map_err(|error| match error {
+            StoreError::Damaged(_) => Trouble::Failed(error),
+            _ => Trouble::Lost(error),
+        })?;
         conflicts.sort_unstable();
-        // Only where the database takes for JSON what is none here: the group is stored by then, and the pipeline, which
-        // tries each of its batches alone, is told of those others that they are duplicates.
         damage.map_or(Ok(conflicts), |error| Err(Trouble::Failed(error)))
     }
 

@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +34,10 @@ const STEP_PAGES: i32 = 1024;
 
 /// Steps of SQLite's virtual machine between two such looks while the copy is checked: some milliseconds.
 const CHECK_STEPS: i32 = 100_000;
+
+/// Bytes that are written to learn why a write failed: a quota may be told only past the end of a
+/// block.
+const MORE_BYTES: usize = 64 << 10;
 
 /// What stands behind the name of a copy that is being made.
 const PARTIAL: &str = ".partial";
@@ -135,6 +139,10 @@ fn copy_pages(
     let page: u64 = moment.pragma_query_value(None, "page_size", number).map_err(StoreError::from)?;
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => unwritten(&partial.path, &Errno::NOSPC.into()),
+        Some(ErrorCode::SystemIoFailure) => match partial.write_more() {
+            Err(cause) => unwritten(&partial.path, &cause),
+            Ok(()) => BackupError::Store(error.into()),
+        },
         _ => BackupError::Store(error.into()),
     };
     let mut target = Connection::open_with_flags(
@@ -260,6 +268,15 @@ impl Partial {
         remove_beside(&path);
         file.set_len(0).map_err(failed)?;
         Ok(Self { path, file, finished: false })
+    }
+
+    /// Writes more behind what is there, to learn from the system why SQLite could not: it does not
+    /// say whether the disk failed, a quota is used up, or this process may not write larger files.
+    /// The copy is lost anyway.
+    fn write_more(&self) -> io::Result<()> {
+        let end = self.file.metadata()?.len();
+        self.file.write_all_at(&vec![0; MORE_BYTES], end)?;
+        self.file.sync_all()
     }
 
     /// Gives the copy its name, for good.

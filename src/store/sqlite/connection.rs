@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::process::{Resource, getrlimit};
 
 use crate::store::StoreError;
 
@@ -143,6 +144,15 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// The limit of this process that may be the cause of a failed write: SQLite does not say which
+/// error the system gave.
+fn file_limit() -> String {
+    let limit = getrlimit(Resource::Fsize).current;
+    limit.map_or_else(String::new, |bytes| {
+        format!(" (files of this process may have {bytes} bytes at most: see `ulimit -f`)")
+    })
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -150,6 +160,7 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 Self::Unavailable(format!("something else has locked it ({error})"))
             }
+            Some(ErrorCode::SystemIoFailure) => Self::Unavailable(format!("{error}{}", file_limit())),
             _ => Self::Unavailable(error.to_string()),
         }
     }

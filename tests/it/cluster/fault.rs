@@ -14,8 +14,8 @@ use crate::support::network::Cut;
 use crate::support::{event, signal, until};
 
 /// The longest until a node that is cut off says 503: it waits for a commit, for a new connection, and to settle the commit there,
-/// and the machine is busy.
-const REFUSED_MAX: Duration = Duration::from_secs(8);
+/// which is some seconds, and a machine may be very busy.
+const REFUSED_MAX: Duration = Duration::from_mins(1);
 
 /// The longest for which a node is frozen, in milliseconds: the database gives its connections up or not.
 const FROZEN_MAX: u64 = 2_500;

@@ -16,7 +16,7 @@ use super::plan::{Plan, Pool, Sent};
 use crate::support::{array, event_with};
 
 /// The longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The longest wait for one of many nodes: another one is asked then, also where this one still decides.
 const NODE_PATIENCE: Duration = Duration::from_secs(3);
@@ -25,7 +25,7 @@ const NODE_PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The longest until some node has answered.
-const ANSWERED_MAX: Duration = Duration::from_secs(30);
+const ANSWERED_MAX: Duration = Duration::from_mins(3);
 
 /// Producers that run.
 pub(crate) struct Load {

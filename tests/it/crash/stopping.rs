@@ -6,11 +6,12 @@ use super::{CONFIG, Case, stop_and_examine};
 use crate::support::{Process, say};
 use tempfile::tempdir;
 
-/// The bound of `server.shutdown_timeout`, and what a busy machine needs to end a process.
-const STOP_MAX: Duration = Duration::from_secs(12);
+/// The bound of `server.shutdown_timeout` is 10 s; the rest is what a busy machine needs to end a
+/// process.
+const STOP_MAX: Duration = Duration::from_mins(1);
 
-/// A start that has nothing to recover.
-const START_MAX: Duration = Duration::from_secs(5);
+/// A start that has nothing to recover takes far less than this, except on a busy machine.
+const START_MAX: Duration = Duration::from_mins(1);
 
 // invariant 9: after a clean stop nothing needs recovery.
 #[actix_web::test]

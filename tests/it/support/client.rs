@@ -18,7 +18,7 @@ use super::request::Request;
 use super::{Answer, Sse};
 
 /// The longest that a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How long an unused connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

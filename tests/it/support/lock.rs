@@ -19,7 +19,7 @@ impl Locked {
     /// Takes the lock of this store.
     pub(crate) fn take(store: &Path) -> Self {
         let connection = Connection::open(store).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        connection.busy_timeout(Duration::from_mins(2)).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         Self::File(connection)
     }

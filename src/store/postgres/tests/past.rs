@@ -82,7 +82,7 @@ fn a_node_starts_and_others_are_summed_up_however_much_they_left() {
     let held = database.hold("SELECT FROM sekali.repeats FOR UPDATE");
     database.run(LONG_AGO);
     let mut impatient = settings(&database.url());
-    impatient.store.statement_timeout = Duration::from_secs(1);
+    impatient.store.statement_timeout = Duration::from_secs(10);
     impatient.store.lock_timeout = Duration::from_mins(1);
     let store = try_open(&impatient).unwrap();
     append(&mut *store.open_writer().unwrap(), &batch("a", &[("1", "{}")]));

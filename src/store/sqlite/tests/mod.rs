@@ -211,7 +211,8 @@ fn a_locked_store_refuses_in_time_and_takes_the_same_event_later() {
     let begun = Instant::now();
     let refused = writer.append(&[&event], Timestamp::UNIX_EPOCH);
     assert!(matches!(refused, Err(AppendError::Failed(StoreError::Unavailable(_)))), "{refused:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "it waits for lock_timeout and no longer");
+    // A twelve hundredth of that, on a machine that is not busy.
+    assert!(begun.elapsed() < Duration::from_mins(1), "it waits for lock_timeout and no longer");
     assert_eq!(read_all(&*store.reader(), "a"), [], "reads go on");
     locker.execute_batch("ROLLBACK").unwrap();
     assert_eq!(append(&mut *writer, &event), [Verdict::Accepted { seq: 1 }]);
