@@ -4,9 +4,9 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 
 use anyhow::Context;
 
-use super::server::ReadArgs;
-use super::{Outcome, follow, output};
-use crate::client::{Order, Patient, Range, Reading};
+use super::server::{ReadArgs, is_of_another_history, where_to_resume};
+use super::{Outcome, WrongUsage, follow, output};
+use crate::client::{Cursor, Order, Patient, Range, Reading};
 
 /// The greatest limit that the server takes; more events than this are read without a limit.
 const SERVER_LIMIT: u64 = 10_000;
@@ -23,6 +23,9 @@ pub(super) struct Args {
     /// Only events with a smaller seq
     #[arg(long, value_name = "SEQ", conflicts_with = "follow")]
     before: Option<u64>,
+    /// The history that --after or --before belongs to; refused where the store was restored to before that seq
+    #[arg(long, value_name = "ID")]
+    history: Option<String>,
     /// So many events at most
     #[arg(long, value_name = "N", value_parser = one_or_more)]
     limit: Option<u64>,
@@ -35,13 +38,18 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    if args.history.is_some() && args.after.is_none() && args.before.is_none() {
+        let rule = "--history belongs to a seq: give it with --after or --before";
+        return Err(WrongUsage(rule.to_owned()).into());
+    }
     let most = args.limit.unwrap_or(u64::MAX);
+    let after = Cursor { seq: args.after.unwrap_or(0), history: args.history.clone() };
     let patient = args.server.patient()?;
     let mut out = BufWriter::new(io::stdout().lock());
     let copied = if args.follow {
         // Else who is gone would be missed at the next event, which may be tomorrow's.
         tokio::select! {
-            copied = follow::copy(&patient.client, &args.topic, args.after.unwrap_or(0), most, &mut out) => copied,
+            copied = follow::copy(&patient.client, &args.topic, after, most, &mut out) => copied,
             () = output::reader_gone() => return Ok(Outcome::Done),
         }
     } else {
@@ -73,9 +81,9 @@ async fn read(
 ) -> anyhow::Result<()> {
     let order = if args.desc { Order::Desc } else { Order::Asc };
     let limit = args.limit.filter(|limit| *limit <= SERVER_LIMIT);
-    let range = Range { after: args.after, before: args.before, limit, order };
+    let range = Range { after: args.after, before: args.before, history: args.history.clone(), limit, order };
     let read = copy(&mut patient.events(&args.topic, range), most, order, out).await?;
-    if read == 0 && range.after.is_none() && range.before.is_none() {
+    if read == 0 && args.after.is_none() && args.before.is_none() {
         output::talk(&format!("topic {} has no events; `sekali topics` lists those that have", args.topic));
     }
     Ok(())
@@ -92,7 +100,10 @@ async fn copy(
         let line = match reading.next().await {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(read),
-            Err(error) => return Err(error).context(how_to_resume(reading.last_seq(), order)),
+            Err(error) if is_of_another_history(&error) => return Err(where_to_resume(error)),
+            Err(error) => {
+                return Err(error).context(how_to_resume(reading.last_seq(), reading.history(), order));
+            }
         };
         out.write_all(&line)?;
         out.write_all(b"\n")?;
@@ -101,13 +112,16 @@ async fn copy(
 }
 
 /// What to say when a read ends early.
-fn how_to_resume(last: Option<u64>, order: Order) -> String {
+fn how_to_resume(last: Option<u64>, history: Option<&str>, order: Order) -> String {
     let flag = match order {
         Order::Asc => "--after",
         Order::Desc => "--before",
     };
     match last {
-        Some(seq) => format!("the read ended early; resume with {flag} {seq}"),
+        Some(seq) => {
+            let history = history.map_or_else(String::new, |history| format!(" --history {history}"));
+            format!("the read ended early; resume with {flag} {seq}{history}")
+        }
         None => "the read ended before the first event".to_owned(),
     }
 }
@@ -122,7 +136,9 @@ mod tests {
 
     #[test]
     fn a_read_that_ended_early_says_how_to_resume() {
-        let told = |last, order| how_to_resume(last, order);
+        let told = |last, order| how_to_resume(last, None, order);
+        let of_history = how_to_resume(Some(41), Some("k3f9"), Order::Asc);
+        assert_eq!(of_history, "the read ended early; resume with --after 41 --history k3f9");
         assert_eq!(told(Some(41), Order::Asc), "the read ended early; resume with --after 41");
         assert_eq!(told(Some(41), Order::Desc), "the read ended early; resume with --before 41");
         assert_eq!(told(None, Order::Asc), "the read ended before the first event");

@@ -7,12 +7,8 @@ use actix_web::rt::time::sleep;
 use futures_util::FutureExt;
 
 use super::output;
-use super::server::failed;
-use crate::client::{Begin, Client, ClientError, Following, Retry};
-
-/// What it means that the server does not know the last event that came.
-const FEWER: &str = "the server's store has fewer events than were read (was it put back from a backup?); \
-    start again with --after SEQ";
+use super::server::{failed, where_to_resume};
+use crate::client::{Begin, Client, ClientError, Cursor, Following, Retry};
 
 /// Before a new connection, where the last one gave nothing: as long as the server asks browsers to wait.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,14 +20,14 @@ const FIRST: Duration = Duration::from_secs(30);
 pub(super) async fn copy(
     client: &Client,
     topic: &str,
-    after: u64,
+    after: Cursor,
     limit: u64,
     out: &mut BufWriter<StdoutLock<'_>>,
 ) -> anyhow::Result<()> {
     let mut left = limit;
     let begin = Begin::After(after);
     let first = Retry { give_up_after: FIRST, unreachable_at_first: false };
-    let mut following = first.run(|| client.follow(topic, begin), failed).await?;
+    let mut following = first.run(|| client.follow(topic, &begin), failed).await.map_err(where_to_resume)?;
     loop {
         let before = left;
         let broken = match copy_one(&mut following, &mut left, out).await? {
@@ -76,19 +72,15 @@ async fn copy_one(
 }
 
 /// The next connection, however long it takes to get one.
-async fn again(client: &Client, topic: &str, begin: Begin) -> anyhow::Result<Following> {
+async fn again(client: &Client, topic: &str, begin: &Begin) -> anyhow::Result<Following> {
     let patience = Retry::of(Duration::MAX);
     let followed = patience.run(|| client.follow(topic, begin), |_, _| {}).await;
-    followed.map_err(|error| {
-        let is_unknown = error.refused().is_some_and(|refused| refused.status == 422);
-        let error = anyhow::Error::new(error);
-        if is_unknown && matches!(begin, Begin::Had(_)) { error.context(FEWER) } else { error }
-    })
+    followed.map_err(where_to_resume)
 }
 
-fn place(begin: Begin) -> String {
+fn place(begin: &Begin) -> String {
     match begin {
-        Begin::After(0) => "from the first event".to_owned(),
-        Begin::After(seq) | Begin::Had(seq) => format!("after seq {seq}"),
+        Begin::After(Cursor { seq: 0, .. }) => "from the first event".to_owned(),
+        Begin::After(last) | Begin::Had(last) => format!("after seq {}", last.seq),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::output;
+use crate::api::Fork;
 use crate::client::{Client, ClientError, Patient, Retry};
 
 /// How long a read is tried again where nobody says how long.
@@ -57,4 +58,22 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let rule = "must be a time such as 30s, 5m or 1h";
     let signed: SignedDuration = text.parse().map_err(|_| rule.to_owned())?;
     Duration::try_from(signed).map_err(|_| rule.to_owned())
+}
+
+/// Whether the server says that its store was restored to before what was read.
+pub(super) fn is_of_another_history(error: &ClientError) -> bool {
+    fork(error).is_some()
+}
+
+/// An error with where to resume, if it is that the store was restored.
+pub(super) fn where_to_resume(error: ClientError) -> anyhow::Error {
+    let Some(Fork { history, common_seq }) = fork(&error).cloned() else { return error.into() };
+    anyhow::Error::new(error).context(format!(
+        "events that were read are not in the server's store any more; resume with --after {common_seq} \
+         --history {history}"
+    ))
+}
+
+fn fork(error: &ClientError) -> Option<&Fork> {
+    error.refused()?.problem.as_ref()?.fork.as_ref()
 }

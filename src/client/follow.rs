@@ -1,18 +1,49 @@
 //! A topic that is followed: its events as they come, checked to be all of them, each once.
 
+use std::fmt;
+
 use actix_web::web::Bytes;
 use serde::Deserialize;
 
 use super::error::ClientError;
 use super::lines::{Body, Lines};
 
+/// How far a topic was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// The seq of the last event.
+    pub seq: u64,
+    /// The history in which that event has this seq, where it is known.
+    pub history: Option<String>,
+}
+
 /// Where to begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begin {
-    /// After this seq, which may be one that does not exist yet; 0 is the beginning.
-    After(u64),
+    /// After this seq, which without a history may be one that does not exist yet; 0 is the beginning.
+    After(Cursor),
     /// After the last event that came, which the server has to know.
-    Had(u64),
+    Had(Cursor),
+}
+
+impl Cursor {
+    /// The cursor that the id of a server-sent event is: `41@k3f9`, or `41`.
+    fn parse(id: &str) -> Option<Self> {
+        let (seq, history) = match id.split_once('@') {
+            Some((seq, history)) => (seq, Some(history.to_owned())),
+            None => (id, None),
+        };
+        Some(Self { seq: seq.parse().ok()?, history })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.history {
+            Some(history) => write!(formatter, "{}@{history}", self.seq),
+            None => write!(formatter, "{}", self.seq),
+        }
+    }
 }
 
 /// The events of one connection.
@@ -21,7 +52,7 @@ pub struct Following {
     lines: Lines,
     at: Begin,
     /// The fields of the event that is arriving.
-    id: Option<u64>,
+    id: Option<Cursor>,
     data: Bytes,
     kind: Option<Bytes>,
 }
@@ -34,8 +65,8 @@ impl Following {
 
     /// Where to go on when this connection has ended.
     #[must_use]
-    pub fn at(&self) -> Begin {
-        self.at
+    pub fn at(&self) -> &Begin {
+        &self.at
     }
 
     /// The next event, as the server writes it into NDJSON. May be dropped and called again at any time.
@@ -48,7 +79,7 @@ impl Following {
             let line = self.lines.next().await?.ok_or_else(|| self.broken("it ended".to_owned()))?;
             let (field, value) = field(&line);
             match field.as_ref() {
-                b"id" => self.id = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()),
+                b"id" => self.id = std::str::from_utf8(&value).ok().and_then(Cursor::parse),
                 b"data" => self.data = value,
                 b"event" => self.kind = Some(value),
                 b"" if line.is_empty() => {
@@ -68,17 +99,17 @@ impl Following {
         if let Some(kind) = kind {
             return if kind.as_ref() == b"end" { Err(self.ended(&data)) } else { Ok(None) };
         }
-        let Some(seq) = id.filter(|_| !data.is_empty()) else { return Ok(None) };
-        let is_next = match self.at {
+        let Some(id) = id.filter(|_| !data.is_empty()) else { return Ok(None) };
+        let (is_next, last) = match &self.at {
             // The first one that there is may be a later one.
-            Begin::After(after) => seq > after,
-            Begin::Had(last) => seq == last.wrapping_add(1),
+            Begin::After(after) => (id.seq > after.seq, after),
+            Begin::Had(last) => (id.seq == last.seq.wrapping_add(1), last),
         };
         if !is_next {
-            let reason = format!("event {seq} came where {:?} was the last", self.at);
+            let reason = format!("event {id} came where {last} was the last");
             return Err(ClientError::Unreadable { url: self.url.clone(), reason });
         }
-        self.at = Begin::Had(seq);
+        self.at = Begin::Had(id);
         Ok(Some(data))
     }
 
@@ -112,6 +143,28 @@ mod tests {
 
     use super::*;
 
+    fn cursor(seq: u64) -> Cursor {
+        Cursor { seq, history: None }
+    }
+
+    fn after(seq: u64) -> Begin {
+        Begin::After(cursor(seq))
+    }
+
+    fn had(seq: u64) -> Begin {
+        Begin::Had(cursor(seq))
+    }
+
+    #[actix_web::test]
+    async fn the_history_of_the_last_event_is_kept_for_the_next_connection() {
+        let text = "id: 4@k3f9\ndata: {}\n\nid: 5@k3f9\ndata: {}\n\n";
+        let (events, _, at) = read(text, after(2)).await;
+        assert_eq!(events.len(), 2);
+        assert_eq!(at, Begin::Had(Cursor { seq: 5, history: Some("k3f9".to_owned()) }));
+        assert_eq!(Cursor::parse("5@k3f9").unwrap().to_string(), "5@k3f9");
+        assert_eq!(Cursor::parse("5").unwrap(), cursor(5));
+    }
+
     /// The events of these bytes, and the error that ends them.
     async fn read(text: &'static str, begin: Begin) -> (Vec<String>, ClientError, Begin) {
         // Cut anywhere, as a network does.
@@ -122,7 +175,7 @@ mod tests {
         loop {
             match following.next().await {
                 Ok(event) => events.push(String::from_utf8(event.to_vec()).unwrap()),
-                Err(error) => return (events, error, following.at()),
+                Err(error) => return (events, error, following.at().clone()),
             }
         }
     }
@@ -130,32 +183,32 @@ mod tests {
     #[actix_web::test]
     async fn events_come_without_what_is_around_them() {
         let text = "retry: 1000\n\n:\n\nid: 4\ndata: {\"a\":1}\n\n:beat\n\nid: 5\ndata: {}\n\nid: 6\ndata: {";
-        let (events, error, at) = read(text, Begin::After(2)).await;
+        let (events, error, at) = read(text, after(2)).await;
         assert_eq!(events, ["{\"a\":1}", "{}"]);
         assert!(error.is_transient(), "a part of an event is none: {error}");
-        assert_eq!(at, Begin::Had(5));
+        assert_eq!(at, had(5));
     }
 
     #[actix_web::test]
     async fn the_last_words_are_an_end_that_may_be_followed_by_another_beginning() {
         let text = "event: end\ndata: {\"code\":\"shutting_down\",\"detail\":\"the log is stopping\",\"last_seq\":0}\n\n";
-        let (events, error, at) = read(text, Begin::After(0)).await;
+        let (events, error, at) = read(text, after(0)).await;
         assert!(events.is_empty() && error.is_transient());
         assert!(error.to_string().ends_with("broke: the log is stopping"), "{error}");
-        assert_eq!(at, Begin::After(0));
+        assert_eq!(at, after(0));
     }
 
     #[actix_web::test]
     async fn a_gap_or_a_repeat_is_an_error_and_not_passed_on() {
         for (text, begin) in [
-            ("id: 1\ndata: {}\n\nid: 3\ndata: {}\n\n", Begin::After(0)),
-            ("id: 1\ndata: {}\n\nid: 1\ndata: {}\n\n", Begin::After(0)),
-            ("id: 8\ndata: {}\n\nid: 10\ndata: {}\n\n", Begin::Had(7)),
+            ("id: 1\ndata: {}\n\nid: 3\ndata: {}\n\n", after(0)),
+            ("id: 1\ndata: {}\n\nid: 1\ndata: {}\n\n", after(0)),
+            ("id: 8\ndata: {}\n\nid: 10\ndata: {}\n\n", had(7)),
         ] {
             let (events, error, _) = read(text, begin).await;
             assert_eq!((events.len(), error.is_transient()), (1, false), "{error}");
         }
-        let (events, error, _) = read("id: 9\ndata: {}\n\n", Begin::Had(7)).await;
+        let (events, error, _) = read("id: 9\ndata: {}\n\n", had(7)).await;
         assert!(events.is_empty() && !error.is_transient());
     }
 }

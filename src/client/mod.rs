@@ -19,11 +19,12 @@ mod url;
 use std::time::Duration;
 
 use actix_web::web::Bytes;
+use hyper::header::HeaderValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use error::{ClientError, Refused};
-pub use follow::{Begin, Following};
+pub use follow::{Begin, Cursor, Following};
 pub use lines::Lines;
 pub use reading::{Failed, Patient, Reading};
 pub use retry::{Attempts, Retry};
@@ -41,12 +42,14 @@ pub struct Client {
 }
 
 /// Which events of a topic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Range {
     /// Only those with a greater seq.
     pub after: Option<u64>,
     /// Only those with a smaller seq.
     pub before: Option<u64>,
+    /// The history that `after` (descending: `before`) belongs to; seqs are taken as they are without.
+    pub history: Option<String>,
     /// So many at most, 1 to 10,000; all of them without.
     pub limit: Option<u64>,
     /// In which order.
@@ -66,11 +69,11 @@ pub enum Order {
 
 impl Range {
     /// This range as far as the topic has events now, and how many those are: seqs have no gaps.
-    fn within(self, topic: &TopicStats) -> (Self, u64) {
+    fn within(&self, topic: &TopicStats) -> (Self, u64) {
         let end = self.before.unwrap_or(u64::MAX).min(topic.last_seq + 1);
         let first = self.after.map_or(1, |after| after.saturating_add(1)).max(topic.first_seq);
         let count = end.saturating_sub(first).min(self.limit.unwrap_or(u64::MAX));
-        (Self { before: Some(end), ..self }, count)
+        (Self { before: Some(end), ..self.clone() }, count)
     }
 }
 
@@ -103,15 +106,19 @@ impl Client {
         Err(self.http.unreadable(format!("{results} results for {events} events")))
     }
 
-    /// A range as far as the topic has events now, and how many those are.
+    /// A range as far as the topic has events now, how many those are, and the topic's history, where it
+    /// has one.
     ///
     /// # Errors
     /// When there is no answer, or one that says no.
-    async fn within(&self, topic: &str, wanted: Range) -> Result<(Range, u64), ClientError> {
+    async fn within(&self, topic: &str, wanted: &Range) -> Result<(Range, u64, Option<String>), ClientError> {
         match self.topic(topic).await {
-            Ok(stats) => Ok(wanted.within(&stats)),
+            Ok(stats) => {
+                let (range, count) = wanted.within(&stats);
+                Ok((range, count, Some(stats.history).filter(|history| !history.is_empty())))
+            }
             Err(ClientError::Refused(refused)) if refused.status == 404 => {
-                Ok((Range { before: Some(1), ..wanted }, 0))
+                Ok((Range { before: Some(1), ..wanted.clone() }, 0, None))
             }
             Err(error) => Err(error),
         }
@@ -121,8 +128,8 @@ impl Client {
     ///
     /// # Errors
     /// When there is no answer, or one that says no.
-    async fn lines(&self, topic: &str, range: Range, count: u64) -> Result<Lines, ClientError> {
-        let query = [urlencoded(&[("topic", topic)]), urlencoded(&range)].join("&");
+    async fn lines(&self, topic: &str, range: &Range, count: u64) -> Result<Lines, ClientError> {
+        let query = [urlencoded(&[("topic", topic)]), urlencoded(range)].join("&");
         let body = self.http.stream(Request::get(format!("/events?{query}"), NDJSON)).await?;
         Ok(Lines::new(self.http.url.clone(), body, count))
     }
@@ -131,16 +138,19 @@ impl Client {
     ///
     /// # Errors
     /// When there is no answer, or one that says no.
-    pub async fn follow(&self, topic: &str, begin: Begin) -> Result<Following, ClientError> {
+    pub async fn follow(&self, topic: &str, begin: &Begin) -> Result<Following, ClientError> {
         let mut query = vec![("topic", topic.to_owned())];
-        if let Begin::After(seq) = begin {
+        if let Begin::After(Cursor { seq, history }) = begin {
             query.push(("after", seq.to_string()));
+            query.extend(history.clone().map(|history| ("history", history)));
         }
         let mut request = Request::get(format!("/events?{}", urlencoded(&query)), "text/event-stream");
-        if let Begin::Had(seq) = begin {
-            request = request.with("last-event-id", seq);
+        if let Begin::Had(last) = begin {
+            let id = HeaderValue::try_from(last.to_string())
+                .map_err(|_| self.http.unreadable(format!("the id {last} of an event is no header")))?;
+            request = request.with("last-event-id", id);
         }
-        Ok(Following::new(self.http.url.clone(), self.http.stream(request).await?, begin))
+        Ok(Following::new(self.http.url.clone(), self.http.stream(request).await?, begin.clone()))
     }
 
     /// Where each of these keys is stored.

@@ -30,6 +30,8 @@ pub struct Reading {
     patient: Patient,
     topic: String,
     range: Range,
+    /// The history of the first answer: what comes later must belong to it too.
+    history: Option<String>,
     /// Lines that are still to come; not known before the first answer.
     missing: Option<u64>,
     lines: Option<Lines>,
@@ -88,6 +90,7 @@ impl Patient {
             patient: self.clone(),
             topic: topic.to_owned(),
             range,
+            history: None,
             missing: None,
             lines: None,
             attempts: self.retry.attempts(),
@@ -132,6 +135,12 @@ impl Reading {
         serde_json::from_slice(&self.last).ok().map(|Line { seq }| seq)
     }
 
+    /// The history of the events that were given, where the server says it.
+    #[must_use]
+    pub fn history(&self) -> Option<&str> {
+        self.history.as_deref()
+    }
+
     async fn attempt(&mut self) -> Result<Option<Bytes>, ClientError> {
         if let Some(lines) = &mut self.lines {
             return lines.next().await;
@@ -141,11 +150,11 @@ impl Reading {
             missing
         } else {
             // The end is that of the first answer: events that come meanwhile are of the next read.
-            let (range, count) = client.within(&self.topic, self.range).await?;
-            self.range = range;
+            let (range, count, history) = client.within(&self.topic, &self.range).await?;
+            (self.range, self.history) = (range, history);
             *self.missing.insert(count)
         };
-        let lines = client.lines(&self.topic, self.range, missing).await?;
+        let lines = client.lines(&self.topic, &self.range, missing).await?;
         self.lines.insert(lines).next().await
     }
 
@@ -157,6 +166,7 @@ impl Reading {
             Order::Asc => self.range.after = Some(seq),
             Order::Desc => self.range.before = Some(seq),
         }
+        self.range.history.clone_from(&self.history);
         self.range.limit = self.range.limit.and(self.missing);
     }
 }

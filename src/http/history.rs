@@ -38,7 +38,7 @@ pub(super) async fn check(
     let current = reader.history().await?;
     let kinship = reader.kinship(topic.clone(), history.clone()).await?;
     let counts = reader.topic(topic.clone()).await?;
-    let last_seq = counts.as_ref().map_or(0, |topic| topic.last_seq);
+    let last_seq = counts.as_ref().map_or(0, |counted| counted.last_seq);
     let shared = match kinship {
         Kinship::Same => last_seq,
         Kinship::SharedUpTo(shared) => shared.min(last_seq),

@@ -86,6 +86,8 @@ mod readme;
 #[cfg(test)]
 mod replication;
 #[cfg(test)]
+mod restoring;
+#[cfg(test)]
 mod service;
 #[cfg(test)]
 mod stopping;

@@ -51,7 +51,7 @@ fn pages(criterion: &mut Criterion, runtime: &Runtime, reader: &dyn Reader) {
             limit: usize::try_from(limit).unwrap(),
             order: Order::Ascending,
         };
-        let events = runtime.block_on(reader.page(query)).unwrap();
+        let events = runtime.block_on(reader.page(query)).unwrap().events;
         assert_eq!(events.len() as u64, limit.min(SEQS + 1 - first));
     };
     let mut group = criterion.benchmark_group("read");

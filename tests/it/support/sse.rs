@@ -89,7 +89,9 @@ pub(crate) fn parse(block: &str) -> Sent {
     let fields: Vec<_> = block.lines().map(|line| line.split_once(": ").unwrap_or((line, ""))).collect();
     match fields[..] {
         [("id", id), ("data", data)] => {
-            let (seq, data) = (id.parse().unwrap(), serde_json::from_str::<Value>(data).unwrap());
+            let (seq, history) = id.split_once('@').expect("an id names its history");
+            assert!(!history.is_empty());
+            let (seq, data) = (seq.parse().unwrap(), serde_json::from_str::<Value>(data).unwrap());
             assert_eq!(data["seq"], seq);
             Sent::Event(seq, data)
         }

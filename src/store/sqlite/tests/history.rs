@@ -22,7 +22,9 @@ fn publish(store: SqliteStore, name: &str, ids: &[&str]) -> HistoryId {
     append(&mut *writer, &batch(name, &events));
     writer.flush(Timestamp::UNIX_EPOCH).unwrap();
     writer.close().unwrap();
-    wait(store.reader().history())
+    let history = wait(store.reader().history());
+    drop(store);
+    history
 }
 
 fn kinship(store: &SqliteStore, name: &str, history: &HistoryId) -> Kinship {
