@@ -41,9 +41,9 @@ const CONFIG: &str =
 /// With relaxed durability a power cut may take what was acknowledged for less long than this.
 const RELAXED: Duration = Duration::from_secs(1);
 
-/// The same where others use the machine too: a run of more rounds than the ordinary one, which has
-/// it for itself, is kept to what is promised. One round lasts longer than this, so that a store
-/// which never syncs is found out.
+/// The bound of an ordinary run, which may share a busy machine. A run of more rounds has a machine
+/// of its own, and keeps [`RELAXED`]. One round lasts longer than this bound, so that a store which
+/// never syncs is found out.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// A store under test, and all that is known of it.

@@ -184,8 +184,7 @@ impl Ended {
         Program::spawn(command(PROGRAM).args(arguments)).ended().await
     }
 
-    /// The same within limits that a shell sets, which may also send its output elsewhere (`exec
-    /// >file`).
+    /// The same within limits that a shell sets, which may also send its output elsewhere.
     pub(crate) async fn limited<T: AsRef<OsStr>>(
         limits: &str,
         arguments: impl IntoIterator<Item = T>,
