@@ -14,7 +14,8 @@ use crate::config::{self, Overrides};
 const AFTER: &str = "\
 The copy is the store of one moment after this command began: every event that was acknowledged before is in it. The \
 server goes on meanwhile; its write-ahead log grows until the copy is made. To go back to a copy: stop the server, move \
-the store's file away and its -wal and -shm files with it, put the copy in its place, start the server.";
+the store's file away and its -wal and -shm files with it, put the copy in its place, start the server. The restored \
+store begins a new history: a reader that has read events which the copy lacks is told so.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]

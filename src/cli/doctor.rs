@@ -13,7 +13,9 @@ use crate::config::{self, Overrides};
 /// What the store is, what helps, and what the index is there for.
 const AFTER: &str = "\
 Stop the server first: the doctor takes the store for itself. It changes nothing and leaves nothing beside the store, except \
-where the server was not stopped cleanly (its write-ahead log is read then, and stays), and with --rebuild-index, which drops the dedup index and builds it again from the events. Events themselves cannot be rebuilt; those that \
+where the server was not stopped cleanly (its write-ahead log is read then, and stays), with --rebuild-index, which drops \
+the dedup index and builds it again from the events, and with --new-history, which marks the store: its next start tells \
+readers of events that a restore lost from those that it holds. Events themselves cannot be rebuilt; those that \
 are damaged are named and left as they are. Make a copy of the files before you mend anything.";
 
 #[derive(Debug, clap::Args)]

@@ -113,7 +113,16 @@ async fn the_members_of_the_first_version_are_beside_those_of_today_and_only_whe
     }
     assert_eq!(
         names(&plain_stats),
-        ["durability", "persistent", "runtime", "shards", "topics", "topics_total", "uptime_seconds"]
+        [
+            "durability",
+            "history",
+            "persistent",
+            "runtime",
+            "shards",
+            "topics",
+            "topics_total",
+            "uptime_seconds"
+        ]
     );
     let uptime = &more_stats["uptime"];
     assert!(uptime.as_f64().unwrap() > 0.0 && *uptime == more_stats["uptime_seconds"], "{more_stats}");

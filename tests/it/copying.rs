@@ -62,9 +62,23 @@ async fn stopped_with(count: usize) -> TempDir {
     home
 }
 
-/// All that a server tells of what is in its store.
+/// The history of what is in a store.
+async fn history(log: &Client) -> String {
+    log.read("/stats").await["history"].as_str().unwrap().to_owned()
+}
+
+/// The same without its history, which is another one in each store.
+fn without_history(mut topic: Value) -> Value {
+    topic.as_object_mut().unwrap().remove("history").expect("each topic names its history");
+    topic
+}
+
+/// All that a server tells of what is in its store, its history aside.
 async fn told(log: &Client) -> Value {
-    let topics = log.read("/topics").await;
+    let mut topics = log.read("/topics").await;
+    for topic in topics["topics"].as_array_mut().unwrap() {
+        *topic = without_history(topic.take());
+    }
     let names: Vec<_> = topics["topics"]
         .as_array()
         .unwrap()
@@ -74,7 +88,7 @@ async fn told(log: &Client) -> Value {
     let (mut events, mut sources, mut repeats) = (Vec::new(), Vec::new(), Vec::new());
     for name in &names {
         let stored = everything(log, name).await;
-        sources.push(log.read(&format!("/topics/{name}")).await);
+        sources.push(without_history(log.read(&format!("/topics/{name}")).await));
         for event in &stored {
             let id = event["event_id"].as_str().unwrap();
             repeats.push(log.read(&format!("/events/{name}/{id}")).await);
@@ -95,7 +109,7 @@ async fn an_outgrown_file_goes_on_in_postgres_and_comes_back() {
     log.publish(event_with("t", "7", "{\"n\":-1}")).await.ok();
     log.publish(lines([event("u", "7").replace("\"test\"", "\"other\"")])).await.ok();
     log.publish_skipping(array([event("u", "8"), event("", "1")])).await.ok();
-    let before = told(&log).await;
+    let (before, first) = (told(&log).await, history(&log).await);
     stop(log).await;
 
     let (from, shared) = (file(home.path()), database.url());
@@ -109,7 +123,7 @@ async fn an_outgrown_file_goes_on_in_postgres_and_comes_back() {
     let fates =
         log.publish(array([event_with("t", "59", "{ \"n\": 59.0 }"), event("t", "7"), event("t", "new")]));
     assert_eq!(fates.await.fates(), ["duplicate 60", "conflict 8", "accepted 61"]);
-    let before = told(&log).await;
+    let (before, second) = (told(&log).await, history(&log).await);
     stop(log).await;
 
     fails(&shared, &from, "has events or counters of its own").await;
@@ -120,6 +134,13 @@ async fn an_outgrown_file_goes_on_in_postgres_and_comes_back() {
     let log = Process::serve(back.path());
     assert_eq!(told(&log).await, before);
     assert_eq!(log.publish(array(ids("t", 59..61))).await.fates(), ["duplicate 60", "accepted 62"]);
+    // invariant 11: what was read of each store resumes in the last one, and nothing else does.
+    for (history, last_seq) in [(&first, 60), (&second, 61)] {
+        for (seq, status) in [(last_seq, 200), (last_seq + 1, 409)] {
+            let path = format!("/events?topic=t&after={seq}&history={history}");
+            assert_eq!(log.get(&path).await.status, status, "{path}");
+        }
+    }
     stop(log).await;
     let doctor = Ended::of(["doctor", "--store", &file(back.path())]).await;
     assert_eq!(doctor.code, Some(0), "{}", doctor.stdout);

@@ -100,7 +100,9 @@ async fn an_empty_last_event_id_is_as_if_absent() {
     );
     let lines = BufReader::new(raw.stream()).lines().map(Result::unwrap);
     let ids: Vec<_> = lines.filter(|line| line.starts_with("id: ")).take(2).collect();
-    assert_eq!(ids, ["id: 2", "id: 3"], "from where the query says");
+    let history = log.read("/stats").await["history"].as_str().unwrap().to_owned();
+    let expected = [2, 3].map(|seq| format!("id: {seq}@{history}"));
+    assert_eq!(ids, expected, "from where the query says");
 }
 
 #[actix_web::test]

@@ -131,7 +131,8 @@ async fn a_topic_says_what_was_counted_in_it() {
     log.publish(array([event("a/b", "1"), event("a/b", "2"), event("a/b", "1")])).await.ok();
     log.publish(event_with("a/b", "2", "{\"other\":1}")).await.ok();
     let last = log.read("/events/a%2Fb/2").await["received_at"].clone();
-    let expected = json!({"topic": "a/b", "lanes": 1, "accepted": 2, "duplicates": 2, "conflicts": 1,
+    let history = log.read("/stats").await["history"].clone();
+    let expected = json!({"topic": "a/b", "history": history, "lanes": 1, "accepted": 2, "duplicates": 2, "conflicts": 1,
         "first_seq": 1, "last_seq": 2, "last_received_at": last});
     assert_eq!(log.read("/topics").await["topics"], json!([expected]));
     let topic = log.read("/topics/a%2Fb").await;
