@@ -6,7 +6,6 @@
 //!    served, in a transaction of its own.
 //! 3. A client that names an older history may resume at or below the seqs that both share.
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::mark::Mark;
@@ -116,15 +115,22 @@ pub(super) fn begin(connection: &Connection, ended: &Current) -> Result<HistoryI
         [ended.number],
     )?;
     let next = ended.id.successor();
-    insert(connection, ended.number + 1, &next, Timestamp::now().as_microsecond())?;
+    insert(connection, ended.number + 1, &next, None)?;
     for sql in ["DELETE FROM forks WHERE history <= ?1", "DELETE FROM histories WHERE number <= ?1"] {
         connection.execute(sql, [ended.number + 1 - HISTORIES_MAX])?;
     }
     Ok(next)
 }
 
-fn insert(connection: &Connection, number: i64, id: &HistoryId, began_at: i64) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO histories (number, id, began_at) VALUES (?1, ?2, ?3)";
+/// Stores a history. One that began at no given time, in microseconds since 1970, begins now.
+fn insert(
+    connection: &Connection,
+    number: i64,
+    id: &HistoryId,
+    began_at: Option<i64>,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO histories (number, id, began_at)
+        VALUES (?1, ?2, ifnull(?3, CAST(unixepoch('subsec') * 1000000 AS INTEGER)))";
     connection.execute(sql, params![number, id.as_str(), began_at]).map(drop)
 }
 
@@ -158,7 +164,7 @@ pub(super) fn replace(connection: &Connection, histories: &[History]) -> rusqlit
     connection.execute_batch("DELETE FROM forks; DELETE FROM histories")?;
     histories
         .iter()
-        .try_for_each(|History { number, id, began_at }| insert(connection, *number, id, *began_at))
+        .try_for_each(|History { number, id, began_at }| insert(connection, *number, id, Some(*began_at)))
 }
 
 /// Says where a topic was when a history ended.

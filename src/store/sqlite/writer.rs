@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
-use serde::de::IgnoredAny;
 
 use super::checkpoint::Checkpointer;
 use super::index::{Index, Slices};
@@ -16,7 +15,7 @@ use super::times::{Marked, Times};
 use super::topics::{self, Remembered, TopicId, TopicState};
 use super::{Options, Shared, explain, opening, repeats, rows, schema, sources};
 use crate::config::Durability;
-use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict, same_value};
+use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict};
 use crate::store::index::{Entry, Hasher};
 use crate::store::sources as by_source;
 use crate::store::tally::Lot;
@@ -222,7 +221,7 @@ impl SqliteWriter {
     /// The verdict of an event whose key is stored. Equal digests mean equal payloads; others are compared.
     fn repeat(&self, first: Entry, digest: u64, event: &Event) -> Result<Verdict, StoreError> {
         let conflict = digest != first.digest
-            && conflicts(&rows::payload(&self.connection, first.pos)?, first.seq, event.payload())?;
+            && rows::conflicts(&rows::payload(&self.connection, first.pos)?, first.seq, event.payload())?;
         Ok(Verdict::Duplicate { seq: first.seq, conflict })
     }
 
@@ -437,14 +436,6 @@ impl Writer for SqliteWriter {
         }
         Ok(())
     }
-}
-
-/// Whether a repeat has another payload than the event that is stored under this seq.
-fn conflicts(stored: &str, seq: u64, payload: &str) -> Result<bool, StoreError> {
-    // Only valid JSON can be compared; a panic over a damaged row would fail the whole group.
-    serde_json::from_str::<IgnoredAny>(stored)
-        .map_err(|error| StoreError::Damaged(format!("the payload of seq {seq}: {error}")))?;
-    Ok(!same_value(stored, payload))
 }
 
 impl Sync {
