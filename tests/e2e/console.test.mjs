@@ -141,7 +141,7 @@ test("the tail says that it reads before it says that there is nothing", async (
   let release;
   const released = new Promise((resolve) => { release = resolve; });
   await page.route("**/events?*", async (route) => { await released; await route.continue(); });
-  const asked = page.waitForRequest(/topics\/full/);
+  const asked = page.waitForRequest(/topic\?topic=full/);
   await page.locator("#topic-table tbody a", { hasText: "full" }).click();
   await (await (await asked).response()).finished();
   assert.equal(await empty.innerText(), "Reading…");

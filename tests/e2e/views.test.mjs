@@ -170,7 +170,7 @@ test("an event of the address that cannot be read appears when the server is bac
   const { log, page: first } = await opened(context, { events: EVENTS });
   await first.close();
   const { page } = await visited(context, `${log.url}/?topic=beta`);
-  await page.route("**/events/beta/beta-1", (route) => route.abort());
+  await page.route("**/event?topic=beta&event_id=beta-1", (route) => route.abort());
   await page.route("**/metrics", (route) => route.abort());
   await page.evaluate(() => {
     history.pushState(null, "", "?topic=beta&event_id=beta-1");
@@ -181,7 +181,7 @@ test("an event of the address that cannot be read appears when the server is bac
       hasText: "The event beta-1 cannot be read: the server does not answer.",
     })
     .waitFor();
-  await page.unroute("**/events/beta/beta-1");
+  await page.unroute("**/event?topic=beta&event_id=beta-1");
   await page.unroute("**/metrics");
   await eventIs(page, "beta-1");
   assert.ok(await page.locator("#address").isHidden());
