@@ -147,18 +147,13 @@ pub struct Problem {
     /// Every rule that every bad event breaks, where events are at fault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<EventError>,
-    /// Where to resume, with the code `history_changed`.
-    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
-    pub fork: Option<Fork>,
-}
-
-/// Where a reader of an older history resumes in the current one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Fork {
-    /// The current history.
-    pub history: String,
-    /// The greatest seq up to which both histories have the same events of the topic.
-    pub common_seq: u64,
+    /// The current history, with the code `history_changed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
+    /// The greatest seq up to which both histories have the same events of the topic, with the code
+    /// `history_changed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_seq: Option<u64>,
 }
 
 impl Problem {
@@ -173,7 +168,8 @@ impl Problem {
             code: name.to_owned(),
             detail: detail.into(),
             errors,
-            fork: None,
+            history: None,
+            common_seq: None,
         }
     }
 }

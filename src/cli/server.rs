@@ -5,7 +5,6 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::output;
-use crate::api::Fork;
 use crate::client::{Client, ClientError, Patient, Retry};
 
 /// How long a read is tried again where nobody says how long.
@@ -67,13 +66,15 @@ pub(super) fn is_of_another_history(error: &ClientError) -> bool {
 
 /// An error with where to resume, if it is that the store was restored.
 pub(super) fn where_to_resume(error: ClientError) -> anyhow::Error {
-    let Some(Fork { history, common_seq }) = fork(&error).cloned() else { return error.into() };
-    anyhow::Error::new(error).context(format!(
+    let Some((history, common_seq)) = fork(&error) else { return error.into() };
+    let words = format!(
         "events that were read are not in the server's store any more; resume with --after {common_seq} \
          --history {history}"
-    ))
+    );
+    anyhow::Error::new(error).context(words)
 }
 
-fn fork(error: &ClientError) -> Option<&Fork> {
-    error.refused()?.problem.as_ref()?.fork.as_ref()
+fn fork(error: &ClientError) -> Option<(&str, u64)> {
+    let problem = error.refused()?.problem.as_ref()?;
+    Some((problem.history.as_deref()?, problem.common_seq?))
 }

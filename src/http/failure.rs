@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CONNECTION, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 
-use crate::api::{Code, EventError, Fork, PROBLEM_JSON, Problem};
+use crate::api::{Code, EventError, PROBLEM_JSON, Problem};
 use crate::domain::HistoryId;
 use crate::intake::{BodyError, Invalid};
 use crate::pipeline::PublishError;
@@ -24,6 +24,13 @@ pub(super) struct Failure {
     errors: Vec<EventError>,
     fork: Option<Fork>,
     unread: Option<Unread>,
+}
+
+/// Where a reader of an older history resumes.
+#[derive(Debug, Clone)]
+struct Fork {
+    history: HistoryId,
+    common_seq: u64,
 }
 
 /// Why the store could not be read, for the log, which is not told at each request.
@@ -61,7 +68,7 @@ impl Failure {
              {current}, which has the same events up to seq {common_seq}; resume with \
              after={common_seq}&history={current}"
         );
-        let fork = Some(Fork { history: current.to_string(), common_seq });
+        let fork = Some(Fork { history: current.clone(), common_seq });
         Self { fork, ..Self::new(Code::HistoryChanged, detail) }
     }
 
@@ -114,7 +121,13 @@ impl ResponseError for Failure {
             response.force_close().insert_header((CONNECTION, "close"));
         }
         let problem = Problem::new(self.code, self.detail.clone(), self.errors.clone());
-        let mut response = response.json(Problem { fork: self.fork.clone(), ..problem });
+        let mut response = response.json(match &self.fork {
+            None => problem,
+            Some(Fork { history, common_seq }) => {
+                let (history, common_seq) = (Some(history.to_string()), Some(*common_seq));
+                Problem { history, common_seq, ..problem }
+            }
+        });
         // For who counts answers: the body is bytes by then.
         response.extensions_mut().insert(self.code);
         if let Some(unread) = &self.unread {

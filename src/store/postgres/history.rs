@@ -131,7 +131,12 @@ async fn server(client: &Client, database: &Database) -> Result<Option<Server>, 
     let asked = async {
         match client.query_one(SERVER, &[]).await {
             Ok(row) => Ok(Some(Server { identity: row.try_get(0)?, started_at: row.try_get(1)? })),
-            Err(error) if says_nothing(&error) => Ok(None),
+            Err(error) if says_nothing(&error) => {
+                let store = database.name();
+                tracing::warn!(store, %error, "the server does not tell its timeline: a restore or a \
+                    takeover begins no new history");
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     };
