@@ -195,7 +195,7 @@ impl IntoResponses for ReadProblems {
 
 impl IntoResponses for EventsProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[&READ[..], &[Code::NotAcceptable, Code::Overloaded]].concat())
+        problems(&[&READ[..], &[Code::NotAcceptable, Code::HistoryChanged, Code::Overloaded]].concat())
     }
 }
 
