@@ -19,10 +19,9 @@ enum Way {
     Elsewhere,
 }
 
-/// A log on one port, and what a reader knew of it before it was put back to seq 2.
+/// A log, and what a reader knew of it before it was put back to seq 2.
 struct Restored {
     home: TempDir,
-    port: u16,
     /// The history of events 3 and 4, which are gone.
     before: String,
 }
@@ -42,9 +41,9 @@ async fn history(process: &Process) -> String {
 
 /// Publishes four events, of which a copy has the first two, and puts the copy back.
 async fn restore(way: Way) -> Restored {
-    let (home, port) = (tempdir().unwrap(), free_port());
+    let home = tempdir().unwrap();
     let copy = home.path().join("copy.db");
-    let process = Process::on_port(home.path(), port);
+    let process = Process::serve(home.path());
     process.publish(array(ids("t", 0..2))).await.ok();
     if matches!(way, Way::Backup) {
         let made = Ended::of(["backup", "--store", &store(home.path()), copy.to_str().unwrap()]).await;
@@ -54,7 +53,7 @@ async fn restore(way: Way) -> Restored {
     if !matches!(way, Way::Backup) {
         fs::copy(home.path().join("log.db"), &copy).unwrap();
     }
-    let process = Process::on_port(home.path(), port);
+    let process = Process::serve(home.path());
     process.publish(array(ids("t", 2..4))).await.ok();
     let before = history(&process).await;
     stop(process).await;
@@ -69,7 +68,7 @@ async fn restore(way: Way) -> Restored {
         assert_eq!(told.code, Some(0), "{}", told.stderr);
         assert!(told.stdout.contains(&before), "{}", told.stdout);
     }
-    Restored { home: restored, port, before }
+    Restored { home: restored, before }
 }
 
 /// What a reader is answered that has read up to this seq of the old history.
@@ -83,8 +82,8 @@ async fn resume(process: &Process, seq: u64, history: &str) -> (u16, Value) {
 async fn a_reader_is_told_of_events_that_a_restore_took_and_misses_none() {
     // invariant 11: what other events have the same seqs now.
     for way in [Way::Backup, Way::Copy, Way::Elsewhere] {
-        let Restored { home, port, before } = restore(way).await;
-        let process = Process::on_port(home.path(), port);
+        let Restored { home, before } = restore(way).await;
+        let process = Process::serve(home.path());
         process.publish(array(ids("t", 10..15))).await.ok();
         let now = history(&process).await;
         assert_ne!(now, before, "{way:?}");
@@ -136,13 +135,13 @@ async fn a_follower_is_told_by_the_command_where_to_resume() {
 
 #[actix_web::test]
 async fn a_kill_and_a_restart_keep_the_history() {
-    let (home, port) = (tempdir().unwrap(), free_port());
-    let process = Process::on_port(home.path(), port);
+    let home = tempdir().unwrap();
+    let process = Process::serve(home.path());
     process.publish(array(ids("t", 0..3))).await.ok();
     let first = history(&process).await;
     process.signal("KILL");
     process.ended().await;
-    let again = Process::on_port(home.path(), port);
+    let again = Process::serve(home.path());
     assert_eq!(history(&again).await, first);
     assert_eq!(resume(&again, 3, &first).await.0, 200);
 }
