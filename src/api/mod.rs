@@ -9,5 +9,7 @@ mod stats;
 pub use first_version::{FirstVersionAnswer, FirstVersionStats};
 pub use problem::{Code, EventError, EventFault, PROBLEM_JSON, Problem};
 pub use publish::{EventInput, EventResult, PublishAnswer};
-pub use read::{Event, Found, Key, Page, Repeats, Source, SourceStats, TopicDetail, TopicPage, TopicStats};
+pub use read::{
+    Event, Found, HISTORY_HEADER, Key, Page, Repeats, Source, SourceStats, TopicDetail, TopicPage, TopicStats,
+};
 pub use stats::{Health, Stats, Totals};

@@ -8,6 +8,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::domain::{Counts, Lateness};
 
+/// The header that names the history of the seqs in an answer, also where its format has no room for it.
+pub const HISTORY_HEADER: &str = "sekali-history";
+
 /// A stored event.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Event<'a> {

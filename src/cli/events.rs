@@ -23,7 +23,8 @@ pub(super) struct Args {
     /// Only events with a smaller seq
     #[arg(long, value_name = "SEQ", conflicts_with = "follow")]
     before: Option<u64>,
-    /// The history that --after or --before belongs to; refused where the store was restored to before that seq
+    /// The history of --after, or of --before where it is alone or with --desc; refused where the
+    /// current history does not share the events up to that seq
     #[arg(long, value_name = "ID")]
     history: Option<String>,
     /// So many events at most

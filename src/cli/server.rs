@@ -59,17 +59,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| rule.to_owned())
 }
 
-/// Whether the server says that its store was restored to before what was read.
+/// Whether the server says that its store does not hold the events that were read.
 pub(super) fn is_of_another_history(error: &ClientError) -> bool {
     fork(error).is_some()
 }
 
-/// An error with where to resume, if it is that the store was restored.
+/// An error with the place to resume at, if the history of the store changed.
 pub(super) fn where_to_resume(error: ClientError) -> anyhow::Error {
     let Some((history, common_seq)) = fork(&error) else { return error.into() };
     let words = format!(
-        "events that were read are not in the server's store any more; resume with --after {common_seq} \
-         --history {history}"
+        "the store does not hold all events that were read; resume with --after {common_seq} --history \
+         {history}"
     );
     anyhow::Error::new(error).context(words)
 }

@@ -44,6 +44,18 @@ pub enum ClientError {
     /// An answer that says no.
     #[error("{0}")]
     Refused(Box<Refused>),
+    /// A later answer of a read belongs to another history than the first one.
+    #[error("the history of topic {topic} at {url} changed from {first} to {now} during the read")]
+    HistoryChanged {
+        /// The server.
+        url: String,
+        /// The topic that was read.
+        topic: String,
+        /// The history of the first answer.
+        first: String,
+        /// The history of the later one.
+        now: String,
+    },
     /// An answer that is none of the contract's.
     #[error("the server at {url} is not a sekali log (unexpected answer: {reason})")]
     Unreadable {
@@ -78,7 +90,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
             Self::Refused(refused) => matches!(refused.status, 408 | 425 | 429 | 502..=504),
-            Self::Url(_) | Self::Unreadable { .. } => false,
+            Self::Url(_) | Self::HistoryChanged { .. } | Self::Unreadable { .. } => false,
         }
     }
 

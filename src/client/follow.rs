@@ -99,7 +99,11 @@ impl Following {
         if let Some(kind) = kind {
             return if kind.as_ref() == b"end" { Err(self.ended(&data)) } else { Ok(None) };
         }
-        let Some(id) = id.filter(|_| !data.is_empty()) else { return Ok(None) };
+        let Some(id) = id else { return Ok(None) };
+        if data.is_empty() {
+            self.begins(id);
+            return Ok(None);
+        }
         let (is_next, last) = match &self.at {
             // The first one that there is may be a later one.
             Begin::After(after) => (id.seq > after.seq, after),
@@ -111,6 +115,15 @@ impl Following {
         }
         self.at = Begin::Had(id);
         Ok(Some(data))
+    }
+
+    /// The server names the place where it begins, in the history of this connection. Where that is the
+    /// place that was asked for, the next connection names the history too, also if no event comes.
+    fn begins(&mut self, id: Cursor) {
+        match &mut self.at {
+            Begin::After(at) | Begin::Had(at) if at.seq == id.seq => *at = id,
+            Begin::After(_) | Begin::Had(_) => {}
+        }
     }
 
     fn ended(&self, data: &[u8]) -> ClientError {
@@ -187,6 +200,21 @@ mod tests {
         assert_eq!(events, ["{\"a\":1}", "{}"]);
         assert!(error.is_transient(), "a part of an event is none: {error}");
         assert_eq!(at, had(5));
+    }
+
+    #[actix_web::test]
+    async fn the_history_at_the_beginning_is_kept_also_if_no_event_comes() {
+        let named = |seq| Cursor { seq, history: Some("k3f9".to_owned()) };
+        for (text, begin, expected) in [
+            ("retry: 1000\nid: 2@k3f9\n\n:\n\n", after(2), Begin::After(named(2))),
+            ("retry: 1000\nid: 2@k3f9\n\n:\n\n", had(2), Begin::Had(named(2))),
+            // Only the place that was asked for: a client must not skip what it did not get.
+            ("retry: 1000\nid: 3@k3f9\n\n:\n\n", after(2), after(2)),
+            ("retry: 1000\n\n:\n\n", after(2), after(2)),
+        ] {
+            let (events, _, at) = read(text, begin).await;
+            assert_eq!((events.len(), at), (0, expected), "{text:?}");
+        }
     }
 
     #[actix_web::test]

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use hyper::{Method, Uri};
+use hyper::{Method, Response, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use super::error::{ClientError, Refused};
 use super::lines::Body;
 use super::{retry_after, url};
+use crate::api::HISTORY_HEADER;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,7 +95,7 @@ impl Http {
     /// [`ANSWER_TIMEOUT`].
     pub(super) async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
         let exchange = async {
-            let bytes = self.collect(self.send(request).await?).await?;
+            let bytes = self.collect(self.send(request).await?.into_body()).await?;
             // An answer without a length ends where its connection does: only its content shows a cut.
             serde_json::from_slice(&bytes).map_err(|error| {
                 if error.is_eof() {
@@ -107,16 +108,20 @@ impl Http {
         tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_| self.timeout(ANSWER_TIMEOUT))?
     }
 
-    /// Sends a request and gives the body of the answer as it arrives.
-    pub(super) async fn stream(&self, request: Request) -> Result<Body, ClientError> {
+    /// Sends a request and gives the body of the answer as it arrives, and the history that the answer
+    /// names, if it names one.
+    pub(super) async fn stream(&self, request: Request) -> Result<(Body, Option<String>), ClientError> {
         let sent = tokio::time::timeout(ANSWER_TIMEOUT, self.send(request));
-        let answer = sent.await.map_err(|_| self.timeout(ANSWER_TIMEOUT))??;
-        let chunks = answer.into_data_stream();
-        Ok(chunks.map(|chunk| chunk.map_err(|error| reason(&error))).boxed_local())
+        let (head, incoming) = sent.await.map_err(|_| self.timeout(ANSWER_TIMEOUT))??.into_parts();
+        let history =
+            head.headers.get(HISTORY_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let chunks = incoming.into_data_stream();
+        let body = chunks.map(|chunk| chunk.map_err(|error| reason(&error))).boxed_local();
+        Ok((body, history))
     }
 
     /// Sends a request; an answer with another status than 200 is an error.
-    pub(super) async fn send(&self, request: Request) -> Result<Incoming, ClientError> {
+    pub(super) async fn send(&self, request: Request) -> Result<Response<Incoming>, ClientError> {
         let Request { method, path, headers, body } = request;
         let address = format!("{}{path}", self.url);
         let uri: Uri = address.parse().map_err(|error| {
@@ -129,7 +134,7 @@ impl Http {
         let answer = self.client.request(http).await.map_err(|error| self.unanswered(&error))?;
         let (head, incoming) = answer.into_parts();
         match head.status.as_u16() {
-            200 => Ok(incoming),
+            200 => Ok(Response::from_parts(head, incoming)),
             status @ (100..=199 | 201..=299) => {
                 let reason = format!("HTTP status {status}, where 200 is expected");
                 Err(self.unreadable(reason))

@@ -124,14 +124,20 @@ impl Client {
         }
     }
 
-    /// The events of a range, of which there are so many, one a line.
+    /// The events of a range, of which there are so many, one a line, and their history, where the server
+    /// says it.
     ///
     /// # Errors
     /// When there is no answer, or one that says no.
-    async fn lines(&self, topic: &str, range: &Range, count: u64) -> Result<Lines, ClientError> {
+    async fn lines(
+        &self,
+        topic: &str,
+        range: &Range,
+        count: u64,
+    ) -> Result<(Lines, Option<String>), ClientError> {
         let query = [urlencoded(&[("topic", topic)]), urlencoded(range)].join("&");
-        let body = self.http.stream(Request::get(format!("/events?{query}"), NDJSON)).await?;
-        Ok(Lines::new(self.http.url.clone(), body, count))
+        let (body, history) = self.http.stream(Request::get(format!("/events?{query}"), NDJSON)).await?;
+        Ok((Lines::new(self.http.url.clone(), body, count), history))
     }
 
     /// Follows a topic, which need not exist yet: the events that there are, then those that come.
@@ -150,7 +156,8 @@ impl Client {
                 .map_err(|_| self.http.unreadable(format!("the id {last} of an event is no header")))?;
             request = request.with("last-event-id", id);
         }
-        Ok(Following::new(self.http.url.clone(), self.http.stream(request).await?, begin.clone()))
+        let (body, _) = self.http.stream(request).await?;
+        Ok(Following::new(self.http.url.clone(), body, begin.clone()))
     }
 
     /// Where each of these keys is stored.

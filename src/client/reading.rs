@@ -154,7 +154,14 @@ impl Reading {
             (self.range, self.history) = (range, history);
             *self.missing.insert(count)
         };
-        let lines = client.lines(&self.topic, &self.range, missing).await?;
+        let (lines, history) = client.lines(&self.topic, &self.range, missing).await?;
+        // The end of the read is a seq of the first answer's history.
+        if let (Some(first), Some(now)) = (&self.history, history)
+            && *first != now
+        {
+            let (topic, first) = (self.topic.clone(), first.clone());
+            return Err(ClientError::HistoryChanged { url: client.url().to_owned(), topic, first, now });
+        }
         self.lines.insert(lines).next().await
     }
 

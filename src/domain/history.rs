@@ -24,8 +24,11 @@ pub struct HistoryId(Arc<str>);
 pub enum Kinship {
     /// It is the current history.
     Same,
-    /// The events up to this seq are the same in both; 0 where the other history is unknown.
+    /// The events up to this seq are the same in both.
     SharedUpTo(u64),
+    /// The store knows no such history: it belongs to another store, or began before those that are
+    /// remembered, or after the state that was restored.
+    Unknown,
 }
 
 impl HistoryId {

@@ -95,7 +95,8 @@ pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<H
     };
     // Read before any event: see `Reader::history`.
     let history = state.reader.history().await?;
-    let counts = history::check(&*state.reader, &wanted.topic, wanted.cursor().as_ref()).await?;
+    let cursor = wanted.cursor();
+    let counts = history::check(&*state.reader, &wanted.topic, &history, cursor.as_ref()).await?;
     let plan = plan(wanted, history, counts.as_ref());
     stream::answer(&request, state.reader.clone(), plan, format).await
 }
@@ -105,7 +106,7 @@ impl Wanted {
     fn cursor(&self) -> Option<Cursor> {
         let before = self.before.map(|before| before.saturating_sub(1));
         let seq = match self.order {
-            Order::Ascending => self.after,
+            Order::Ascending => self.after.or(before),
             Order::Descending => before.or(self.after),
         };
         Some(Cursor { seq: seq?, history: self.history.clone() })
@@ -156,6 +157,9 @@ fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
             .unwrap_or_default(),
     };
     query.finish()?;
+    if wanted.history.is_some() && wanted.after.is_none() && wanted.before.is_none() {
+        return Err(Failure::parameter("history", "belongs to a seq: give it with after or before"));
+    }
     Ok(wanted)
 }
 

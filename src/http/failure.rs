@@ -57,17 +57,10 @@ impl Failure {
         Self::new(Code::InvalidParameter, format!("parameter {name} {rule}"))
     }
 
-    /// A cursor of another history, past the last seq that both share.
-    pub(super) fn history_changed(
-        current: &HistoryId,
-        (seq, history): (u64, &HistoryId),
-        common_seq: u64,
-    ) -> Self {
-        let detail = format!(
-            "the store was restored: event {seq} of history {history} is not in the current history \
-             {current}, which has the same events up to seq {common_seq}; resume with \
-             after={common_seq}&history={current}"
-        );
+    /// A cursor of another history, past the last seq that both share. `cause` is the sentence that says
+    /// what happened.
+    pub(super) fn history_changed(cause: &str, current: &HistoryId, common_seq: u64) -> Self {
+        let detail = format!("{cause}; resume with after={common_seq}&history={current}");
         let fork = Some(Fork { history: current.clone(), common_seq });
         Self { fork, ..Self::new(Code::HistoryChanged, detail) }
     }

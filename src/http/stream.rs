@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::headers::NDJSON;
 use super::history::changed_meanwhile;
 use super::render::{self, Lines};
+use crate::api::HISTORY_HEADER;
 use crate::domain::{HistoryId, StoredEvent, Topic};
 use crate::intake::Format;
 use crate::store::{Order, Page, PageQuery, Reader, StoreError};
@@ -26,8 +27,8 @@ const PAGE_EVENTS: usize = 1_000;
 /// would hold a second copy.
 const SLICE_BYTES: usize = 64 << 10;
 
-/// Names the history of the events in an answer, also where the format has no room for it.
-pub(super) const HISTORY: HeaderName = HeaderName::from_static("sekali-history");
+/// Names the history of the events in an answer.
+pub(super) const HISTORY: HeaderName = HeaderName::from_static(HISTORY_HEADER);
 
 /// Which seqs to give; fixed before the first is read.
 #[derive(Debug, Clone)]

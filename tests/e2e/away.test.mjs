@@ -244,7 +244,7 @@ test("a stream that the server refuses for another history starts again, and say
   });
   await log.begin();
   await page
-    .locator("#tail-note", { hasText: /^The log was restored: events after seq 2 were replaced\./ })
+    .locator("#tail-note", { hasText: /^The history of the log changed: events after seq 2 are lost or replaced\./ })
     .waitFor();
   await page.locator("#tail tbody tr", { hasText: "t-7" }).waitFor();
   assert.deepEqual(await rowsOf(page), ["7", "6", "5", "4", "3", "2", "1"]);

@@ -32,7 +32,7 @@ async fn stored_events_come_first_and_then_new_ones() {
     assert_eq!(header("content-type").as_deref(), Some("text/event-stream"));
     assert_eq!(header("cache-control").as_deref(), Some("no-store"));
     assert_eq!(header("x-accel-buffering").as_deref(), Some("no"));
-    assert_eq!(follower.next().await, Some(Sent::Retry(1_000)));
+    assert_eq!(follower.next().await, Some(Sent::Begin(1_000, Some(0))));
     assert_eq!(follower.seqs(3).await, [1, 2, 3]);
     for seq in 4..50 {
         // Some of them repeat others, or belong to other topics, and are no news.
@@ -202,7 +202,7 @@ async fn a_follower_that_takes_nothing_is_cut_off_and_goes_on_later() {
 async fn a_follower_without_news_gets_signs_of_life() {
     let log = Log::configured("[server]\nfollow_heartbeat = \"100ms\"");
     let mut follower = log.follow("/events?topic=t", None).await;
-    assert_eq!(follower.next().await, Some(Sent::Retry(1_000)));
+    assert_eq!(follower.next().await, Some(Sent::Begin(1_000, Some(0))));
     for _ in 0..3 {
         assert_eq!(follower.next().await, Some(Sent::Beat));
     }
@@ -229,7 +229,7 @@ async fn a_stop_ends_followers_with_the_last_event_they_were_given() {
     let (mut busy, mut idle) =
         (log.follow("/events?topic=t", None).await, log.follow("/events?topic=u", None).await);
     assert_eq!(busy.seqs(3).await, [1, 2, 3]);
-    assert_eq!(idle.next().await, Some(Sent::Retry(1_000)));
+    assert_eq!(idle.next().await, Some(Sent::Begin(1_000, Some(0))));
     let started = Instant::now();
     log.begin_to_stop();
     let words =

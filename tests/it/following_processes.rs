@@ -168,9 +168,11 @@ async fn a_follower_of_a_store_that_was_put_back_is_told_how_to_go_on() {
     let _again = Process::on_port(older.path(), port);
     let ended = command.ended().await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    for words in
-        ["409 history_changed", "are not in the server's store any more", "resume with --after 0 --history"]
-    {
+    for words in [
+        "409 history_changed",
+        "the store does not hold all events that were read",
+        "resume with --after 0 --history",
+    ] {
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{Client, Command, Ended, Process, array, free_port, ids};
+use crate::support::{Client, Command, Ended, Process, Sent, array, free_port, ids};
 
 /// How a store is put back.
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +131,33 @@ async fn a_follower_is_told_by_the_command_where_to_resume() {
     assert_eq!((read.code, read.stdout.lines().count()), (Some(0), 5), "{}", read.stderr);
     let of_the_past = ["events", "t", "--after", "4", "--history", &now, "--url", &url];
     assert_eq!(Ended::of(of_the_past).await.code, Some(0), "event 4 of the new history is there");
+}
+
+#[actix_web::test]
+async fn a_follower_that_got_no_event_before_a_restore_is_told_too() {
+    // invariant 11: it has read up to seq 4, and events 3 and 4 are other ones after the restore.
+    let home = tempdir().unwrap();
+    let copy = home.path().join("copy.db");
+    let process = Process::serve(home.path());
+    process.publish(array(ids("t", 0..2))).await.ok();
+    let made = Ended::of(["backup", "--store", &store(home.path()), copy.to_str().unwrap()]).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    process.publish(array(ids("t", 2..4))).await.ok();
+    let before = history(&process).await;
+    let mut follower = process.follow("/events?topic=t&after=4", None).await;
+    assert_eq!(follower.next().await, Some(Sent::Begin(1_000, Some(4))));
+    stop(process).await;
+    fs::rename(&copy, home.path().join("log.db")).unwrap();
+    let process = Process::serve(home.path());
+    process.publish(array(ids("t", 10..15))).await.ok();
+    // As a browser, it sends back the id that came without data.
+    let again = process
+        .request("GET", "/events?topic=t&after=4")
+        .insert_header(("accept", "text/event-stream"))
+        .insert_header(("last-event-id", format!("4@{before}")));
+    let answer = process.send(again, "").await;
+    let problem = answer.json();
+    assert_eq!((answer.status, &problem["common_seq"]), (409, &2.into()), "{problem}");
 }
 
 #[actix_web::test]

@@ -120,6 +120,28 @@ async fn a_read_of_events_is_resumed_behind_the_last_whole_line() {
 }
 
 #[actix_web::test]
+async fn a_read_that_is_resumed_in_another_history_ends_with_both_histories() {
+    // invariant 11: the end of the read is a seq of the first history.
+    let topic = TOPIC.replacen("\"topic\"", "\"history\":\"k3f9\",\"topic\"", 1);
+    let server = RawServer::start(move |_, request| {
+        if !request.line.contains("/events?") {
+            return ok(Framing::Length, &topic);
+        }
+        let is_resumed = request.line.contains("after=2") && request.line.contains("history=k3f9");
+        let (seqs, history) = if is_resumed { (3..6, "k3zz") } else { (1..3, "k3f9") };
+        let answer = String::from_utf8(ok(Framing::Close, &event_lines(seqs))).unwrap();
+        answer.replacen("\r\n", &format!("\r\nSekali-History: {history}\r\n"), 1).into_bytes()
+    });
+    let mut reading = patient(&Client::new(&server.url).unwrap()).events("orders", Range::default());
+    for _ in 0..2 {
+        reading.next().await.unwrap().unwrap();
+    }
+    let error = reading.next().await.unwrap_err();
+    let ClientError::HistoryChanged { first, now, .. } = &error else { panic!("{error}") };
+    assert_eq!((first.as_str(), now.as_str(), reading.last_seq()), ("k3f9", "k3zz", Some(2)));
+}
+
+#[actix_web::test]
 async fn patience_begins_again_with_each_line_that_comes_and_ends_without() {
     let server = RawServer::start(|_, request| {
         if request.line.contains("/events?") { Vec::new() } else { ok(Framing::Length, TOPIC) }

@@ -138,7 +138,7 @@ function refused(problem) {
   if (problem === null) return;
   if (problem.code === "history_changed") {
     const { common_seq: common } = problem.document;
-    restored(`The log was restored: events after seq ${common} were replaced.`);
+    restored(`The history of the log changed: events after seq ${common} are lost or replaced.`);
   } else if (problem.status < 500) {
     note(
       `The server refuses to send the events of this topic. ${problem.title}: ${problem.message}.`,

@@ -73,8 +73,8 @@ enum End {
 
 impl Follower {
     /// Runs until it ends, beginning with what was read already.
-    pub(super) async fn run(mut self, first: Option<Piece>) {
-        let end = match self.follow(first).await {
+    pub(super) async fn run(mut self, hello: Bytes, first: Option<Piece>) {
+        let end = match self.follow(hello, first).await {
             Ok(never) => match never {},
             Err(end) => end,
         };
@@ -94,8 +94,8 @@ impl Follower {
         }
     }
 
-    async fn follow(&mut self, first: Option<Piece>) -> Result<Infallible, End> {
-        self.send(sse::HELLO).await?;
+    async fn follow(&mut self, hello: Bytes, first: Option<Piece>) -> Result<Infallible, End> {
+        self.send(hello).await?;
         let mut next = first;
         loop {
             match next {

@@ -36,7 +36,7 @@ use super::history::{self, Cursor};
 use super::state::State;
 use super::stream::{HISTORY, without_length};
 use crate::api::Code;
-use crate::domain::Topic;
+use crate::domain::{HistoryId, Topic};
 
 /// The media type of server-sent events.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
@@ -60,7 +60,7 @@ pub(super) async fn answer(
 ) -> Result<HttpResponse, Failure> {
     // Read before any event: see `Reader::history`.
     let history = state.reader.history().await?;
-    let given = start(state, &wanted).await?;
+    let Start { given, is_stored } = start(state, &wanted, &history).await?;
     let mut response = HttpResponse::Ok();
     response
         .content_type(EVENT_STREAM)
@@ -77,6 +77,7 @@ pub(super) async fn answer(
     let place = state.followers.place(&state.metrics)?;
     let socket = socket::of(request)?;
     let listener = state.news.listen(wanted.topic.clone());
+    let hello = sse::hello(is_stored.then_some((given, &history)));
     let tail = state.followers.tail((wanted.topic, history), &state.reader);
     let first = tail.after(given).await?;
     let (pieces, mut body) = mpsc::channel(1);
@@ -91,15 +92,23 @@ pub(super) async fn answer(
         metrics: Arc::clone(&state.metrics),
         _place: place,
     };
-    rt::spawn(follower.run(first));
+    rt::spawn(follower.run(hello, first));
     let body = stream::poll_fn(move |context| body.poll_recv(context));
     Ok(without_length(request, response, body.map(Ok)))
 }
 
-/// The seq after which to begin.
-async fn start(state: &State, wanted: &Wanted) -> Result<u64, Failure> {
+/// Where a follower begins.
+struct Start {
+    /// The seq after which it begins.
+    given: u64,
+    /// Whether the topic has an event of this seq, or the seq is 0: else a later event may get the seq
+    /// in another history.
+    is_stored: bool,
+}
+
+async fn start(state: &State, wanted: &Wanted, current: &HistoryId) -> Result<Start, Failure> {
     let cursor = wanted.had.as_ref().or(wanted.after.as_ref());
-    let counts = history::check(&*state.reader, &wanted.topic, cursor).await?;
+    let counts = history::check(&*state.reader, &wanted.topic, current, cursor).await?;
     let (before, last) = counts.map_or((0, 0), |topic| (topic.first_seq - 1, topic.last_seq));
     match &wanted.had {
         // The client has events of another store, or some that a power cut took: it would miss those that get their
@@ -109,6 +118,9 @@ async fn start(state: &State, wanted: &Wanted) -> Result<u64, Failure> {
                 format!("header Last-Event-ID is {}, but the last event of the topic is {last}", had.seq);
             Err(Failure::new(Code::InvalidParameter, detail))
         }
-        _ => Ok(cursor.map_or(0, |cursor| cursor.seq).max(before)),
+        _ => {
+            let given = cursor.map_or(0, |cursor| cursor.seq).max(before);
+            Ok(Start { given, is_stored: given <= last })
+        }
     }
 }

@@ -9,8 +9,18 @@ use crate::api::Code;
 use crate::domain::{HistoryId, StoredEvent};
 use crate::http::render::{self, Lines};
 
-/// The first words: after how many milliseconds a client whose connection broke comes again.
-pub(super) const HELLO: Bytes = Bytes::from_static(b"retry: 1000\n\n");
+/// Milliseconds after which a client whose connection broke connects again.
+const RETRY: u32 = 1_000;
+
+/// The first words: the time to wait before another connection, and the `place` at which the stream
+/// begins, as an id without data. A client that is cut off before its first event sends the id back, so
+/// that a restore meanwhile is noticed.
+pub(super) fn hello(place: Option<(u64, &HistoryId)>) -> Bytes {
+    Bytes::from(match place {
+        Some((seq, history)) => format!("retry: {RETRY}\nid: {seq}@{history}\n\n"),
+        None => format!("retry: {RETRY}\n\n"),
+    })
+}
 
 /// A comment, so that both sides and everything between them know that the connection lives.
 pub(super) const BEAT: Bytes = Bytes::from_static(b":\n\n");

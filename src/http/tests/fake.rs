@@ -150,7 +150,7 @@ impl Reader for Fake {
         if history == self.history_now() {
             return Ok(Kinship::Same);
         }
-        Ok(Kinship::SharedUpTo(if history.as_str() == PARENT { SHARED } else { 0 }))
+        Ok(if history.as_str() == PARENT { Kinship::SharedUpTo(SHARED) } else { Kinship::Unknown })
     }
 
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError> {

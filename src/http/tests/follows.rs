@@ -18,7 +18,12 @@ async fn follow(address: SocketAddr, last_event: &str) -> String {
 
 /// A connection on which a follower was asked for.
 async fn begin_to_follow(address: SocketAddr, last_event: &str) -> BufReader<TcpStream> {
-    let head = "GET /events?topic=t HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n";
+    begin_to_follow_at(address, "", last_event).await
+}
+
+/// The same with more parameters.
+async fn begin_to_follow_at(address: SocketAddr, query: &str, last_event: &str) -> BufReader<TcpStream> {
+    let head = format!("GET /events?topic=t{query} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n");
     let asked = format!("{head}{last_event}\r\n");
     let asking = rt::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -90,7 +95,22 @@ async fn a_cursor_of_another_history_resumes_where_both_have_the_same_events_and
     let text = follow(address, "Connection: close\r\nLast-Event-ID: 8@fake0\r\n").await;
     assert!(text.starts_with("HTTP/1.1 409") && text.contains("\"common_seq\":7"), "{text}");
     let stream = begin_to_follow(address, &shared).await;
+    let (stream, place) = until(stream, "id: ").await;
+    assert_eq!(place, "id: 2@fake0\n", "the place in the current history");
     assert_eq!(until(stream, "id: ").await.1, "id: 3@fake0\n");
+}
+
+#[actix_web::test]
+async fn a_follower_has_a_cursor_with_a_history_before_its_first_event() {
+    // invariant 11: else one that got no event before a restore would skip events after it.
+    let address = served(Fake { events: 7, ..Fake::default() });
+    for (query, expected) in [("&after=7", "id: 7@fake0\n"), ("&after=8", "\n"), ("", "id: 0@fake0\n")] {
+        let stream = begin_to_follow_at(address, query, "").await;
+        let (mut stream, _) = until(stream, "retry: 1000").await;
+        let mut next = String::new();
+        stream.read_line(&mut next).unwrap();
+        assert_eq!(next, expected, "{query}: a seq past the end names no event in any history");
+    }
 }
 
 #[actix_web::test]

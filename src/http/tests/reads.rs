@@ -29,6 +29,27 @@ async fn a_list_counts_its_events_and_says_where_to_go_on() {
 }
 
 #[actix_web::test]
+async fn a_cursor_of_another_history_is_told_why_and_where_to_resume() {
+    let state = with(7);
+    for (query, words) in [
+        ("after=3&history=before", "event 3 of history before is not in the current history fake0"),
+        ("before=4&history=before", "event 3 of history before is not in the current history fake0"),
+        ("order=desc&before=4&history=before", "event 3 of history before"),
+        ("after=1&history=unknown", "the store does not know history unknown"),
+        ("after=8&history=fake0", "event 8 of topic t is not in the store: the last event of the topic is 7"),
+    ] {
+        let answer = get(&state, &format!("/events?topic=t&{query}")).await;
+        let problem = answer.json();
+        assert_eq!((answer.status, &problem["code"]), (409, &json!("history_changed")), "{query}");
+        let detail = problem["detail"].as_str().unwrap();
+        let place = format!("; resume with after={}&history=fake0", problem["common_seq"]);
+        assert!(detail.contains(words) && detail.ends_with(&place), "{detail}");
+    }
+    let alone = get(&state, "/events?topic=t&history=fake0").await;
+    assert!(alone.status == 422 && alone.text().contains("give it with after or before"), "{}", alone.text());
+}
+
+#[actix_web::test]
 async fn a_long_list_is_streamed_whole_in_both_formats_and_orders() {
     let state = with(2_500);
     let rising = get(&state, "/events?topic=t").await.json();

@@ -3,6 +3,8 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_executor::block_on;
@@ -55,6 +57,8 @@ pub(super) struct Database {
     pub(super) statement_timeout: Duration,
     pub(super) connect_timeout: Duration,
     durability: Durability,
+    /// Whether the log says already that the server does not tell its identity.
+    told: Arc<AtomicBool>,
 }
 
 /// What a connection is for.
@@ -91,12 +95,19 @@ impl Database {
             statement_timeout: store.statement_timeout,
             connect_timeout: store.connect_timeout,
             durability: store.durability,
+            told: Arc::default(),
         })
     }
 
     /// The database as it may be shown.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether this caller is the first to say that the server does not tell its identity: each connection
+    /// would say it again.
+    pub(super) fn is_first_to_tell(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// When a commit is acknowledged.

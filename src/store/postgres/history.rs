@@ -1,14 +1,16 @@
-//! invariant 11: the histories of a store. A server that takes over may lack the last commits of the one before it,
-//! and so may one that was restored: both have a timeline of their own. Tables that were restored from
-//! a dump have a file of their own.
+//! invariant 11: the histories of a store. A server that takes over may lack the last commits of the one
+//! before it, and so may a server that was restored: both have a timeline of their own. Tables that were
+//! restored from a dump have a file of their own. A server that acknowledged commits before they were on
+//! disk (durability relaxed) may lack the last ones after each of its starts.
 //!
-//! 1. Each connection that writes asks its server for its timeline before its first commit.
-//! 2. Where that is not the timeline of the current history, the connection records the last seq of each
-//!    topic and begins a new history, under a lock. Whoever connects meanwhile waits for that.
+//! 1. Each connection that writes asks its server for its identity before its first commit.
+//! 2. Where that is not the server of the current history, the connection records the last seq of each
+//!    topic and begins a new history, under a lock. Other connections wait for that.
 //! 3. So no event is stored on a new timeline before the fork is recorded.
 
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Error, Row};
 
 use super::connection::{Database, within};
@@ -35,11 +37,14 @@ pub(super) const KINSHIP: &str = "
     FROM (SELECT number FROM sekali.histories ORDER BY number DESC LIMIT 1) AS current
     JOIN sekali.histories AS asked ON asked.id = $2";
 
-const SERVER: &str = "
-    SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
-            left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
-            pg_relation_filenode('sekali.topics')),
-        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
+/// The parts of a server's identity, and the time of its start. A managed or compatible server may refuse
+/// one of them; the others count then.
+const IDENTITY: [(&str, &str); 3] = [
+    ("its system identifier", "SELECT system_identifier::text FROM pg_control_system()"),
+    ("its timeline", "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"),
+    ("the file of a table", "SELECT pg_relation_filenode('sekali.topics')::text"),
+];
+const STARTED_AT: &str = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
 
 const LAST: &str = "SELECT number, id, server, started_at FROM sekali.histories ORDER BY number DESC LIMIT 1";
 
@@ -64,7 +69,21 @@ struct Server {
 struct Last {
     number: i64,
     id: HistoryId,
-    server: Option<Server>,
+    /// The server of its events; `None` until a node writes.
+    identity: Option<String>,
+    /// When that server was started, if a node with relaxed durability wrote since.
+    started_at: Option<i64>,
+}
+
+/// What the server of a connection is to the current history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// The server that is recorded.
+    Known,
+    /// The server of this history, to be recorded before this node writes.
+    Unrecorded,
+    /// A server that may lack events of this history.
+    Another,
 }
 
 /// Begins a new history where this connection leads to another server than the current history, or to
@@ -76,7 +95,7 @@ pub(super) async fn resume(client: &Client, database: &Database) -> Result<(), S
     let limit = database.statement_timeout;
     let Some(server) = server(client, database).await? else { return Ok(()) };
     let last = last(&within(limit, client.query_one(LAST, &[])).await?)?;
-    if last.continues(&server, database.durability()) {
+    if last.find(&server, database.durability()) == Found::Known {
         return Ok(());
     }
     let locked = format!(
@@ -93,19 +112,24 @@ pub(super) async fn resume(client: &Client, database: &Database) -> Result<(), S
 /// Records the server under the lock, unless another node has done that meanwhile.
 async fn record(client: &Client, server: &Server, database: &Database) -> Result<(), StoreError> {
     let last = last(&client.query_one(LAST, &[]).await?)?;
-    if last.continues(server, database.durability()) {
-        return Ok(());
-    }
     let mut number = last.number;
-    if last.server.is_some() {
-        let id = begin_after(client, &last).await?;
-        number += 1;
-        let (store, parent) = (database.name(), &last.id);
-        let because = "the database was restored, or another server took over";
-        tracing::warn!(store, history = %id, %parent, because, "a new history begins");
+    match last.find(server, database.durability()) {
+        Found::Known => return Ok(()),
+        Found::Unrecorded => {}
+        Found::Another => {
+            let id = begin_after(client, &last).await?;
+            number += 1;
+            let (store, parent) = (database.name(), &last.id);
+            let because = match &last.identity {
+                Some(identity) if *identity == server.identity => {
+                    "the server was started again, and may have lost the last events of relaxed durability"
+                }
+                _ => "the database was restored, or another server took over",
+            };
+            tracing::warn!(store, history = %id, %parent, because, "began a new history");
+        }
     }
-    let found = "UPDATE sekali.histories SET server = $2, started_at = $3 WHERE number = $1";
-    client.execute(found, &[&number, &server.identity, &server.started_at]).await?;
+    set_server(client, number, server, database.durability()).await?;
     Ok(())
 }
 
@@ -114,6 +138,28 @@ pub(super) async fn begin(client: &Client) -> Result<(), StoreError> {
     let last = last(&client.query_one(LAST, &[]).await?)?;
     begin_after(client, &last).await?;
     Ok(())
+}
+
+/// Records the server of a copy before any node writes to it, so that a dump of the copy is noticed. A copy
+/// is on disk at its end, whatever the durability.
+pub(super) async fn record_copy(client: &Client, database: &Database) -> Result<(), StoreError> {
+    if let Some(server) = server(client, database).await? {
+        let last = last(&client.query_one(LAST, &[]).await?)?;
+        set_server(client, last.number, &server, Durability::Full).await?;
+    }
+    Ok(())
+}
+
+/// Records the server of a history. Its start matters where it may lose commits that it acknowledged.
+async fn set_server(
+    client: &Client,
+    number: i64,
+    server: &Server,
+    durability: Durability,
+) -> Result<u64, Error> {
+    let started_at = (durability == Durability::Relaxed).then_some(server.started_at);
+    let found = "UPDATE sekali.histories SET server = $2, started_at = $3 WHERE number = $1";
+    client.execute(found, &[&number, &server.identity, &started_at]).await
 }
 
 async fn begin_after(client: &Client, ended: &Last) -> Result<HistoryId, Error> {
@@ -126,22 +172,50 @@ async fn begin_after(client: &Client, ended: &Last) -> Result<HistoryId, Error> 
     Ok(id)
 }
 
-/// Which server this is; `None` where it does not say, as others that speak PostgreSQL's protocol.
+/// Which server this is; `None` where it says nothing of itself.
 async fn server(client: &Client, database: &Database) -> Result<Option<Server>, StoreError> {
+    let mut parts = Vec::new();
+    let mut refused = Vec::new();
+    for (name, sql) in IDENTITY {
+        let part: Option<String> = ask(client, database, sql).await?;
+        if part.is_none() {
+            refused.push(name);
+        }
+        parts.push(part.unwrap_or_default());
+    }
+    if !refused.is_empty() && database.is_first_to_tell() {
+        let (store, refused) = (database.name(), refused.join(", "));
+        tracing::warn!(
+            store,
+            refused,
+            "the server does not tell all of its identity: some restores and \
+            takeovers will not begin a new history"
+        );
+    }
+    if refused.len() == IDENTITY.len() {
+        return Ok(None);
+    }
+    let started_at = ask(client, database, STARTED_AT).await?.unwrap_or(0);
+    Ok(Some(Server { identity: parts.join("/"), started_at }))
+}
+
+/// One value; `None` where the server knows it not, or refuses it.
+async fn ask<T: for<'a> FromSql<'a>>(
+    client: &Client,
+    database: &Database,
+    sql: &str,
+) -> Result<Option<T>, StoreError> {
     let asked = async {
-        match client.query_one(SERVER, &[]).await {
-            Ok(row) => Ok(Some(Server { identity: row.try_get(0)?, started_at: row.try_get(1)? })),
-            Err(error) if says_nothing(&error) => {
-                let store = database.name();
-                tracing::warn!(store, %error, "the server does not tell its timeline: a restore or a \
-                    takeover begins no new history");
-                Ok(None)
-            }
+        match client.query_one(sql, &[]).await {
+            Ok(row) => row.try_get(0),
+            Err(error) if says_nothing(&error) => Ok(None),
             Err(error) => Err(error),
         }
     };
     within(database.statement_timeout, asked).await.map_err(|error| match error {
-        StoreError::Unavailable(what) => StoreError::Unavailable(format!("its timeline is unknown: {what}")),
+        StoreError::Unavailable(what) => {
+            StoreError::Unavailable(format!("the identity of the server is unknown: {what}"))
+        }
         other => other,
     })
 }
@@ -158,21 +232,21 @@ fn says_nothing(error: &Error) -> bool {
 
 fn last(row: &Row) -> Result<Last, StoreError> {
     let (number, id): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
-    let server = match (row.try_get(2)?, row.try_get(3)?) {
-        (Some(identity), Some(started_at)) => Some(Server { identity, started_at }),
-        _ => None,
-    };
-    Ok(Last { number, id: parse(id)?, server })
+    Ok(Last { number, id: parse(id)?, identity: row.try_get(2)?, started_at: row.try_get(3)? })
 }
 
 impl Last {
     /// Whether this server certainly holds all that clients may have read in this history.
-    fn continues(&self, server: &Server, durability: Durability) -> bool {
-        self.server.as_ref().is_some_and(|known| match durability {
-            Durability::Full => known.identity == server.identity,
-            // Such a server loses its last commits when it crashes, and keeps its timeline.
-            Durability::Relaxed => known == server,
-        })
+    fn find(&self, server: &Server, durability: Durability) -> Found {
+        match (&self.identity, self.started_at) {
+            (None, _) => Found::Unrecorded,
+            (Some(identity), _) if *identity != server.identity => Found::Another,
+            // A node with relaxed durability wrote: the server may have lost its commits in a crash, also
+            // if the nodes that connect now have full durability.
+            (_, Some(started_at)) if started_at != server.started_at => Found::Another,
+            (_, None) if durability == Durability::Relaxed => Found::Unrecorded,
+            (_, Some(_) | None) => Found::Known,
+        }
     }
 }
 
@@ -183,7 +257,7 @@ pub(super) fn parse(id: &str) -> Result<HistoryId, StoreError> {
 
 /// What a row of [`KINSHIP`] says.
 pub(super) fn kinship(row: Option<&Row>) -> Result<Kinship, StoreError> {
-    let Some(row) = row else { return Ok(Kinship::SharedUpTo(0)) };
+    let Some(row) = row else { return Ok(Kinship::Unknown) };
     if row.try_get(0)? {
         return Ok(Kinship::Same);
     }
@@ -200,19 +274,27 @@ mod tests {
     }
 
     #[test]
-    fn another_timeline_ends_a_history_and_a_restart_only_where_it_may_lose_commits() {
-        let known = |server| Last { number: 1, id: HistoryId::first(), server };
-        let (full, relaxed) = (Durability::Full, Durability::Relaxed);
-        let last = known(Some(server("7/00000001", 5)));
-        for (now, with_full, with_relaxed) in [
-            (server("7/00000001", 5), true, true),
-            (server("7/00000001", 6), true, false),
-            (server("7/00000002", 5), false, false),
-            (server("8/00000001", 5), false, false),
+    fn another_timeline_ends_a_history_and_a_start_only_where_it_may_lose_commits() {
+        use Durability::{Full, Relaxed};
+        use Found::{Another, Known, Unrecorded};
+        let last = |identity: Option<&str>, started_at| Last {
+            number: 1,
+            id: HistoryId::first(),
+            identity: identity.map(str::to_owned),
+            started_at,
+        };
+        let now = server("7/00000001", 5);
+        for (recorded, with_full, with_relaxed) in [
+            (last(None, None), Unrecorded, Unrecorded),
+            (last(Some("7/00000001"), None), Known, Unrecorded),
+            (last(Some("7/00000001"), Some(5)), Known, Known),
+            // The nodes may have another durability than those that wrote before the crash.
+            (last(Some("7/00000001"), Some(4)), Another, Another),
+            (last(Some("7/00000002"), None), Another, Another),
+            (last(Some("8/00000001"), Some(5)), Another, Another),
         ] {
-            let found = (last.continues(&now, full), last.continues(&now, relaxed));
-            assert_eq!(found, (with_full, with_relaxed), "{now:?}");
+            let found = (recorded.find(&now, Full), recorded.find(&now, Relaxed));
+            assert_eq!(found, (with_full, with_relaxed), "{:?}", recorded.identity);
         }
-        assert!(!known(None).continues(&server("7/00000001", 5), full), "the first server is recorded");
     }
 }

@@ -137,19 +137,8 @@ fn copy_pages(
     // Held to the end: without it SQLite would begin the copy anew after each commit of the server.
     let moment = source.unchecked_transaction().map_err(StoreError::from)?;
     let page: u64 = moment.pragma_query_value(None, "page_size", number).map_err(StoreError::from)?;
-    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => unwritten(&partial.path, &Errno::NOSPC.into()),
-        Some(ErrorCode::SystemIoFailure) => match partial.write_more() {
-            Err(cause) => unwritten(&partial.path, &cause),
-            Ok(()) => BackupError::Store(error.into()),
-        },
-        _ => BackupError::Store(error.into()),
-    };
-    let mut target = Connection::open_with_flags(
-        &partial.path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(failed)?;
+    let failed = |error| partial.failed(error);
+    let mut target = partial.open()?;
     // A copy that is not finished is removed: nothing has to be undone in it, and it is synced once, at its end.
     target.pragma_update(None, "journal_mode", "OFF").map_err(failed)?;
     target.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
@@ -174,15 +163,10 @@ fn copy_pages(
 /// Lets the first server of the copy begin a new history: its events may be others than those that the
 /// store gets after the copy.
 fn end_history(partial: &Partial) -> Result<(), BackupError> {
-    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => unwritten(&partial.path, &Errno::NOSPC.into()),
-        _ => BackupError::Store(error.into()),
-    };
-    let copy = Connection::open_with_flags(
-        &partial.path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(failed)?;
+    let failed = |error| partial.failed(error);
+    let copy = partial.open()?;
+    // Without this SQLite would map a `-shm` file, which not every file system can.
+    copy.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
     history::end(&copy).map_err(failed)?;
     // The last connection moves the write-ahead log into the file, and removes it.
     copy.close().map_err(|(_, error)| failed(error))
@@ -217,6 +201,9 @@ fn examine(path: &Path, bytes: u64, stop: &Arc<AtomicBool>) -> Result<Copied, St
     }
     if schema_version == schema::VERSION {
         opening::verify(&connection)?;
+        if !history::current(&connection)?.ended {
+            return Err(StoreError::Damaged("it does not say that its history ends".to_owned()));
+        }
     }
     let count = |what: &str| connection.query_row(&format!("SELECT {what} FROM totals"), [], number);
     Ok(Copied { bytes, events: count("accepted")?, topics: count("topics")?, schema_version })
@@ -268,6 +255,24 @@ impl Partial {
         remove_beside(&path);
         file.set_len(0).map_err(failed)?;
         Ok(Self { path, file, finished: false })
+    }
+
+    /// A connection that writes the copy.
+    fn open(&self) -> Result<Connection, BackupError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(&self.path, flags).map_err(|error| self.failed(error))
+    }
+
+    /// Why the copy cannot be written, as far as the system says it.
+    fn failed(&self, error: rusqlite::Error) -> BackupError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => unwritten(&self.path, &Errno::NOSPC.into()),
+            Some(ErrorCode::SystemIoFailure) => match self.write_more() {
+                Err(cause) => unwritten(&self.path, &cause),
+                Ok(()) => BackupError::Store(error.into()),
+            },
+            _ => BackupError::Store(error.into()),
+        }
     }
 
     /// Writes more behind what is there, to learn from the system why SQLite could not: it does not

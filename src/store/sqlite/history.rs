@@ -1,14 +1,14 @@
-//! invariant 11: the histories of a store. Each but the first says with which events it began: those of the history
-//! before it, up to a seq of each topic.
+//! invariant 11: the histories of a store. A history begins with the events of the history before it, up to
+//! one seq of each topic, which is stored.
 //!
-//! 1. A start compares the file with the mark that the last server left beside it (`mark`).
-//! 2. Where events are missing that clients may have read, it begins a new history before anything is
+//! 1. A start compares the file with the high-water mark that the last server left beside it (`mark`).
+//! 2. Where the file may lack events that clients have read, it begins a new history before anything is
 //!    served, in a transaction of its own.
 //! 3. A client that names an older history may resume at or below the seqs that both share.
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
-use super::mark::Mark;
+use super::mark::Left;
 use super::rows;
 use super::topics::{self, TopicId, TopicState};
 use crate::config::Durability;
@@ -30,24 +30,27 @@ pub(super) struct Current {
 pub(super) enum Reason {
     /// The file is a copy made by `sekali backup`, or `sekali doctor --new-history` asked for it.
     Ended,
-    /// The last server beside whose lock this file lies served another history.
+    /// The last server beside this file served another history: this is another file.
     OtherFile,
     /// The file ends before a position that was synced.
     EndsEarlier,
     /// The machine stopped under a server with relaxed durability.
     MachineStopped,
+    /// The mark of the last server cannot be read.
+    NoMark,
 }
 
 impl Reason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Ended => "the file is a backup, or a new history was asked for",
-            Self::OtherFile => "the file was put in the place of another one",
+            Self::OtherFile => "another file replaced the store",
             Self::EndsEarlier => "the file ends before events that were synced: it was restored",
             Self::MachineStopped => {
                 "the machine stopped under a server with relaxed durability, which may lose the last \
                  events"
             }
+            Self::NoMark => "the high-water mark in the lock file cannot be read",
         }
     }
 }
@@ -59,7 +62,7 @@ impl Reason {
 /// Where the new history cannot be stored: the store must not be served then.
 pub(super) fn resume(
     connection: &mut Connection,
-    left: Option<&Mark>,
+    left: &Left,
     booted: &str,
 ) -> Result<HistoryId, StoreError> {
     let (found, last_pos) = (current(connection)?, rows::last_pos(connection)?);
@@ -68,22 +71,30 @@ pub(super) fn resume(
     let began = begin(&transaction, &found)?;
     transaction.commit()?;
     let because = reason.as_str();
-    tracing::warn!(history = %began, parent = %found.id, last_pos, because, "a new history begins");
+    tracing::warn!(history = %began, parent = %found.id, last_pos, because, "began a new history");
     Ok(began)
 }
 
 /// Why the events of the current history may be others than those that clients have read, if they may.
-fn left_behind(found: &Current, last_pos: u64, left: Option<&Mark>, booted: &str) -> Option<Reason> {
+fn left_behind(found: &Current, last_pos: u64, left: &Left, booted: &str) -> Option<Reason> {
     if found.ended {
         return Some(Reason::Ended);
     }
-    let left = left?;
+    let left = match left {
+        Left::Nothing => return None,
+        Left::Mark(mark) => mark,
+        // A new history too many costs its readers nothing.
+        Left::Unreadable => return Some(Reason::NoMark),
+    };
+    // A kill alone loses nothing: the system's memory has the commits. Where the system names no boot,
+    // each start may be the first of one.
+    let machine_stopped = booted.is_empty() || left.booted != booted;
     if left.history != found.id {
-        Some(Reason::OtherFile)
+        // A store that was removed, and made again, has no events that another history could share.
+        Some(Reason::OtherFile).filter(|_| last_pos > 0)
     } else if left.last_pos > last_pos {
         Some(Reason::EndsEarlier)
-    } else if left.running && left.durability == Durability::Relaxed && left.booted != booted {
-        // A kill alone loses nothing: what was committed is in the system's memory.
+    } else if left.running && left.durability == Durability::Relaxed && machine_stopped {
         Some(Reason::MachineStopped)
     } else {
         None
@@ -191,7 +202,7 @@ pub(super) fn kinship(
         .prepare_cached("SELECT number FROM histories WHERE id = ?1")?
         .query_row([history.as_str()], |row| row.get(0))
         .optional()?;
-    let Some(asked) = asked else { return Ok(Kinship::SharedUpTo(0)) };
+    let Some(asked) = asked else { return Ok(Kinship::Unknown) };
     let current = current(connection)?.number;
     if asked == current {
         return Ok(Kinship::Same);
@@ -211,6 +222,7 @@ pub(super) fn kinship(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sqlite::mark::Mark;
 
     fn found(ended: bool) -> Current {
         Current { number: 1, id: HistoryId::parse("a1").unwrap(), ended }
@@ -224,20 +236,26 @@ mod tests {
     #[test]
     fn only_lost_events_begin_a_new_history() {
         use Durability::{Full, Relaxed};
+        let marked =
+            |history, last_pos, durability, running| Left::Mark(mark(history, last_pos, durability, running));
         for (ended, left, booted, expected) in [
-            (false, None, "boot-1", None),
-            (true, None, "boot-1", Some(Reason::Ended)),
-            (false, Some(mark("a1", 9, Full, false)), "boot-1", None),
-            (false, Some(mark("a1", 9, Full, true)), "boot-2", None),
-            (false, Some(mark("a1", 8, Full, true)), "boot-1", None),
-            (false, Some(mark("a1", 10, Full, false)), "boot-1", Some(Reason::EndsEarlier)),
-            (false, Some(mark("b2", 9, Full, false)), "boot-1", Some(Reason::OtherFile)),
-            (false, Some(mark("a1", 9, Relaxed, true)), "boot-1", None),
-            (false, Some(mark("a1", 9, Relaxed, false)), "boot-2", None),
-            (false, Some(mark("a1", 9, Relaxed, true)), "boot-2", Some(Reason::MachineStopped)),
+            (false, Left::Nothing, "boot-1", None),
+            (false, Left::Unreadable, "boot-1", Some(Reason::NoMark)),
+            (true, Left::Nothing, "boot-1", Some(Reason::Ended)),
+            (false, marked("a1", 9, Relaxed, true), "", Some(Reason::MachineStopped)),
+            (false, marked("a1", 9, Full, false), "boot-1", None),
+            (false, marked("a1", 9, Full, true), "boot-2", None),
+            (false, marked("a1", 8, Full, true), "boot-1", None),
+            (false, marked("a1", 10, Full, false), "boot-1", Some(Reason::EndsEarlier)),
+            (false, marked("b2", 9, Full, false), "boot-1", Some(Reason::OtherFile)),
+            (false, marked("a1", 9, Relaxed, true), "boot-1", None),
+            (false, marked("a1", 9, Relaxed, false), "boot-2", None),
+            (false, marked("a1", 9, Relaxed, true), "boot-2", Some(Reason::MachineStopped)),
         ] {
-            let reason = left_behind(&found(ended), 9, left.as_ref(), booted);
+            let reason = left_behind(&found(ended), 9, &left, booted);
             assert_eq!(reason, expected, "{ended} {left:?} {booted}");
         }
+        let of_another = marked("b2", 9, Full, false);
+        assert_eq!(left_behind(&found(false), 0, &of_another, "boot-1"), None, "the store is new");
     }
 }

@@ -62,7 +62,7 @@ pub(super) use self::transfer::{SqliteOrigin, SqliteTarget};
 use self::checkpoint::Checkpointer;
 use self::connection::Database;
 use self::index::SharedMemory;
-use self::mark::{Mark, Marker};
+use self::mark::{Left, Mark, Marker};
 use self::owner::Ownership;
 use self::reader::SqliteReader;
 use self::writer::SqliteWriter;
@@ -212,17 +212,13 @@ impl Engine for SqliteStore {
 /// Decides which history a file that is about to be served has, and says beside it that a server runs.
 fn begin_serving(options: &Options) -> Result<(HistoryId, Option<Arc<Marker>>), StoreError> {
     let Options { database, durability, .. } = options;
-    let (left, booted) = (Mark::read(&database.path), mark::boot_id());
+    let (left, booted) = (Left::read(&database.path), mark::boot_id());
     let mut connection = database.open_to_write()?;
-    let history = history::resume(&mut connection, left.as_ref(), &booted)?;
+    let history = history::resume(&mut connection, &left, &booted)?;
     let (last_pos, durability) = (rows::last_pos(&connection)?, *durability);
     let mark = Mark { history: history.clone(), last_pos, durability, running: true, booted };
-    // On a full disk a store can still be read.
-    let marker = Marker::begin(&database.path, mark).inspect_err(|error| {
-        let store = database.path.display();
-        tracing::warn!(%store, %error, "the lock file cannot be written: a restore may go unnoticed");
-    });
-    Ok((history, marker.ok().map(Arc::new)))
+    let marker = Marker::begin(&database.path, mark);
+    Ok((history, Some(Arc::new(marker))))
 }
 
 /// The file that is configured.

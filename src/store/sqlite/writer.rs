@@ -401,7 +401,9 @@ impl SqliteWriter {
 
 impl Writer for SqliteWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
-        self.transact(group, now, Sync::Later)
+        // Without a mark the next start could not know of commits that were not synced.
+        let is_known = self.marker.as_ref().is_none_or(|marker| marker.is_kept());
+        self.transact(group, now, if is_known { Sync::Later } else { Sync::Now })
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
@@ -430,11 +432,11 @@ impl Writer for SqliteWriter {
         {
             tracing::warn!(%error, "the last repeats of single events are not stored");
         }
-        self.checkpointer.finish(&self.connection)?;
-        if let Some(marker) = &self.marker {
-            marker.finish(self.next_pos - 1);
+        let finish = || self.marker.iter().for_each(|marker| marker.finish(self.next_pos - 1));
+        if !self.unsynced {
+            finish(); // Also where the write-ahead log stays because something reads it: it is synced.
         }
-        Ok(())
+        self.checkpointer.finish(&self.connection).inspect(|()| finish())
     }
 }
 

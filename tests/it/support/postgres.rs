@@ -5,11 +5,12 @@
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::iter;
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{self, Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -110,7 +111,7 @@ impl Database {
             return Some(database);
         }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sekali_test_{}_{number}", std::process::id());
+        let name = format!("sekali_test_{}_{number}", process::id());
         // Its own order of texts is not that of bytes, so that a test sees who relies on it.
         let made = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
         let languages = format!("{made} LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
@@ -361,8 +362,13 @@ pub(crate) fn done(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that nobody listens on, and that the system gives to no outgoing connection (those begin at 32768).
+pub(crate) fn free_port() -> u16 {
+    // Tests of one run take different ports; other runs on the machine begin elsewhere.
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(process::id() % 10_000).unwrap();
+    let next = || 20_000 + (start + GIVEN.fetch_add(1, Ordering::Relaxed)) % 12_000;
+    iter::repeat_with(next).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A connection, to be used within [`blocking`].

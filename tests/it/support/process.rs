@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::Path;
 use std::process::{self, Child, Stdio};
@@ -327,12 +327,6 @@ pub(crate) fn signal(process: impl Display, name: &str) {
     let sent =
         process::Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status().unwrap();
     assert!(sent.success(), "kill -{name}");
-}
-
-/// A port that nobody listens on, and that the system gives to no outgoing connection (those begin at 32768).
-pub(crate) fn free_port() -> u16 {
-    let start = 20_000 + u16::try_from(process::id() % 10_000).unwrap();
-    (start..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A command untouched by what whoever runs the tests has in the environment.

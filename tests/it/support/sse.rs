@@ -19,8 +19,9 @@ pub(crate) enum Sent {
     Event(u64, Value),
     /// A sign of life.
     Beat,
-    /// How long to wait before a new connection.
-    Retry(u64),
+    /// The first words: how many milliseconds to wait before a new connection, and the seq after which
+    /// this one begins, if it names one.
+    Begin(u64, Option<u64>),
     /// The last words.
     End(Value),
 }
@@ -59,7 +60,7 @@ impl Sse {
         loop {
             match self.next().await? {
                 Sent::Event(seq, data) => return Some((seq, data)),
-                Sent::Beat | Sent::Retry(_) => {}
+                Sent::Beat | Sent::Begin(..) => {}
                 Sent::End(_) => return None,
             }
         }
@@ -96,7 +97,11 @@ pub(crate) fn parse(block: &str) -> Sent {
             Sent::Event(seq, data)
         }
         [("event", "end"), ("data", data)] => Sent::End(serde_json::from_str(data).unwrap()),
-        [("retry", millis)] => Sent::Retry(millis.parse().unwrap()),
+        [("retry", millis)] => Sent::Begin(millis.parse().unwrap(), None),
+        [("retry", millis), ("id", id)] => {
+            let (seq, _) = id.split_once('@').expect("an id names its history");
+            Sent::Begin(millis.parse().unwrap(), Some(seq.parse().unwrap()))
+        }
         [(":", "")] => Sent::Beat,
         _ => panic!("{block:?} is nothing that is sent"),
     }

@@ -5,7 +5,8 @@ CREATE TABLE sekali.histories (
     id         text COLLATE "C" NOT NULL UNIQUE,
     began_at   bigint NOT NULL,              -- microseconds since 1970, UTC
     server     text,                         -- the server and its timeline; null: no node wrote yet
-    started_at bigint                        -- when that server was started, as began_at
+    started_at bigint                        -- when that server was started, as began_at; null: only nodes
+                                             -- with full durability wrote since
 );
 INSERT INTO sekali.histories (number, id, began_at)
 VALUES (1, substr(replace(gen_random_uuid()::text, '-', ''), 21, 12),

@@ -199,6 +199,8 @@ impl Target for PostgresTarget {
     }
 
     fn finish(&mut self, left: Counts) -> Result<(), StoreError> {
+        let Shared { database, client, .. } = &self.shared;
+        database.block_on(history::record_copy(client, database))?;
         let Counts { accepted, duplicates, conflicts, rejected } = left;
         let numbers = [accepted, duplicates, conflicts, rejected].map(u64::cast_signed).to_vec();
         let finished = "UPDATE sekali.store SET half_copied = false, copied = $1";

@@ -138,7 +138,7 @@ impl Doctor {
     /// # Errors
     /// As [`Doctor::inspect`], where the rows cannot all be read, and for a store of an older schema.
     pub fn rebuild_index(&self, tell: Tell<'_>) -> Result<Report, StoreError> {
-        self.check_may_change()?;
+        self.check_may_change("builds its index")?;
         let (_, log) = self.examine(tell)?;
         let unreadable = log.filter(|log| log.complete).map(|log| log.unreadable).ok_or_else(|| {
             StoreError::Damaged(
@@ -153,7 +153,9 @@ impl Doctor {
         Ok(findings.report(self.version))
     }
 
-    fn check_may_change(&self) -> Result<(), StoreError> {
+    /// Whether the store may be changed. An older schema has nothing to change yet: `serve` says what a
+    /// server does with it.
+    fn check_may_change(&self, serve: &str) -> Result<(), StoreError> {
         if !self.ownership.may_change() {
             let what =
                 "its directory cannot be written to, so that nobody could see that it is changed".to_owned();
@@ -161,7 +163,7 @@ impl Doctor {
         }
         if self.version < schema::VERSION {
             return Err(StoreError::Unavailable(format!(
-                "its schema has version {}: `sekali serve` brings it to version {} and builds its index",
+                "its schema has version {}: `sekali serve` brings it to version {} and {serve}",
                 self.version,
                 schema::VERSION
             )));
@@ -175,7 +177,7 @@ impl Doctor {
     /// # Errors
     /// As [`Doctor::inspect`], and for a store of an older schema, or one that cannot be written.
     pub fn new_history(&self, tell: Tell<'_>) -> Result<Report, StoreError> {
-        self.check_may_change()?;
+        self.check_may_change("begins a history")?;
         history::end(&self.database.open_to_write()?)?;
         self.inspect(tell)
     }

@@ -11,7 +11,7 @@ use super::{open, open_sealing, outsider, settings};
 use crate::config::Durability;
 use crate::domain::{HistoryId, Kinship};
 use crate::store::contract::{append, batch, topic, wait};
-use crate::store::sqlite::mark::{Mark, Marker};
+use crate::store::sqlite::mark::{Left, Mark, Marker};
 use crate::store::sqlite::{Doctor, SqliteStore, copy};
 use crate::store::{Engine, HISTORIES_MAX};
 
@@ -39,11 +39,19 @@ fn back_up(directory: &TempDir, to: &Path) {
     copy(&settings(directory.path()), to, &|_| (), &Arc::default()).unwrap();
 }
 
-/// What the last server says of itself, changed.
+/// The mark that is left beside the store.
+fn mark(directory: &TempDir) -> Mark {
+    match Left::read(&file(directory)) {
+        Left::Mark(mark) => mark,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Changes that mark.
 fn change_mark(directory: &TempDir, change: impl FnOnce(&mut Mark)) {
-    let mut mark = Mark::read(&file(directory)).unwrap();
+    let mut mark = mark(directory);
     change(&mut mark);
-    Marker::begin(&file(directory), mark).unwrap();
+    Marker::begin(&file(directory), mark);
 }
 
 /// A store of which a copy was made after two events, and that had two more, and another topic, then.
@@ -159,7 +167,7 @@ fn a_cursor_of_any_remembered_history_resumes_up_to_the_least_that_was_kept_sinc
         drop(open(&directory));
     }
     let store = open(&directory);
-    assert_eq!(kinship(&store, "a", &histories[0]), Kinship::SharedUpTo(0), "it is forgotten");
+    assert_eq!(kinship(&store, "a", &histories[0]), Kinship::Unknown, "it is forgotten");
     assert_eq!(kinship(&store, "a", &histories[4]), Kinship::SharedUpTo(5));
     let rows = "SELECT (SELECT count(*) FROM histories) || ' ' || (SELECT count(*) FROM forks)";
     let kept: String = outsider(&directory).query_row(rows, [], |row| row.get(0)).unwrap();
@@ -171,7 +179,7 @@ fn the_mark_says_how_far_a_running_server_has_synced() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory);
     let mut writer = store.open_writer().unwrap();
-    let mark = || Mark::read(&file(&directory)).unwrap();
+    let mark = || mark(&directory);
     assert_eq!((mark().last_pos, mark().running), (0, true));
     append(&mut *writer, &batch("a", &[("1", "{}"), ("2", "{}")]));
     // Nothing is to be stored any more; the mark follows all the same.
