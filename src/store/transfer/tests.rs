@@ -385,3 +385,20 @@ fn sources_past_the_limit_of_the_target_are_counted_together() {
         }
     }
 }
+
+#[test]
+fn a_copy_names_the_server_of_its_history_before_any_node_writes_to_it() {
+    // invariant 11: else a dump of the copy, restored after events were stored in the copy, would go unnoticed.
+    let Some(database) = Database::fresh() else { return };
+    let (from, to) = (Place::file(), Place::Shared(database));
+    fill(&from, 0..2);
+    copy(&from, &to).unwrap();
+    let Place::Shared(database) = &to else { unreachable!() };
+    let last = "SELECT server IS NOT NULL FROM sekali.histories ORDER BY number DESC LIMIT 1";
+    assert_eq!(database.run(last), "t");
+    let copied = content(&to);
+    let current = "SELECT id FROM sekali.histories ORDER BY number DESC LIMIT 1";
+    let before = database.run(current);
+    goes_on(&to, &copied);
+    assert_eq!(database.run(current), before, "the first node is on the same server");
+}
