@@ -18,7 +18,7 @@ async fn follow(address: SocketAddr, last_event: &str) -> String {
 
 /// A connection on which a follower was asked for.
 async fn begin_to_follow(address: SocketAddr, last_event: &str) -> BufReader<TcpStream> {
-    let head = "GET /events?topic=t HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n";
+    let head = "GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n";
     let asked = format!("{head}{last_event}\r\n");
     let asking = rt::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
