@@ -244,8 +244,8 @@ mod tests {
     async fn a_stop_answers_what_is_in_flight_and_closes_what_is_idle() {
         let app = started().await;
         let (mut idle, mut busy) = (connected(&app), connected(&app));
-        idle.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        busy.write_all(b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[").unwrap();
+        idle.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        busy.write_all(b"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n[").unwrap();
         while app.pipeline.budget().bytes_in_flight() == 0 {
             rt::time::sleep(Duration::from_millis(1)).await;
         }

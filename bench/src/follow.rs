@@ -166,7 +166,7 @@ async fn publish(stream: &mut TcpStream, number: u16) -> anyhow::Result<()> {
     let body = format!(
         r#"{{"topic":"{TOPIC}","event_id":"{number}","timestamp":"2026-01-01T00:00:00Z","source":"bench","payload":{{"n":{number}}}}}"#
     );
-    let head = format!("POST /publish HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all((head + &body).as_bytes()).await?;
     let mut answer = Vec::new();
     loop {

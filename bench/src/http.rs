@@ -102,7 +102,7 @@ pub(crate) fn publish(plan: &Plan, steps: &[Step]) -> Vec<u8> {
         body.push(b'\n');
     }
     let mut request = format!(
-        "POST /publish HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();

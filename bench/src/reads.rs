@@ -68,7 +68,7 @@ pub(crate) async fn begin(
     accept: &str,
 ) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: bench\r\nAccept: {accept}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut input = Vec::new();
     loop {
@@ -128,7 +128,7 @@ impl Reads {
             let topic = random.usize(..topics.len());
             let after = random.u64(..=lasts[topic].saturating_sub(PAGE));
             let path = format!("/events?topic={}&after={after}&limit={PAGE}", topics[topic]);
-            let content = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes();
+            let content = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
             Request { content, new: Vec::new() }
         });
         Ok(requests.collect())

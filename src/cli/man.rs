@@ -1,5 +1,6 @@
 //! `sekali man`: the manual pages.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -23,8 +24,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     written_path("DIR", dir)?;
     let written = || format!("the pages cannot be written to {}", dir.display());
-    std::fs::create_dir_all(dir).with_context(written)?;
-    clap_mangen::generate_to(command(), dir).with_context(written)?;
+    fs::create_dir_all(dir).with_context(written)?;
+    // In a new directory beside their place: no page is written through a link, or over a file, that
+    // has its name already.
+    let pages = tempfile::Builder::new().prefix(".sekali-man-").tempdir_in(dir).with_context(written)?;
+    clap_mangen::generate_to(command(), pages.path()).with_context(written)?;
+    for page in fs::read_dir(pages.path()).with_context(written)? {
+        let page = page.with_context(written)?;
+        // A rename replaces the name, and leaves the file that had it alone.
+        fs::rename(page.path(), dir.join(page.file_name())).with_context(written)?;
+    }
     Ok(Outcome::Done)
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// What to log: error, warn, info, debug, trace, off, or a filter
     #[arg(long, value_name = "LEVEL", env = "SEKALI_LOG")]
     log: Option<String>,
-    /// Names by which clients may ask for it, all of them, with commas between
+    /// Names that clients may use in Host besides addresses and localhost, with commas between
     #[arg(long, value_name = "NAMES", env = "SEKALI_ALLOWED_HOSTS", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
     /// Serve clients of the first version unmodified: true or false

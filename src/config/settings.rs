@@ -36,7 +36,7 @@ pub struct Settings {
 pub struct Server {
     /// The address to listen on, `HOST:PORT`; port 0 takes a free one.
     pub bind: String,
-    /// Names that requests may call the server by, in lower case; where there are any, no others but addresses and localhost.
+    /// Names that requests may use in `Host` besides addresses and localhost, in lower case.
     pub allowed_hosts: Vec<String>,
     /// HTTP worker threads, at least 1.
     pub workers: usize,

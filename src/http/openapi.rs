@@ -133,7 +133,8 @@ fn problem(status: u16, codes: &[Code]) -> ResponseBuilder {
     response.header("Retry-After", seconds)
 }
 
-const READ: [Code; 6] = [
+const READ: [Code; 7] = [
+    Code::CrossOrigin,
     Code::HostNotAllowed,
     Code::InvalidParameter,
     Code::StoreDamaged,
@@ -142,10 +143,9 @@ const READ: [Code; 6] = [
     Code::StoreUnavailable,
 ];
 
-const BODY: [Code; 11] = [
+const BODY: [Code; 10] = [
     Code::NotJson,
     Code::BadEncoding,
-    Code::CrossOrigin,
     Code::BodyTimeout,
     Code::BodyTooLarge,
     Code::BatchTooLarge,
@@ -213,19 +213,19 @@ impl IntoResponses for TopicProblems {
 
 impl IntoResponses for LiveProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[Code::HostNotAllowed])
+        problems(&[Code::CrossOrigin, Code::HostNotAllowed])
     }
 }
 
 impl IntoResponses for HealthProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[Code::HostNotAllowed, Code::ShuttingDown, Code::StoreUnavailable])
+        problems(&[Code::CrossOrigin, Code::HostNotAllowed, Code::ShuttingDown, Code::StoreUnavailable])
     }
 }
 
 impl IntoResponses for MetricsProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[Code::HostNotAllowed, Code::Internal, Code::ShuttingDown])
+        problems(&[Code::CrossOrigin, Code::HostNotAllowed, Code::Internal, Code::ShuttingDown])
     }
 }
 

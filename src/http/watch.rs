@@ -64,6 +64,7 @@ pub(super) async fn watch<B: MessageBody + 'static>(
     if let Some(value) = origin.header() {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    guard::seal(response.headers_mut());
     record(&state, &response, &origin, started);
     Ok(response)
 }

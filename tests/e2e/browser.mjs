@@ -12,6 +12,9 @@ const PATIENCE = 120_000;
 /** A name that leads to this machine, as an attacker lets one. */
 export const REBOUND = "rebound.example";
 
+/** A name of the operator's that leads to this machine, without TLS. */
+export const LISTED = "log.example";
+
 /** What a person has, by default. */
 const DESK = { viewport: { width: 1360, height: 900 } };
 
@@ -24,7 +27,7 @@ export class Browser {
     browser.#home = await mkdtemp(join(tmpdir(), "sekali-chromium-"));
     browser.#context = await chromium.launchPersistentContext(browser.#home, {
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", `--host-resolver-rules=MAP ${REBOUND} 127.0.0.1`],
+      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", `--host-resolver-rules=MAP ${REBOUND} 127.0.0.1, MAP ${LISTED} 127.0.0.1`],
       ...DESK,
       ...options,
     });

@@ -14,10 +14,12 @@ export class Log {
   #home;
   #port;
   #process = null;
+  #environment = {};
 
-  /** Starts a log with an empty store. */
-  static async start() {
+  /** Starts a log with an empty store and these variables in its environment. */
+  static async start(environment = {}) {
     const log = new Log();
+    log.#environment = environment;
     log.#home = await mkdtemp(join(tmpdir(), "sekali-e2e-"));
     log.#port = await freePort();
     await log.begin();
@@ -36,6 +38,7 @@ export class Log {
     const store = `sqlite:${join(this.#home, file)}`;
     const child = spawn(PROGRAM, ["serve", "--bind", `127.0.0.1:${this.#port}`, "--store", store], {
       cwd: this.#home,
+      env: { ...process.env, ...this.#environment },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#process = child;

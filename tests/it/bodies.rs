@@ -148,7 +148,7 @@ async fn requests_of_one_connection_are_answered_in_their_order() {
     let mut raw = Raw::open(log.address());
     let requests = (1..=5).map(|number| {
         let body = event("t", &number.to_string());
-        format!("POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     });
     raw.send(requests.collect::<String>());
     for seq in 1..=5 {

@@ -38,7 +38,7 @@ async fn a_page_of_another_origin_stores_nothing() {
 
 #[actix_web::test]
 async fn pages_of_the_log_and_programs_publish_as_ever() {
-    let log = Log::start();
+    let log = Log::configured("[server]\nallowed_hosts = [\"log.example\"]");
     let here = format!("http://{}", log.address());
     let mut accepted = 0;
     for headers in [
@@ -48,7 +48,7 @@ async fn pages_of_the_log_and_programs_publish_as_ever() {
         // What a user's own doing is called.
         &[("sec-fetch-site", "none")],
         // A proxy on TLS that gives the log another Host, and one that passes its own name on.
-        &[("sec-fetch-site", "same-origin"), ("origin", "https://log.example"), ("host", "upstream")],
+        &[("sec-fetch-site", "same-origin"), ("origin", "https://log.example"), ("host", "10.0.0.1")],
         &[("origin", "https://log.example"), ("host", "log.example")],
     ] {
         let answer = with(&log, Method::POST, "/publish", headers).await;
@@ -64,7 +64,8 @@ async fn a_refusal_leaves_a_connection_that_can_be_used() {
     let body = event("t", "1");
     let length = format!("Content-Length: {}\r\n", body.len());
     let mut raw = Raw::open(log.address());
-    let request = |more: &str| format!("POST /publish HTTP/1.1\r\nHost: test\r\n{more}{length}\r\n{body}");
+    let request =
+        |more: &str| format!("POST /publish HTTP/1.1\r\nHost: localhost\r\n{more}{length}\r\n{body}");
     raw.send(request("Sec-Fetch-Site: cross-site\r\n"));
     assert_eq!(raw.answer().status, 403);
     raw.send(request(""));
@@ -72,23 +73,41 @@ async fn a_refusal_leaves_a_connection_that_can_be_used() {
     assert!(answer.status == 200 && answer.body.contains("\"accepted\":1"), "{answer:?}");
 }
 
+/// Paths that answer with what is stored, or tell how the log is doing.
+const DATA: [&str; 10] = [
+    "/events?topic=secret",
+    "/events/secret/1",
+    "/events/secret/none",
+    "/event?topic=secret&event_id=1",
+    "/topics",
+    "/topics/secret",
+    "/stats",
+    "/metrics",
+    "/health",
+    "/health/live",
+];
+
 #[actix_web::test]
-async fn a_preflight_is_refused_and_no_answer_lets_another_origin_read() {
+async fn a_page_of_another_origin_reads_nothing_and_learns_nothing() {
     let log = Log::start();
-    let foreign = [
-        ("origin", "http://evil.example"),
-        ("sec-fetch-site", "cross-site"),
-        ("access-control-request-method", "POST"),
-        ("access-control-request-headers", "content-type"),
-    ];
+    log.publish(event("secret", "1")).await.ok();
     let mut answers = Vec::new();
-    for path in ["/publish", "/events/lookup", "/events", "/stats"] {
-        let answer = with(&log, Method::OPTIONS, path, &foreign).await;
-        answer.problem(Code::MethodNotAllowed);
-        answers.push(answer);
-    }
-    for path in ["/events?topic=t", "/topics", "/stats", "/metrics", "/", "/docs/"] {
-        answers.push(with(&log, Method::GET, path, &foreign).await.ok());
+    for headers in [
+        // `<object>`, `<embed>` and `<iframe>` navigate; `<img>` and `<script>` do not.
+        &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "object")][..],
+        &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")],
+        &[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")],
+        &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "cors"), ("origin", "http://evil.example")],
+        &[("origin", "null")],
+    ] {
+        for path in DATA.into_iter().chain(["/openapi.json", "/console/main.mjs", "/docs/index.html", "/no"])
+        {
+            for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+                let answer = with(&log, method.clone(), path, headers).await;
+                assert_eq!(answer.status, 403, "{method} {path}: the same whatever is stored");
+                answers.push(answer);
+            }
+        }
     }
     for answer in answers {
         let allowing = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
@@ -97,30 +116,92 @@ async fn a_preflight_is_refused_and_no_answer_lets_another_origin_read() {
 }
 
 #[actix_web::test]
+async fn a_link_of_another_page_opens_the_console_and_the_docs_and_no_data() {
+    let log = Log::start();
+    let link =
+        [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    for path in ["/", "/?topic=t", "/docs/"] {
+        with(&log, Method::GET, path, &link).await.ok();
+    }
+    assert_eq!(with(&log, Method::GET, "/docs", &link).await.status, 307);
+    // A frame is no tab of its own.
+    let framed = [link[0], link[1], ("sec-fetch-dest", "iframe")];
+    for path in ["/", "/docs", "/docs/"] {
+        with(&log, Method::GET, path, &framed).await.problem(Code::CrossOrigin);
+    }
+}
+
+#[actix_web::test]
+async fn every_answer_says_to_the_browser_to_keep_it_from_other_pages() {
+    let log = Log::start();
+    log.publish(event("secret", "1")).await.ok();
+    let evil = [("host", "evil.example")];
+    let mut answers = vec![
+        ("a verdict", log.publish(event("secret", "2")).await.ok()),
+        ("a publish that is no JSON", log.publish("{").await),
+        ("a look-up", log.send(log.post("/events/lookup"), "[]").await.ok()),
+        ("a method", log.send(log.request(Method::DELETE, "/events"), "").await),
+        ("a foreign name", with(&log, Method::GET, "/stats", &evil).await),
+        ("a redirect", log.get("/docs").await),
+        ("no path", log.get("/no").await),
+    ];
+    for path in DATA.into_iter().chain(["/health/ready", "/openapi.json", "/docs/"]) {
+        answers.push((path, log.get(path).await));
+    }
+    for (what, answer) in &answers {
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
+    }
+    // The console's files hold no data: the browser keeps them, and asks whether they are the same.
+    let page = log.get("/").await.ok();
+    let tag = page.header("etag").unwrap().to_owned();
+    let kept = with(&log, Method::GET, "/", &[("if-none-match", &tag)]).await;
+    assert_eq!(kept.status, 304);
+    for (what, answer) in [("the page", page), ("the page again", kept)] {
+        assert_eq!(answer.header("cache-control"), Some("no-cache"), "{what}");
+        answers.push((what, answer));
+    }
+    for (what, answer) in answers {
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("x-frame-options", "DENY"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{what}: {name}");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn a_name_that_was_made_to_lead_here_is_told_nothing() {
     let log = Log::start();
     log.publish(event("secret", "1")).await.ok();
     let port = log.address().port();
-    let evil = format!("evil.example:{port}");
-    for path in
-        ["/events?topic=secret", "/topics", "/stats", "/metrics", "/health/live", "/", "/docs/", "/no"]
-    {
-        with(&log, Method::GET, path, &[("host", &evil)]).await.problem(Code::HostNotAllowed);
+    // The port of the log, one that is forwarded to it, none.
+    for evil in [format!("evil.example:{port}"), "evil.example:18090".into(), "evil.example".into()] {
+        for path in DATA.into_iter().chain(["/", "/docs/", "/no"]) {
+            let detail =
+                with(&log, Method::GET, path, &[("host", &evil)]).await.problem(Code::HostNotAllowed).detail;
+            assert!(detail.contains(&evil) && detail.contains("server.allowed_hosts"), "{detail}");
+        }
+        // Such a page is of the log's own origin.
+        let origin = format!("http://{evil}");
+        let own = [("host", &*evil), ("origin", &origin), ("sec-fetch-site", "same-origin")];
+        with(&log, Method::POST, "/publish", &own).await.problem(Code::HostNotAllowed);
     }
-    // Such a page is of the log's own origin.
-    let own = [("host", &*evil), ("origin", &format!("http://{evil}")), ("sec-fetch-site", "same-origin")];
-    with(&log, Method::POST, "/publish", &own).await.problem(Code::HostNotAllowed);
+    assert_eq!(log.read("/stats").await["runtime"]["total_events_received"], 1);
     let names = ["localhost", "sekali.localhost", "127.0.0.1", "[::1]", "10.0.0.1"];
-    for host in names.map(|name| format!("{name}:{port}")) {
-        with(&log, Method::GET, "/stats", &[("host", &host)]).await.ok();
+    for name in names {
+        for host in [format!("{name}:{port}"), format!("{name}:18090"), name.to_owned()] {
+            with(&log, Method::GET, "/stats", &[("host", &host)]).await.ok();
+        }
     }
-    // Through a proxy, which has another port; and by HTTP/1.0, which needs no name.
-    for host in ["log.example", "log.example:8443"] {
-        with(&log, Method::GET, "/stats", &[("host", host)]).await.ok();
-    }
+    // HTTP/1.0 needs no name.
     let mut raw = Raw::open(log.address());
     raw.send("GET /stats HTTP/1.0\r\n\r\n");
     assert_eq!(raw.answer().status, 200);
+    let mut raw = Raw::open(log.address());
+    raw.send("GET http://evil.example/stats HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(raw.answer().status, 421, "the host of the target takes precedence");
 }
 
 #[actix_web::test]

@@ -87,7 +87,7 @@ async fn an_empty_last_event_id_is_as_if_absent() {
         {
             let mut raw = Raw::open(log.address());
             raw.send(format!(
-                "GET /events?topic=t&after=1 HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\nLast-Event-ID:{empty}\r\n\r\n"
+                "GET /events?topic=t&after=1 HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nLast-Event-ID:{empty}\r\n\r\n"
             ));
             let answer = raw.answer();
             assert_eq!(answer.status, 200, "{empty:?}: {}", answer.body);
@@ -96,7 +96,7 @@ async fn an_empty_last_event_id_is_as_if_absent() {
     }
     let mut raw = Raw::open(log.address());
     raw.send(
-        "GET /events?topic=t&after=1 HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\nLast-Event-ID: \r\n\r\n",
+        "GET /events?topic=t&after=1 HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: \r\n\r\n",
     );
     let lines = BufReader::new(raw.stream()).lines().map(Result::unwrap);
     let ids: Vec<_> = lines.filter(|line| line.starts_with("id: ")).take(2).collect();

@@ -169,7 +169,7 @@ async fn a_follower_that_takes_nothing_is_cut_off_and_goes_on_later() {
     let payload = format!("{{\"x\":\"{}\"}}", "x".repeat(60_000));
     let big = |id: usize| event_with("t", &id.to_string(), &payload);
     let mut slow = Raw::open(log.address());
-    slow.send("GET /events?topic=t HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n");
+    slow.send("GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
     let mut quick = log.follow("/events?topic=t", None).await;
     // More than the sockets' buffers take.
     for round in 0..4 {
@@ -248,7 +248,7 @@ async fn a_follower_that_takes_nothing_does_not_hold_a_stop_back() {
     let mut log = Log::configured("[server]\nshutdown_timeout = \"1h\"\nfollow_timeout = \"1h\"");
     let payload = format!("{{\"x\":\"{}\"}}", "x".repeat(60_000));
     let mut slow = Raw::open(log.address());
-    slow.send("GET /events?topic=t HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n");
+    slow.send("GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
     until("it follows", async || log.metric("sekali_followers").await > 0.5).await;
     for round in 0..3 {
         let big = |id: usize| event_with("t", &(round * 100 + id).to_string(), &payload);

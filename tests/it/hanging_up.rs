@@ -77,7 +77,7 @@ async fn a_reader_that_goes_away_holds_nothing_back() {
     log.publish(array(ids("t", 0..5_000))).await.ok();
     for _ in 0..10 {
         let mut raw = Raw::open(log.address());
-        raw.send("GET /events?topic=t HTTP/1.1\r\nHost: test\r\n\r\n");
+        raw.send("GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
     assert_eq!(log.publish(event("t", "new")).await.fates(), ["accepted 5001"]);
     assert_eq!(everything(&log, "t").await.len(), 5_001);

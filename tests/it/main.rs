@@ -72,6 +72,8 @@ mod overload;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod private_files;
+#[cfg(test)]
 mod process_limits;
 #[cfg(test)]
 mod process_signals;

@@ -42,7 +42,7 @@ async fn a_request_behind_the_one_in_flight_is_not_taken() {
     let locked = log.locked();
     let request = |id: &str| {
         let body = event("t", id);
-        format!("POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     };
     let mut raw = Raw::open(log.address());
     raw.send(request("1") + &request("2"));
@@ -79,7 +79,7 @@ async fn connections_without_a_request_do_not_hold_the_stop_back() {
     let mut log = Log::configured("[server]\nshutdown_timeout = \"1h\"");
     let mut idle: Vec<_> = (0..5).map(|_| Raw::open(log.address())).collect();
     for raw in &mut idle[1..] {
-        raw.send("GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n");
+        raw.send("GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(raw.answer().status, 200);
     }
     let started = Instant::now();

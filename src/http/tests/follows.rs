@@ -23,7 +23,8 @@ async fn begin_to_follow(address: SocketAddr, last_event: &str) -> BufReader<Tcp
 
 /// The same with more parameters.
 async fn begin_to_follow_at(address: SocketAddr, query: &str, last_event: &str) -> BufReader<TcpStream> {
-    let head = format!("GET /events?topic=t{query} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n");
+    let head =
+        format!("GET /events?topic=t{query} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n");
     let asked = format!("{head}{last_event}\r\n");
     let asking = rt::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();

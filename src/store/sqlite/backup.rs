@@ -8,9 +8,9 @@
 //! drops those of this process alone.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
 use thiserror::Error;
 
 use super::connection::{Database, left_beside, remove_beside};
 use super::doctor::{Progress, Tell, check_file};
-use super::{existing, file_of, history, opening, schema};
+use super::{existing, file_of, files, history, opening, schema};
 use crate::config::Settings;
 use crate::store::StoreError;
 
@@ -38,6 +38,9 @@ const CHECK_STEPS: i32 = 100_000;
 /// Bytes that are written to learn why a write failed: a quota may be told only past the end of a
 /// block.
 const MORE_BYTES: usize = 64 << 10;
+
+/// The first bytes of a database (<https://www.sqlite.org/fileformat2.html#magic_header_string>).
+const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// What stands behind the name of a copy that is being made.
 const PARTIAL: &str = ".partial";
@@ -233,27 +236,20 @@ impl Partial {
         let mut name: OsString = to.into();
         name.push(PARTIAL);
         let path = PathBuf::from(name);
-        // Of the name that was given: nobody knows the other one.
-        let failed = |error| unwritten(to, &error);
-        let file = open_partial(&path).map_err(failed)?;
-        let busy = || BackupError::Busy { path: path.display().to_string() };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(busy()),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        // What was opened may have got its last name before it was locked, or be the store itself.
-        let same = |other: fs::Metadata| {
-            file.metadata().map(|this| (this.dev(), this.ino()) == (other.dev(), other.ino()))
+        remove_left(&path, source)?;
+        let file = match files::make(&path) {
+            // Another backup was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(busy(&path)),
+            // Of the name that was given: nobody knows the other one.
+            made => made.map_err(|error| unwritten(to, &error))?,
         };
-        let is_named = fs::symlink_metadata(&path).and_then(same).unwrap_or(false);
-        let is_source = fs::metadata(source).and_then(same).map_err(failed)?;
-        if !is_named || is_source {
-            return Err(busy());
+        lock(&file, &path)?;
+        // Another backup may have taken it for a file that was left, before it was locked.
+        if !is_named(&file, &path).map_err(|error| unwritten(&path, &error))? {
+            return Err(busy(&path));
         }
         // Of a backup that was killed: SQLite would take it for a part of this copy.
         remove_beside(&path);
-        file.set_len(0).map_err(failed)?;
         Ok(Self { path, file, finished: false })
     }
 
@@ -286,6 +282,10 @@ impl Partial {
 
     /// Gives the copy its name, for good.
     fn finish(mut self, to: &Path) -> Result<(), BackupError> {
+        // SQLite has opened it by its name.
+        if !is_named(&self.file, &self.path).map_err(|error| unwritten(&self.path, &error))? {
+            return Err(busy(&self.path));
+        }
         let renamed = match renameat_with(CWD, &self.path, CWD, to, RenameFlags::NOREPLACE) {
             // A file system that cannot promise that.
             Err(Errno::INVAL | Errno::NOSYS) => {
@@ -313,10 +313,55 @@ impl Drop for Partial {
     }
 }
 
-/// Opens the file, or makes it; a link is not followed to somebody else's file.
-fn open_partial(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new().create(true).truncate(false).write(true).custom_flags(flags).open(path)
+/// Removes the file that a backup that was killed left under this name. No other file is removed, and
+/// none is written into: the copy is written to a new file.
+fn remove_left(path: &Path, source: &Path) -> Result<(), BackupError> {
+    let failed = |error| unwritten(path, &error);
+    let file = match files::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    lock(&file, path)?;
+    let found = file.metadata().map_err(failed)?;
+    let source = fs::metadata(source).map_err(failed)?;
+    let is_source = (found.dev(), found.ino()) == (source.dev(), source.ino());
+    // It may have got its last name before it was locked.
+    if is_source || !is_named(&file, path).map_err(failed)? {
+        return Err(busy(path));
+    }
+    if !files::is_own(&found) || !begins_as_a_copy(path).map_err(failed)? {
+        let reason = "the name is taken by a file that no backup left: remove it, or name another file";
+        return Err(failed(io::Error::other(reason)));
+    }
+    fs::remove_file(path).map_err(failed)
+}
+
+/// Whether a file begins as a copy does that was not finished: as a database, or with nothing.
+fn begins_as_a_copy(path: &Path) -> io::Result<bool> {
+    let mut beginning = Vec::new();
+    File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
+    Ok(beginning.iter().all(|byte| *byte == 0) || beginning == MAGIC)
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), BackupError> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => busy(path),
+        TryLockError::Error(error) => unwritten(path, &error),
+    })
+}
+
+/// Whether a file has this name, and no other.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((opened.dev(), opened.ino(), opened.nlink()) == (named.dev(), named.ino(), 1)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn busy(path: &Path) -> BackupError {
+    BackupError::Busy { path: path.display().to_string() }
 }
 
 fn refuse_existing(path: &Path) -> Result<(), BackupError> {

@@ -110,11 +110,16 @@ pub(super) fn left_beside(path: &Path) -> Vec<PathBuf> {
     files.filter(|file| fs::symlink_metadata(file).is_ok_and(|file| holds(&file))).collect()
 }
 
+/// The files that SQLite keeps beside a database while it is open.
+pub(super) fn kept_beside(path: &Path) -> impl Iterator<Item = PathBuf> {
+    BESIDE.into_iter().chain([SHM]).map(|suffix| beside(path, suffix))
+}
+
 /// Removes what SQLite left beside a database that is given up.
 pub(super) fn remove_beside(path: &Path) {
-    for suffix in BESIDE.into_iter().chain([SHM]) {
+    for file in kept_beside(path) {
         // What is not there, or cannot be removed, is told of by whoever writes the database next.
-        let _ = fs::remove_file(beside(path, suffix));
+        let _ = fs::remove_file(file);
     }
 }
 

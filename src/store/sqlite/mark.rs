@@ -6,7 +6,7 @@
 //! it.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::files;
 use crate::config::Durability;
 use crate::domain::HistoryId;
 
@@ -176,7 +177,7 @@ impl Marker {
 /// Writes the first mark of a server. With relaxed durability it is on disk when this returns: after a
 /// power cut nothing else says that a server ran.
 fn first(path: &Path, mark: &Mark) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = files::open(path)?;
     file.write_all_at(mark.text().as_bytes(), 0)?;
     if mark.durability == Durability::Relaxed {
         file.sync_data()?;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `owner` | the lock that makes this process the only one |
 //! | `schema` | tables, their version, migrations |
+//! | `files` | files for their owner alone, and none that somebody else prepared |
 //! | `connection` | opening connections; what SQLite's errors mean here |
 //! | `writer` | the transaction of a group commit |
 //! | `rows` | the rows of events |
@@ -29,6 +30,7 @@ mod checkpoint;
 mod connection;
 mod doctor;
 mod explain;
+mod files;
 mod history;
 mod index;
 mod mark;
@@ -157,7 +159,9 @@ impl SqliteStore {
             topic_limit: settings.limits.topics,
             sealing: Sealing::of(settings),
         });
+        make_file(&options.database.path)?;
         schema::prepare(&options.database)?;
+        tighten(&options.database.path);
         if purpose != Purpose::CopyTo {
             transfer::refuse_half(&options.database)?;
         }
@@ -236,7 +240,7 @@ fn file_of(settings: &Settings) -> Result<&Path, StoreError> {
 fn make_directory(given: &Path) -> Result<PathBuf, StoreError> {
     let unavailable = |error| StoreError::Unavailable(format!("{}: {error}", given.display()));
     let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(unavailable)?;
+    files::make_directories(parent).map_err(unavailable)?;
     if given.exists() {
         return existing(given);
     }
@@ -244,6 +248,24 @@ fn make_directory(given: &Path) -> Result<PathBuf, StoreError> {
         .file_name()
         .ok_or_else(|| StoreError::Unavailable(format!("{} does not name a file", given.display())))?;
     Ok(parent.canonicalize().map_err(unavailable)?.join(name))
+}
+
+/// Makes the file where it is missing, and refuses files beside it that SQLite would write into and
+/// that are not its own.
+fn make_file(path: &Path) -> Result<(), StoreError> {
+    let unavailable =
+        |path: &Path, error| StoreError::Unavailable(format!("{} cannot be used: {error}", path.display()));
+    for file in connection::kept_beside(path) {
+        files::check(&file).map_err(|error| unavailable(&file, error))?;
+    }
+    files::make_store(path).map_err(|error| unavailable(path, error))
+}
+
+/// Takes the rights of others from all files of a store that is ours.
+fn tighten(path: &Path) {
+    files::tighten(path);
+    files::tighten(&mark::lock_path(path));
+    connection::kept_beside(path).for_each(|file| files::tighten(&file));
 }
 
 /// Whether both are names of one file that is there.

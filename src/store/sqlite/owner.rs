@@ -3,13 +3,14 @@
 //! Not a lock on the database file: closing any handle on that would drop SQLite's own locks. Not SQLite's
 //! `locking_mode=EXCLUSIVE`: other tools may read the store. The lock goes with the process, however it ends.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::files;
 use super::mark::lock_path;
 use super::schema;
 use crate::store::StoreError;
@@ -70,7 +71,7 @@ impl Ownership {
         let lock_path = lock_path(path);
         let failed = |error| StoreError::Unavailable(format!("{}: {error}", lock_path.display()));
         let owned = || StoreError::Owned { path: path.display().to_string() };
-        let (lock, is_new) = match open(&lock_path) {
+        let (lock, is_new) = match open(&lock_path, path) {
             Err(error) if purpose == Purpose::Read && may_not_write(&error) => {
                 let Some(lock) = found(&lock_path).map_err(failed)? else {
                     return Ok(Self { lock: None, made: None });
@@ -102,14 +103,10 @@ impl Drop for Ownership {
 }
 
 /// Opens the file of a lock, making it where it is missing, and tells whether it was.
-fn open(lock_path: &Path) -> io::Result<(File, bool)> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    match options.clone().create_new(true).open(lock_path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok((options.create(true).truncate(false).open(lock_path)?, false))
-        }
-        opened => Ok((opened?, true)),
+fn open(lock_path: &Path, store: &Path) -> io::Result<(File, bool)> {
+    match files::make_beside(lock_path, store) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((files::open(lock_path)?, false)),
+        made => Ok((made?, true)),
     }
 }
 
@@ -145,12 +142,13 @@ mod tests {
     fn a_lock_that_was_removed_and_made_anew_is_not_owned() {
         // invariant 10: who holds the first of them would own the store beside whoever holds the second.
         let home = tempdir().unwrap();
-        let path = lock_path(&home.path().join("log.db"));
-        let (first, _) = open(&path).unwrap();
+        let store = home.path().join("log.db");
+        let path = lock_path(&store);
+        let (first, _) = open(&path, &store).unwrap();
         assert!(is_named(&path, &first).unwrap());
         fs::remove_file(&path).unwrap();
         assert!(!is_named(&path, &first).unwrap());
-        let (second, _) = open(&path).unwrap();
+        let (second, _) = open(&path, &store).unwrap();
         assert!(!is_named(&path, &first).unwrap() && is_named(&path, &second).unwrap());
     }
 

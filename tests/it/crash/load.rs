@@ -201,7 +201,7 @@ fn send(stream: &mut TcpStream, batch: &[Sent]) -> std::io::Result<()> {
     let length = body.len();
     write!(
         stream,
-        "POST /publish HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )
 }
 

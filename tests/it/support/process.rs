@@ -117,6 +117,11 @@ impl Process {
         Self::listening(Program::spawn(limited(limits).args(serving(directory, config))))
     }
 
+    /// Serves with these arguments, within limits that a shell sets.
+    pub(crate) fn within<T: AsRef<OsStr>>(limits: &str, arguments: impl IntoIterator<Item = T>) -> Self {
+        Self::listening(Program::spawn(limited(limits).args(arguments)))
+    }
+
     /// Serves with these arguments and this environment, started in this directory.
     pub(crate) fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().copied();

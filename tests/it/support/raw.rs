@@ -30,7 +30,7 @@ impl Raw {
     /// Connects and sends the head of a publish with these headers more, each with its line end.
     pub(crate) fn publishing(address: SocketAddr, headers: &str) -> Self {
         let mut raw = Self::open(address);
-        raw.send(format!("POST /publish HTTP/1.1\r\nHost: test\r\n{headers}\r\n"));
+        raw.send(format!("POST /publish HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"));
         raw
     }
 

@@ -57,7 +57,7 @@ async fn more_connections_than_files_wait_and_the_store_keeps_its_own() {
     }
     drop(idle);
     let mut next = Raw::open(process.address());
-    next.send("GET /health/ready HTTP/1.1\r\nHost: test\r\n\r\n");
+    next.send("GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(next.answer().status, 200, "it is served as soon as others are gone");
     until("all is well", async || process.is_ready().await).await;
     process.signal("TERM");

@@ -84,7 +84,7 @@ fn request(topic: &str, first: u64) -> String {
     let body = array((first..first + BATCH).map(|number| event(topic, &number.to_string())));
     let length = body.len();
     format!(
-        "POST /publish HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nPrefer: return=minimal\r\n\
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nPrefer: return=minimal\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )
 }

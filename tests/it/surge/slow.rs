@@ -45,7 +45,9 @@ async fn slow_senders_and_slow_readers_harm_nobody() {
     let readers: Vec<_> = (0..20)
         .map(|_| {
             let mut raw = Raw::open(process.address());
-            raw.send("GET /events?topic=long HTTP/1.1\r\nHost: test\r\nAccept: application/x-ndjson\r\n\r\n");
+            raw.send(
+                "GET /events?topic=long HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n",
+            );
             raw
         })
         .collect();
