@@ -62,7 +62,7 @@ fn program() -> BTreeMap<String, String> {
 
 /// The source files below a folder, without what only tests compile.
 fn code_of(folder: &str) -> BTreeMap<String, String> {
-    let of_tests = ["/tests/", "/tests.rs", "/testing.rs", "/contract.rs"];
+    let of_tests = ["/tests/", "/tests.rs", "/testing.rs", "/contract.rs", "/contract/"];
     let mut sources = files(folder, &["rs"]);
     sources.retain(|file, _| !of_tests.iter().any(|part| file.contains(part)));
     for source in sources.values_mut() {
