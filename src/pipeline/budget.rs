@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 use super::error::PublishError;
-use super::seldom::Seldom;
 use crate::domain::RequestId;
+use crate::throttle::Throttle;
 
 /// The bytes and events that may be in flight at once, of all requests together.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ struct Pool {
     wanted: AtomicUsize,
     emptied: Notify,
     /// Whether the log is told of a refusal.
-    said: Seldom,
+    said: Throttle,
 }
 
 /// Bytes that the log itself takes for a moment. They count as in flight and may pass the limit: what needs them is bounded
@@ -63,7 +63,7 @@ impl Budget {
     pub fn new(bytes: usize, events: usize) -> Self {
         let pool = |name, limit| {
             let (taken, wanted) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Seldom::default() })
+            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Throttle::default() })
         };
         Self { bytes: pool("limits.in_flight_bytes", bytes), events: pool("limits.in_flight_events", events) }
     }
@@ -182,7 +182,7 @@ impl Pool {
     }
 
     fn say(&self) {
-        if self.said.is_due() {
+        if self.said.admits() {
             tracing::warn!(key = self.name, limit = self.limit, "overloaded: requests are refused with 503");
         }
     }

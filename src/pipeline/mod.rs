@@ -35,7 +35,6 @@ mod pending;
 mod reply;
 mod roster;
 mod router;
-mod seldom;
 mod undecided;
 mod writer;
 mod writers;
@@ -50,7 +49,6 @@ use actix::prelude::*;
 
 pub use budget::{Budget, Permit};
 pub use error::PublishError;
-pub use seldom::Seldom;
 
 use self::comparer::Comparer;
 use self::comparing::Judge;
