@@ -16,6 +16,8 @@
 //! | [`intake`] | bodies to events |
 //! | [`http`] | the server |
 //! | [`client`] | the other end of the contract, for the command line |
+//! | [`telemetry`] | the log of the process |
+//! | [`throttle`] | how many lines of the log there may be |
 //! | [`app`] | wires everything; owns the order of start and stop |
 //! | [`cli`] | arguments and exit codes |
 
@@ -41,3 +43,4 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod throttle;

@@ -98,6 +98,10 @@ pub(crate) enum Moment {
     Write,
     /// The store takes over into memory what it has committed.
     Learn,
+    /// The comparer has read a stored payload, and compares it with that of an event.
+    Compare,
+    /// The comparer settles an event, after it has counted it with others.
+    Judge,
 }
 
 impl Moment {
@@ -106,6 +110,7 @@ impl Moment {
         match self {
             Self::Share | Self::Decide => self,
             Self::Commit | Self::Settle | Self::Write | Self::Learn => Self::Commit,
+            Self::Compare | Self::Judge => Self::Compare,
         }
     }
 }

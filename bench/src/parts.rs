@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use sekali::config::{Durability, Overrides, Settings, load};
 use sekali::domain::{Event as StoreEvent, Topic, Verdict};
 use sekali::intake::{self, Format};
-use sekali::store::{Batch, Decision, SqliteStore, Writer};
+use sekali::store::{Batch, Finding, SqliteStore, Writer};
 use tempfile::TempDir;
 
 use crate::plan::{Event, Lane, Plan, Step};
@@ -161,16 +161,17 @@ impl Group {
     /// # Errors
     /// When the store does not take them, or takes another number of them for new than the plan does.
     pub fn append(&self, writer: &mut dyn Writer) -> anyhow::Result<()> {
-        let decisions = writer.append(&self.batches.iter().collect::<Vec<_>>(), NOW)?;
-        self.check(&decisions)
+        let findings = writer.append(&self.batches.iter().collect::<Vec<_>>(), NOW)?;
+        self.check(&findings)
     }
 
-    /// Compares decisions with the plan.
+    /// Compares findings with the plan.
     ///
     /// # Errors
     /// When another number of events is new.
-    pub fn check(&self, decisions: &[Vec<Decision>]) -> anyhow::Result<()> {
-        let accepted = accepted(decisions.iter().flatten().map(|decision| &decision.verdict));
+    pub fn check(&self, findings: &[Vec<Finding>]) -> anyhow::Result<()> {
+        let verdicts: Vec<_> = findings.iter().flatten().filter_map(Finding::verdict).collect();
+        let accepted = accepted(&verdicts);
         ensure!(accepted == self.new, "{accepted} events were new, and by the plan {}", self.new);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Two payloads: the same value or not, in either order, and as another parser sees it where that is exact.
+//! The digests of two payloads: equal or not as their trees are, and as another parser sees it where that is exact.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

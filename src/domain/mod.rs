@@ -4,6 +4,7 @@
 
 mod bytes;
 mod decimal;
+mod digest;
 mod event;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -11,6 +12,8 @@ pub mod fuzzing;
 mod history;
 mod lateness;
 mod name;
+#[cfg(any(test, fuzzing))]
+mod oracle;
 mod payload;
 mod request;
 #[cfg(test)]
@@ -18,11 +21,12 @@ pub(crate) mod testing;
 mod timestamp;
 mod verdict;
 
+pub use digest::{PayloadDigest, PayloadHasher};
 pub use event::{Event, Field, Parts, StoredEvent};
 pub use history::{HISTORY_MAX_BYTES, HistoryId, Kinship};
 pub use lateness::{LATE_BUCKETS, LATE_SECONDS, Lateness, Second};
 pub use name::{NAME_MAX_BYTES, Topic, check_name};
-pub use payload::{check_payload, has_escape, same_value};
+pub use payload::{check_payload, has_escape};
 pub use request::RequestId;
 pub use timestamp::{TIMESTAMP_MAX_BYTES, check_stored_timestamp, check_timestamp};
 pub use verdict::{Counts, Fault, FaultCode, Refusal, Verdict};

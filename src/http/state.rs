@@ -11,8 +11,9 @@ use super::trace::FailedLines;
 use crate::config::{Limits, Server, Settings};
 use crate::intake;
 use crate::metrics::Metrics;
-use crate::pipeline::{Pipeline, Seldom};
+use crate::pipeline::Pipeline;
 use crate::store::{News, Reader};
+use crate::throttle::Throttle;
 
 /// Shared by all workers.
 pub struct State {
@@ -28,7 +29,7 @@ pub struct State {
     pub(super) started: Instant,
     pub(super) failed_lines: FailedLines,
     /// Whether the log is told that the store cannot be read.
-    pub(super) unread: Seldom,
+    pub(super) unread: Throttle,
     /// Whether clients of the first version are served.
     pub(super) first_version: bool,
     stopping: AtomicBool,
@@ -56,7 +57,7 @@ impl State {
             shown: Shown::new(settings.metrics.topics),
             started: Instant::now(),
             failed_lines: FailedLines::default(),
-            unread: Seldom::default(),
+            unread: Throttle::default(),
             first_version: settings.compat.first_version,
             stopping: AtomicBool::new(false),
         }

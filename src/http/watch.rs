@@ -88,7 +88,7 @@ fn record<B: MessageBody + 'static>(
     }
     if let Some(Unread(cause)) = response.response().extensions().get() {
         let request_id = &origin.id;
-        if state.unread.is_due() {
+        if state.unread.admits() {
             tracing::warn!(%request_id, cause, "the store cannot be read: requests are answered 503");
         } else {
             tracing::debug!(%request_id, cause, "the store cannot be read");

@@ -28,6 +28,8 @@ pub const ROUTER: &str = "router";
 pub const CONSUMER: &str = "consumer";
 /// See [`ROUTER`].
 pub const WRITER: &str = "writer";
+/// See [`ROUTER`].
+pub const COMPARER: &str = "comparer";
 
 /// The metrics of one process. Handles are shared atomics: cloning one shares it.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ struct ProcessLabels {
 /// Which kind of actor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ActorLabels {
-    /// `router`, `consumer` or `writer`.
+    /// `router`, `consumer`, `writer` or `comparer`.
     pub actor: &'static str,
 }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 use super::error::PublishError;
-use super::seldom::Seldom;
 use crate::domain::RequestId;
+use crate::throttle::Throttle;
 
 /// The bytes and events that may be in flight at once, of all requests together.
 #[derive(Debug, Clone)]
@@ -31,7 +31,15 @@ struct Pool {
     wanted: AtomicUsize,
     emptied: Notify,
     /// Whether the log is told of a refusal.
-    said: Seldom,
+    said: Throttle,
+}
+
+/// Bytes that the log itself takes for a moment. They count as in flight and may pass the limit: what needs them is bounded
+/// elsewhere and must not wait for requests that wait for it. Dropped, it gives them back.
+#[derive(Debug)]
+pub(super) struct Overdraft {
+    pool: Arc<Pool>,
+    bytes: usize,
 }
 
 /// The part of a limit that is kept free at most for what was refused last, so that one large request does not have
@@ -55,7 +63,7 @@ impl Budget {
     pub fn new(bytes: usize, events: usize) -> Self {
         let pool = |name, limit| {
             let (taken, wanted) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Seldom::default() })
+            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Throttle::default() })
         };
         Self { bytes: pool("limits.in_flight_bytes", bytes), events: pool("limits.in_flight_events", events) }
     }
@@ -64,6 +72,11 @@ impl Budget {
     #[must_use]
     pub fn permit(&self) -> Permit {
         Permit { budget: self.clone(), bytes: 0, events: 0, request: None }
+    }
+
+    /// An overdraft that has taken nothing yet.
+    pub(super) fn overdraft(&self) -> Overdraft {
+        Overdraft { pool: Arc::clone(&self.bytes), bytes: 0 }
     }
 
     /// Whether a body that is said to have so many bytes is worth reading now. Takes nothing.
@@ -140,6 +153,20 @@ impl Permit {
     }
 }
 
+impl Overdraft {
+    /// Takes bytes more, whatever the limit is.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.pool.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Overdraft {
+    fn drop(&mut self) {
+        self.pool.give_back(self.bytes);
+    }
+}
+
 impl Pool {
     fn take(&self, amount: usize) -> Result<(), PublishError> {
         self.taken
@@ -155,7 +182,7 @@ impl Pool {
     }
 
     fn say(&self) {
-        if self.said.is_due() {
+        if self.said.admits() {
             tracing::warn!(key = self.name, limit = self.limit, "overloaded: requests are refused with 503");
         }
     }
@@ -210,6 +237,22 @@ mod tests {
         second.charge_bytes(6).unwrap();
         drop(second);
         assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (0, 0));
+    }
+
+    #[test]
+    fn an_overdraft_passes_the_limit_and_refuses_others_meanwhile() {
+        let budget = Budget::new(10, 2);
+        let mut permit = budget.permit();
+        permit.charge_bytes(8).unwrap();
+        let mut overdraft = budget.overdraft();
+        overdraft.take(3);
+        overdraft.take(4);
+        assert_eq!(budget.bytes_in_flight(), 15);
+        assert_eq!(budget.look_for_bytes(1), Err(PublishError::Overloaded));
+        assert_eq!(permit.charge_bytes(1), Err(PublishError::Overloaded));
+        drop(overdraft);
+        assert_eq!(budget.bytes_in_flight(), 8);
+        permit.charge_bytes(2).unwrap();
     }
 
     #[test]

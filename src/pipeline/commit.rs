@@ -13,7 +13,7 @@ use super::health::Health;
 use super::opening::Opening;
 use crate::domain::Topic;
 use crate::metrics::Metrics;
-use crate::store::{AppendError, Batch, Decision, Engine, StoreError, Writer};
+use crate::store::{AppendError, Batch, Engine, Finding, StoreError, Writer};
 
 /// Commits groups on a writer of a store, which it opens again after any unknown outcome.
 pub(super) struct Committer {
@@ -23,7 +23,7 @@ pub(super) struct Committer {
 }
 
 /// What happened to a batch of a group.
-pub(super) type BatchOutcome = Result<Vec<Decision>, PublishError>;
+pub(super) type BatchOutcome = Result<Vec<Finding>, PublishError>;
 
 /// Why a transaction was not committed.
 #[derive(Debug, Error)]
@@ -59,7 +59,7 @@ impl Committer {
     pub(super) fn commit(&mut self, group: &[&Batch]) -> Vec<BatchOutcome> {
         let could_write = self.can_write();
         match self.append(group) {
-            Ok(decisions) => decisions.into_iter().map(Ok).collect(),
+            Ok(findings) => findings.into_iter().map(Ok).collect(),
             Err(Trouble::Append(AppendError::Failed(StoreError::Damaged(_)))) if group.len() > 1 => {
                 group.iter().flat_map(|batch| self.commit(&[batch])).collect()
             }
@@ -140,7 +140,7 @@ impl Committer {
         }
     }
 
-    fn append(&mut self, group: &[&Batch]) -> Result<Vec<Vec<Decision>>, Trouble> {
+    fn append(&mut self, group: &[&Batch]) -> Result<Vec<Vec<Finding>>, Trouble> {
         let begun = Instant::now();
         let outcome = self.run(|writer| writer.append(group, Timestamp::now()));
         if matches!(outcome, Err(Trouble::NotOpen(_) | Trouble::Append(AppendError::Locked { .. }))) {

@@ -1,6 +1,6 @@
 //! What is known of keys without asking the store: a cache that may forget and never invents.
 //!
-//! A key is unknown, being committed, stored, or, when it was evicted, unknown again. What is said here of a
+//! A key is unknown, being committed (or compared), stored, or, when it was evicted, unknown again. What is said here of a
 //! key holds for one payload, known by its digest; for any other payload the writer decides.
 //!
 //! invariant 7: it learns only durable verdicts, so that it may forget but never invents.
@@ -66,11 +66,11 @@ enum State {
     Stored { payload: u64, seq: u64, stored_at: Second, conflict: bool },
 }
 
-/// The locks that a cache is spread over: its consumer asks while the writer settles, and few of their moments
+/// The locks that a cache is spread over: its consumer asks while the writer and the comparer settle, and few of their moments
 /// should meet. More would cost memory where consumers are many.
 const LOCKS: usize = 4;
 
-/// The hot cache of one lane: its consumer asks, the writer settles.
+/// The hot cache of one lane: its consumer asks, the writer and the comparer settle.
 pub(super) struct HotCache {
     /// By keys that are hashes with a secret already: to hash them once more needs none.
     states: DashMap<u128, State, FixedState>,
@@ -180,12 +180,19 @@ impl HotCache {
     ///
     /// invariant 2: nothing is known as stored, and nobody who waits is told so, before this is called.
     pub(super) fn settle(&self, key: Key, decision: Option<Decision>) -> Vec<Waiter> {
-        // Room is made first: the oldest key may be behind the same lock as this one.
-        let known =
-            decision.and_then(|decision| State::stored(key, decision)).filter(|_| self.make_room(key.id));
-        let before = match known {
-            Some(known) => self.states.insert(key.id, known),
-            None => self.states.remove(&key.id).map(|(_, state)| state),
+        let before = match decision.and_then(|decision| State::stored(key, decision)) {
+            Some(known) => {
+                // Held until the key is where its place says: others settle too, and evict the oldest one.
+                let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+                // Room is made first: the oldest key may be behind the same lock as this one.
+                if self.make_room(&mut stored) {
+                    stored.push_back(key.id);
+                    self.states.insert(key.id, known)
+                } else {
+                    self.forget_marked(key)
+                }
+            }
+            None => self.forget_marked(key),
         };
         match before {
             Some(State::Committing { waiters, .. }) => waiters,
@@ -193,6 +200,17 @@ impl HotCache {
                 debug_assert!(false, "a marked key stays marked until it is settled");
                 Vec::new()
             }
+        }
+    }
+
+    /// Forgets one key, if it is stored.
+    #[cold]
+    pub(super) fn forget_one(&self, key: Key) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.states.remove_if(&key.id, |_, state| matches!(state, State::Stored { .. })).is_some() {
+            let before = stored.len();
+            stored.retain(|id| *id != key.id);
+            self.room.give_back(before - stored.len());
         }
     }
 
@@ -206,14 +224,16 @@ impl HotCache {
         }
     }
 
+    fn forget_marked(&self, key: Key) -> Option<State> {
+        self.states.remove(&key.id).map(|(_, state)| state)
+    }
+
     /// Makes room for one more stored key, evicting the oldest one where there is no other.
-    fn make_room(&self, id: u128) -> bool {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+    fn make_room(&self, stored: &mut VecDeque<u128>) -> bool {
         if stored.len() >= self.capacity || !self.room.take() {
             let Some(oldest) = stored.pop_front() else { return false };
             self.states.remove(&oldest);
         }
-        stored.push_back(id);
         true
     }
 }

@@ -1,5 +1,6 @@
-//! A lane of a topic: what its consumer and the writer share, and the events of it that are on their way.
+//! A lane of a topic: what its consumer, the writer and the comparer share, and the events of it that are on their way.
 
+use std::collections::VecDeque;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use super::messages::Share;
 use super::reply::Reply;
 use crate::domain::{Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
-use crate::store::{Batch, Decision, Repeat, Tally};
+use crate::store::{Batch, Decision, Finding, Key as StoredKey, Repeat, Tally};
 #[cfg(test)]
 use crate::testing::{Moment, pass};
 
@@ -42,6 +43,28 @@ pub(super) struct Part {
     reply: Reply,
 }
 
+/// Duplicates of one request and one lane whose payloads have other bytes than the stored ones. Their verdicts wait for a
+/// comparison, and nothing else does. Whoever drops it unsettled fails them.
+pub(super) struct Doubts {
+    /// By seq, so that those of one stored event stand together.
+    events: VecDeque<Doubt>,
+    lane: Arc<Lane>,
+    reply: Reply,
+    /// The era of the commit: see `Engine::era`.
+    era: u64,
+    /// When the commit was done, by which it is known how late they come.
+    committed_at: Second,
+}
+
+/// One of them.
+struct Doubt {
+    event: Event,
+    passed: PassedEvent,
+    /// The stored event that it repeats.
+    seq: u64,
+    stored_at: Second,
+}
+
 /// One event that was passed on.
 struct PassedEvent {
     /// Its index in the request.
@@ -59,7 +82,7 @@ impl Lane {
     /// Decides what the cache knows; gives the rest, to be passed on.
     pub(super) fn decide(self: &Arc<Self>, share: Share, reply: &Reply) -> Option<(Batch, Part)> {
         let Share { events, indexes } = share;
-        self.cache.enter(self.shared.era.load(Ordering::Acquire));
+        self.cache.enter(self.era());
         // The part is there before the first mark, so that a panic fails who waits for one.
         let passed = Vec::with_capacity(events.len());
         let mut part = Part { passed, lane: Arc::clone(self), reply: reply.clone() };
@@ -83,7 +106,7 @@ impl Lane {
             rest.push(event);
         }
         if !decided.is_empty() {
-            self.count(decided.iter().map(|(_, decision, event)| (event.source(), *decision)));
+            self.count_hits(decided.iter().map(|(_, decision, event)| (event.source(), *decision)));
             reply.decide(decided.iter().map(|(index, Decision { verdict, .. }, _)| (*index, *verdict)));
         }
         if rest.is_empty() {
@@ -92,18 +115,46 @@ impl Lane {
         Some((Batch { topic: self.topic.clone(), events: rest }, part))
     }
 
-    /// Counts duplicates that the writer does not see, each with its source. They come now: that, too, is only shown.
-    fn count<'a>(&self, repeats: impl ExactSizeIterator<Item = (&'a str, Decision)>) {
+    fn era(&self) -> u64 {
+        self.shared.era.load(Ordering::Acquire)
+    }
+
+    /// Counts duplicates that the cache has answered, each with its source. They come now.
+    fn count_hits<'a>(&self, repeats: impl ExactSizeIterator<Item = (&'a str, Decision)>) {
         self.shared.metrics.cache_hits.inc_by(repeats.len() as u64);
-        let now = Timestamp::now();
-        let second = Second::of(now);
+        self.count(Second::of(Timestamp::now()), repeats);
+    }
+
+    /// Counts duplicates that the store has not counted and that came at this second. When they are counted is only shown.
+    fn count<'a>(&self, second: Second, repeats: impl Iterator<Item = (&'a str, Decision)>) {
         let repeats = repeats.filter_map(|(source, Decision { verdict, stored_at })| match verdict {
             Verdict::Duplicate { seq, conflict } => {
                 Some(Repeat { source, seq, conflict, late: stored_at.until(second) })
             }
             Verdict::Accepted { .. } | Verdict::Refused(_) => None,
         });
-        self.shared.tally.count(&self.topic, now, repeats);
+        self.shared.tally.count(&self.topic, Timestamp::now(), repeats);
+    }
+
+    /// Remembers the decision on an event, and answers who waits for it. The event's own reply gets its verdict from the
+    /// caller.
+    fn settle(&self, passed: &PassedEvent, (event, decision): (&Event, Decision), reply: &Reply) {
+        report_repeat(reply, event, decision.verdict);
+        if passed.marked {
+            let waiters = self.cache.settle(passed.key, Some(decision));
+            self.answer_waiters(waiters, event, decision);
+        } else {
+            self.cache.learn(passed.key, decision);
+        }
+    }
+
+    /// Says why an event has no verdict, to its request and to who waits for it.
+    fn fail(&self, passed: &PassedEvent, error: &PublishError, reply: &Reply) {
+        reply.fail(error);
+        let waiters = if passed.marked { self.cache.settle(passed.key, None) } else { Vec::new() };
+        for waiter in waiters {
+            waiter.reply.fail(error);
+        }
     }
 
     /// Answers who waited for the decision on an event, which is the one that they sent too.
@@ -114,7 +165,7 @@ impl Lane {
                 self.shared.tally.reject(1);
             } else {
                 report_repeat(&reply, event, verdict);
-                self.count(iter::once((&*source, Decision { verdict, ..first })));
+                self.count_hits(iter::once((&*source, Decision { verdict, ..first })));
             }
             reply.decide([(index, verdict)]);
         }
@@ -122,44 +173,61 @@ impl Lane {
 }
 
 impl Part {
-    /// Gives verdicts, or the error, to the events, which are those of its batch, and to who waits for them.
-    pub(super) fn settle(mut self, events: &[Event], outcome: Result<Vec<Decision>, PublishError>) {
+    /// Gives verdicts, or the error, to the events, which are those of its batch, and to who waits for them. Gives back
+    /// those that have to be compared first.
+    pub(super) fn settle(
+        mut self,
+        events: Vec<Event>,
+        outcome: Result<Vec<Finding>, PublishError>,
+    ) -> Option<Doubts> {
         debug_assert_eq!(events.len(), self.passed.len(), "a batch stays with its part");
         match outcome {
-            Ok(decisions) if decisions.len() == self.passed.len() => self.decide(events, &decisions),
+            Ok(findings) if findings.len() == self.passed.len() => return self.decide(events, findings),
             // Which verdict is whose cannot be known.
             Ok(_) => self.fail(&PublishError::ActorFailed),
             Err(error) => self.fail(&error),
         }
+        None
     }
 
-    fn decide(&mut self, events: &[Event], decisions: &[Decision]) {
-        let mut decided = Vec::with_capacity(decisions.len());
+    fn decide(&mut self, events: Vec<Event>, findings: Vec<Finding>) -> Option<Doubts> {
+        let mut decided = Vec::with_capacity(findings.len());
+        let mut doubts = None;
         // An event is taken out when it is settled, so that whatever is left is failed when this is dropped.
-        for (event, decision) in events.iter().zip(decisions).rev() {
+        for (event, finding) in events.into_iter().zip(findings).rev() {
             #[cfg(test)]
             pass(Moment::Settle);
-            let Some(PassedEvent { index, key, marked }) = self.passed.pop() else { break };
-            report_repeat(&self.reply, event, decision.verdict);
-            decided.push((index, decision.verdict));
-            if marked {
-                let waiters = self.lane.cache.settle(key, Some(*decision));
-                self.lane.answer_waiters(waiters, event, *decision);
-            } else {
-                self.lane.cache.learn(key, *decision);
-            }
+            let Some(passed) = self.passed.pop() else { break };
+            let decision = match finding {
+                Finding::Decided(decision) => decision,
+                Finding::Differs { seq, stored_at } => {
+                    let doubt = Doubt { event, passed, seq, stored_at };
+                    doubts.get_or_insert_with(|| self.doubts()).events.push_front(doubt);
+                    continue;
+                }
+            };
+            decided.push((passed.index, decision.verdict));
+            self.lane.settle(&passed, (&event, decision), &self.reply);
         }
         self.reply.decide(decided);
+        doubts.map(Doubts::in_order)
+    }
+
+    /// None yet.
+    fn doubts(&self) -> Doubts {
+        Doubts {
+            events: VecDeque::new(),
+            lane: Arc::clone(&self.lane),
+            reply: self.reply.clone(),
+            era: self.lane.era(),
+            committed_at: Second::of(Timestamp::now()),
+        }
     }
 
     /// Whether the events are stored is not known.
     fn fail(&mut self, error: &PublishError) {
-        while let Some(PassedEvent { key, marked, .. }) = self.passed.pop() {
-            self.reply.fail(error);
-            let waiters = if marked { self.lane.cache.settle(key, None) } else { Vec::new() };
-            for waiter in waiters {
-                waiter.reply.fail(error);
-            }
+        while let Some(passed) = self.passed.pop() {
+            self.lane.fail(&passed, error, &self.reply);
         }
     }
 }
@@ -168,6 +236,102 @@ impl Drop for Part {
     /// invariant 5: who held it has failed, and with it everyone who waits.
     fn drop(&mut self) {
         self.fail(&PublishError::ActorFailed);
+    }
+}
+
+impl Doubts {
+    fn in_order(mut self) -> Self {
+        self.events.make_contiguous().sort_by_key(|doubt| doubt.seq);
+        self
+    }
+
+    /// How many events wait.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Which request they are of: one number for each that is on its way.
+    pub(super) fn request(&self) -> usize {
+        self.reply.number()
+    }
+
+    /// The keys of the first events, so many at most and each once.
+    pub(super) fn keys(&self, most: usize) -> Vec<StoredKey> {
+        let (mut keys, mut last) = (Vec::new(), 0);
+        for (seq, event) in self.events() {
+            if seq != last {
+                if keys.len() == most {
+                    break;
+                }
+                let (topic, event_id) = (self.lane.topic.clone(), event.event_id().to_owned());
+                keys.push(StoredKey { topic, event_id });
+                last = seq;
+            }
+        }
+        keys
+    }
+
+    /// The events that wait, those of one stored event together, each with its seq.
+    pub(super) fn events(&self) -> impl Iterator<Item = (u64, &Event)> {
+        self.events.iter().map(|doubt| (doubt.seq, &doubt.event))
+    }
+
+    /// Settles the first events: each with whether it is a conflict, or with why that is not known.
+    ///
+    /// invariant 2: between the commit and this the store may have become another one, which lacks the commit. Then
+    /// the events are to be sent again.
+    pub(super) fn settle(&mut self, outcomes: &[Result<bool, PublishError>]) {
+        if self.lane.era() != self.era {
+            let error =
+                PublishError::Unavailable("the store was reached anew before a comparison".to_owned());
+            return self.fail(outcomes.len(), &error);
+        }
+        // Counted before the answers. An event without a verdict is not: it is sent again.
+        let decided =
+            || self.events.iter().zip(outcomes).filter_map(|(doubt, outcome)| doubt.decided(outcome));
+        if decided().next().is_some() {
+            self.lane.count(self.committed_at, decided());
+        }
+        for outcome in outcomes {
+            #[cfg(test)]
+            pass(Moment::Judge);
+            let Some(doubt) = self.events.pop_front() else { break };
+            match (doubt.decided(outcome), outcome) {
+                (Some((_, decision)), _) => {
+                    self.reply.decide([(doubt.passed.index, decision.verdict)]);
+                    self.lane.settle(&doubt.passed, (&doubt.event, decision), &self.reply);
+                    if self.lane.era() != self.era {
+                        self.lane.cache.forget_one(doubt.passed.key);
+                    }
+                }
+                (None, Err(error)) => self.lane.fail(&doubt.passed, error, &self.reply),
+                (None, Ok(_)) => debug_assert!(false, "what is known is decided"),
+            }
+        }
+    }
+
+    /// Fails the first events.
+    fn fail(&mut self, events: usize, error: &PublishError) {
+        for _ in 0..events {
+            let Some(doubt) = self.events.pop_front() else { break };
+            self.lane.fail(&doubt.passed, error, &self.reply);
+        }
+    }
+}
+
+impl Doubt {
+    /// Its source and decision, where the outcome of its comparison is known.
+    fn decided(&self, outcome: &Result<bool, PublishError>) -> Option<(&str, Decision)> {
+        let Ok(conflict) = *outcome else { return None };
+        let verdict = Verdict::Duplicate { seq: self.seq, conflict };
+        Some((self.event.source(), Decision { verdict, stored_at: self.stored_at }))
+    }
+}
+
+impl Drop for Doubts {
+    /// invariant 5: as of [`Part`].
+    fn drop(&mut self) {
+        self.fail(self.events.len(), &PublishError::ActorFailed);
     }
 }
 
@@ -224,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_part_with_too_few_verdicts_or_none_at_all_fails_with_everyone_who_waits() {
-        let too_few = Decision { verdict: Verdict::Accepted { seq: 1 }, stored_at: Second(1) };
+        let too_few = Finding::decided(Verdict::Accepted { seq: 1 }, Second(1));
         for verdicts in [Some(vec![too_few]), None] {
             let lane = lane();
             let (passed_on, mut first) = ask(&lane);
@@ -232,7 +396,7 @@ mod tests {
             assert!(nothing.is_none(), "the same events wait for the first ones");
             let (batch, part) = passed_on.unwrap();
             match verdicts {
-                Some(verdicts) => part.settle(&batch.events, Ok(verdicts)),
+                Some(findings) => assert!(part.settle(batch.events, Ok(findings)).is_none()),
                 None => drop(part),
             }
             for receiver in [&mut first, &mut waiting] {
@@ -251,11 +415,9 @@ mod tests {
             let (batch, part) = ask(&lane).0.unwrap();
             let (waits, _receiver) = ask(&lane);
             assert!(waits.is_none(), "the same events wait for the first ones");
-            let decision = |seq| {
-                let verdict = Verdict::Duplicate { seq, conflict };
-                Decision { verdict, stored_at: Second(1) }
-            };
-            part.settle(&batch.events, Ok(vec![decision(7), decision(8)]));
+            let differs = |seq| Finding::Differs { seq, stored_at: Second(1) };
+            let mut doubts = part.settle(batch.events, Ok(vec![differs(7), differs(8)])).unwrap();
+            doubts.settle(&[Ok(conflict), Ok(conflict)]);
             assert!(ask(&lane).0.is_none(), "the cache knows them now");
             heard.said()
         };

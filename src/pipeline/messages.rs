@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::lane::{Lane, Part};
+use super::lane::{Doubts, Lane, Part};
 use super::reply::Reply;
 use super::undecided::Undecided;
 use crate::domain::Event;
@@ -68,6 +68,18 @@ pub(super) struct Append {
     pub(super) parts: Vec<(Batch, Part)>,
     pub(super) queued: Queued,
 }
+
+/// To the comparer: duplicates of a group that is committed, whose payloads have to be compared.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Compare {
+    pub(super) doubts: Vec<Doubts>,
+}
+
+/// To the comparer: fail what waits, and whatever comes after this.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Halt;
 
 /// To a consumer, as its last message: stop.
 #[derive(Message)]

@@ -10,6 +10,8 @@
 //!        | Append   unknown -> marked and passed on                                   undecided
 //!     Writer        one, on its own thread: group commits; settles lanes and replies  writer, pending, commit
 //!        |          (a shared store takes several, each with topics of its own)       writers, opening, health
+//!        | Compare  duplicates whose payloads have other bytes
+//!     Comparer      one, on its own thread: reads and compares them after the commit   comparer, comparing
 //!        |
 //!     Store
 //! ```
@@ -19,6 +21,8 @@
 
 mod budget;
 mod commit;
+mod comparer;
+mod comparing;
 mod consumer;
 mod error;
 mod health;
@@ -31,7 +35,6 @@ mod pending;
 mod reply;
 mod roster;
 mod router;
-mod seldom;
 mod undecided;
 mod writer;
 mod writers;
@@ -46,20 +49,21 @@ use actix::prelude::*;
 
 pub use budget::{Budget, Permit};
 pub use error::PublishError;
-pub use seldom::Seldom;
 
+use self::comparer::Comparer;
+use self::comparing::Judge;
 use self::health::Health;
 use self::hot_cache::{Hasher, Room};
 use self::keeper::Keeper;
 use self::lane::Shared;
-use self::messages::Publish;
+use self::messages::{Halt, Publish};
 use self::reply::Reply;
 use self::router::{Router, Wiring};
 use self::writers::Writers;
 use crate::config::Settings;
 use crate::domain::{Counts, Event, Verdict};
-use crate::metrics::{CONSUMER, Metrics, ROUTER, Sample, WRITER};
-use crate::store::{Engine, StoreError, Tally};
+use crate::metrics::{COMPARER, CONSUMER, Metrics, ROUTER, Sample, WRITER};
+use crate::store::{Engine, Reader, StoreError, Tally};
 
 /// The one way to write: a cheap handle on the actors.
 #[derive(Clone)]
@@ -69,6 +73,7 @@ struct Inner {
     settings: Arc<Settings>,
     router: Keeper<Router>,
     writers: Arc<Writers>,
+    comparer: Arc<Keeper<Comparer>>,
     budget: Budget,
     health: Health,
     tally: Arc<Tally>,
@@ -95,8 +100,13 @@ impl Pipeline {
         let health = Health::good();
         let shards: Vec<Arbiter> = (0..settings.router.shards).map(|_| Arbiter::new()).collect();
         let writer_threads: Vec<Arbiter> = (0..engine.writers()).map(|_| Arbiter::new()).collect();
+        let limits = &settings.limits;
+        let budget = Budget::new(limits.in_flight_bytes, limits.in_flight_events);
+        let comparer_thread = Arbiter::new();
+        let comparer = start_comparer(engine.reader(), &budget, &metrics, &comparer_thread);
 
-        let writers = Writers::start(&settings, engine, &health, &metrics, &writer_threads).map(Arc::new)?;
+        let writers = Writers::start(&settings, engine, &health, &metrics, &comparer, &writer_threads)?;
+        let writers = Arc::new(writers);
         let room = Arc::new(Room::new(settings.cache.keys));
         let wiring = Wiring {
             settings: Arc::clone(&settings),
@@ -117,14 +127,14 @@ impl Pipeline {
             Router::start_in_arbiter(&on, |_| router)
         };
         let router = Keeper::new(ROUTER, Arc::clone(&metrics), start_router);
-        let limits = &settings.limits;
-        let budget = Budget::new(limits.in_flight_bytes, limits.in_flight_events);
-        let threads = Mutex::new(shards.into_iter().chain(writer_threads).collect());
+        let threads = shards.into_iter().chain(writer_threads).chain([comparer_thread]).collect();
+        let threads = Mutex::new(threads);
         let stopping = AtomicBool::new(false);
         Ok(Self(Arc::new(Inner {
             settings,
             router,
             writers,
+            comparer,
             budget,
             health,
             tally,
@@ -171,14 +181,19 @@ impl Pipeline {
     /// How the pipeline is, for the metrics.
     #[must_use]
     pub fn sample(&self) -> Sample {
-        let Inner { settings, budget, room, router, writers, health, metrics, .. } = &*self.0;
+        let Inner { settings, budget, room, router, writers, comparer, health, metrics, .. } = &*self.0;
         let (limits, keys) = (&settings.limits, settings.cache.keys);
         let consumers = u64::try_from(metrics.consumers.get()).unwrap_or(0);
         Sample {
             in_flight_bytes: (budget.bytes_in_flight() as u64, limits.in_flight_bytes as u64),
             in_flight_events: (budget.events_in_flight() as u64, limits.in_flight_events as u64),
             cache_keys: (keys.saturating_sub(room.left()) as u64, keys as u64),
-            actors: vec![(ROUTER, router.lives().into()), (CONSUMER, consumers), (WRITER, writers.alive())],
+            actors: vec![
+                (ROUTER, router.lives().into()),
+                (CONSUMER, consumers),
+                (WRITER, writers.alive()),
+                (COMPARER, comparer.lives().into()),
+            ],
             writable: health.is_good(),
             ..Sample::default()
         }
@@ -219,7 +234,12 @@ impl Pipeline {
         {
             tracing::warn!("stopping with events in flight, whose requests get no answer");
         }
+        // First, so that what it counts is stored. Where nothing is in flight, nothing waits there.
+        if self.0.comparer.address().send(Halt).await.is_err() {
+            tracing::error!("the comparer failed while it was stopped");
+        }
         self.0.writers.close().await;
+        self.0.comparer.close();
         self.report_lost_counts();
         // From here on nothing holds the engine but the threads, which end now.
         self.0.router.close();
@@ -247,4 +267,20 @@ impl Pipeline {
             );
         }
     }
+}
+
+/// Starts the comparer on a thread.
+fn start_comparer(
+    reader: Arc<dyn Reader>,
+    budget: &Budget,
+    metrics: &Arc<Metrics>,
+    thread: &Arbiter,
+) -> Arc<Keeper<Comparer>> {
+    let (of_all, on, for_next) = (budget.clone(), thread.handle(), Arc::clone(metrics));
+    let start = move || {
+        let judge = Judge::new(of_all.clone());
+        let comparer = Comparer::new(judge, Arc::clone(&reader), Arc::clone(&for_next));
+        Comparer::start_in_arbiter(&on, |_| comparer)
+    };
+    Arc::new(Keeper::new(COMPARER, Arc::clone(metrics), start))
 }

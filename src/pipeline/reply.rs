@@ -52,6 +52,11 @@ impl Reply {
         }
     }
 
+    /// A number that no other reply has as long as this one is not sent.
+    pub(super) fn number(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// The id of the request in the log.
     pub(super) fn request(&self) -> Option<&RequestId> {
         self.0.permit.as_ref()?.request()

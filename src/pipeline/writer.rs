@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::commit::{BatchOutcome, Committer};
+use super::comparer::Comparer;
+use super::keeper::Keeper;
 use super::lane::Part;
-use super::messages::{Append, Close, Commit};
+use super::messages::{Append, Close, Commit, Compare};
 use super::pending::Pending;
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Queued;
@@ -27,13 +29,19 @@ pub(super) struct WriterActor {
     committer: Committer,
     pending: Pending<(Part, Arc<Queued>)>,
     news: Arc<News>,
+    comparer: Arc<Keeper<Comparer>>,
     scheduled: bool,
     maintained: Instant,
 }
 
 impl WriterActor {
-    pub(super) fn new(committer: Committer, pending: Pending<(Part, Arc<Queued>)>, news: Arc<News>) -> Self {
-        Self { committer, pending, news, scheduled: false, maintained: Instant::now() }
+    pub(super) fn new(
+        committer: Committer,
+        pending: Pending<(Part, Arc<Queued>)>,
+        news: Arc<News>,
+        comparer: Arc<Keeper<Comparer>>,
+    ) -> Self {
+        Self { committer, pending, news, comparer, scheduled: false, maintained: Instant::now() }
     }
 
     fn maintain(&mut self) {
@@ -42,7 +50,7 @@ impl WriterActor {
     }
 
     /// invariant 1: the answers follow the commit, and the commit follows the sync. Who follows a topic is told after
-    /// that: they may be many, and answers do not wait for them.
+    /// that: they may be many, and answers do not wait for them. Payloads that differ are compared elsewhere.
     fn commit_next_group(&mut self) {
         let (batches, parts) = self.pending.next_group();
         let group: Vec<_> = batches.iter().collect();
@@ -51,11 +59,15 @@ impl WriterActor {
         let outcomes = self.committer.commit(&group);
         debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
         let fresh = if self.news.anybody_listens() { fresh(&batches, &outcomes) } else { Vec::new() };
-        for ((batch, (part, _queued)), outcome) in batches.iter().zip(parts).zip(outcomes) {
-            part.settle(&batch.events, outcome);
+        let settled = batches.into_iter().zip(parts).zip(outcomes);
+        let doubts: Vec<_> = settled
+            .filter_map(|((batch, (part, _queued)), outcome)| part.settle(batch.events, outcome))
+            .collect();
+        if !doubts.is_empty() {
+            self.comparer.address().do_send(Compare { doubts });
         }
         if !fresh.is_empty() {
-            self.news.announce(fresh);
+            self.news.announce(fresh.iter().map(|(topic, last)| (topic, *last)));
         }
     }
 
@@ -70,15 +82,15 @@ impl WriterActor {
 }
 
 /// The last new seq of each batch that has one.
-fn fresh<'a>(batches: &'a [Batch], outcomes: &[BatchOutcome]) -> Vec<(&'a Topic, u64)> {
+fn fresh(batches: &[Batch], outcomes: &[BatchOutcome]) -> Vec<(Topic, u64)> {
     let last = |outcome: &BatchOutcome| {
-        outcome.as_ref().ok()?.iter().rev().find_map(|decision| match decision.verdict {
-            Verdict::Accepted { seq } => Some(seq),
-            Verdict::Duplicate { .. } | Verdict::Refused(_) => None,
+        outcome.as_ref().ok()?.iter().rev().find_map(|finding| match finding.verdict() {
+            Some(Verdict::Accepted { seq }) => Some(seq),
+            Some(Verdict::Duplicate { .. } | Verdict::Refused(_)) | None => None,
         })
     };
     let pairs = batches.iter().zip(outcomes);
-    pairs.filter_map(|(batch, outcome)| Some((&batch.topic, last(outcome)?))).collect()
+    pairs.filter_map(|(batch, outcome)| Some((batch.topic.clone(), last(outcome)?))).collect()
 }
 
 impl Actor for WriterActor {

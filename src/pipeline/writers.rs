@@ -8,6 +8,7 @@ use actix::prelude::*;
 use foldhash::fast::RandomState;
 
 use super::commit::Committer;
+use super::comparer::Comparer;
 use super::health::Health;
 use super::keeper::Keeper;
 use super::lane::Part;
@@ -36,10 +37,11 @@ impl Writers {
         engine: Arc<dyn Engine>,
         health: &Health,
         metrics: &Arc<Metrics>,
+        comparer: &Arc<Keeper<Comparer>>,
         threads: &[Arbiter],
     ) -> Result<Self, StoreError> {
         let start = move |(number, thread): (usize, &Arbiter)| {
-            start_writer(settings, &engine, &health.of(number), metrics, thread)
+            start_writer(settings, &engine, (&health.of(number), metrics), comparer, thread)
         };
         Ok(Self {
             keepers: threads.iter().enumerate().map(start).collect::<Result<_, _>>()?,
@@ -108,22 +110,22 @@ impl Writers {
 fn start_writer(
     settings: &Arc<Settings>,
     engine: &Arc<dyn Engine>,
-    health: &Health,
-    metrics: &Arc<Metrics>,
+    (health, metrics): (&Health, &Arc<Metrics>),
+    comparer: &Arc<Keeper<Comparer>>,
     thread: &Arbiter,
 ) -> Result<Keeper<WriterActor>, StoreError> {
     let mut first = Committer::new(Arc::clone(engine), health.clone(), Arc::clone(metrics));
     first.open()?;
     let first = Mutex::new(Some(first));
     let (settings, engine, health) = (Arc::clone(settings), Arc::clone(engine), health.clone());
-    let (on, for_next) = (thread.handle(), Arc::clone(metrics));
+    let (on, for_next, comparer) = (thread.handle(), Arc::clone(metrics), Arc::clone(comparer));
     let start = move || {
         let opened = first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let committer = opened
             .unwrap_or_else(|| Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(&for_next)));
         let pending = Pending::new(&settings.store);
-        let news = engine.news();
-        WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending, news))
+        let (news, comparer) = (engine.news(), Arc::clone(&comparer));
+        WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending, news, comparer))
     };
     Ok(Keeper::new(WRITER, Arc::clone(metrics), start))
 }

@@ -1,5 +1,7 @@
 //! What every engine must do, as tests that run on each of them.
 
+mod repeats;
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,29 +9,30 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    AppendError, Batch, Decision, Engine, Key, MemoryStore, Order, PAGE_BYTES, PageQuery, Reader, Repeat,
-    Repeats, SourceCounts, StoreError, Writer,
+    AppendError, Batch, Engine, Finding, Key, MemoryStore, Order, PAGE_BYTES, PageQuery, Reader, Repeat,
+    StoreError, Writer,
 };
 use crate::domain::{
-    Counts, Event, HistoryId, Kinship, Lateness, Parts, Refusal, StoredEvent, Topic, Verdict,
+    Counts, Event, HistoryId, Kinship, Parts, PayloadHasher, Refusal, Second, StoredEvent, Topic, Verdict,
 };
 
 /// A case of the contract: a sentence and its test, given a way to make an empty store with a topic limit.
 type Case = (&'static str, fn(&dyn Fn(Option<u64>) -> Arc<dyn Engine>));
 
 /// The contract.
-pub(super) const CASES: [Case; 13] = [
+pub(super) const CASES: [Case; 14] = [
     ("a new event is accepted with the next seq of its topic", accepts_in_order),
     ("a key is accepted once, in one group and over many", accepts_once),
     ("another value under the same key is a conflict, and the first stays", reports_conflicts),
+    ("stored payloads are read in the order of their keys, a bounded part at a time", reads_payloads),
     ("the same id in two topics is two events", keeps_topics_apart),
     ("texts come back byte for byte", returns_bytes),
     ("pages follow seq from either end, within their bounds", pages),
     ("each page names the history of its seqs, and no other history shares any", names_its_history),
     ("keys are looked up in their order", looks_up),
     ("counters count what was decided, also without the store", counts),
-    ("duplicates are counted by source and by how late they came", explains_duplicates),
-    ("the events that were repeated most recently say how", knows_repeats),
+    ("duplicates are counted by source and by how late they came", repeats::explains_duplicates),
+    ("the events that were repeated most recently say how", repeats::knows_repeats),
     ("a clock that jumps changes the times shown and nothing else", ignores_clocks),
     ("a topic past the limit is refused and nothing of it is stored", limits_topics),
 ];
@@ -76,10 +79,39 @@ pub(super) fn append(writer: &mut dyn Writer, batch: &Batch) -> Vec<Verdict> {
     verdicts(writer.append(&[batch], at(1))).concat()
 }
 
-/// The verdicts on a group that was appended.
-pub(super) fn verdicts(decided: Result<Vec<Vec<Decision>>, AppendError>) -> Vec<Vec<Verdict>> {
-    let verdicts = |decisions: Vec<Decision>| decisions.iter().map(|decision| decision.verdict).collect();
-    decided.unwrap().into_iter().map(verdicts).collect()
+/// The verdicts on a group that was appended, of which nothing has to be compared.
+pub(super) fn verdicts(found: Result<Vec<Vec<Finding>>, AppendError>) -> Vec<Vec<Verdict>> {
+    let verdict = |finding: &Finding| finding.verdict().expect("its bytes are those that are stored");
+    let verdicts = |findings: Vec<Finding>| findings.iter().map(verdict).collect();
+    found.unwrap().into_iter().map(verdicts).collect()
+}
+
+/// Appends one batch at a second, in a group of its own. What has other bytes than what is stored is compared with
+/// that, and counted, as the pipeline does it.
+pub(crate) fn append_and_compare(
+    engine: &dyn Engine,
+    writer: &mut dyn Writer,
+    (batch, second): (&Batch, i64),
+) -> Vec<Verdict> {
+    let (now, hasher) = (at(second), PayloadHasher::new(&[3; 16]));
+    let findings = writer.append(&[batch], now).unwrap().concat();
+    let digest = |payload: &str| hasher.digest(payload, |_| ());
+    let judge = |(event, finding): (&Event, &Finding)| match *finding {
+        Finding::Decided(decision) => decision.verdict,
+        Finding::Differs { seq, stored_at } => {
+            let key = Key { topic: batch.topic.clone(), event_id: event.event_id().to_owned() };
+            // On a thread of its own: a caller may run in a runtime.
+            let read = || wait(engine.reader().payloads(&[key])).pop().unwrap().unwrap();
+            let stored = std::thread::scope(|scope| scope.spawn(read).join().unwrap());
+            assert_eq!(stored.seq, seq);
+            let conflict = digest(&stored.json) != digest(event.payload());
+            let late = stored_at.until(Second::of(now));
+            let repeat = Repeat { source: event.source(), seq, conflict, late };
+            engine.tally().count(&batch.topic, now, [repeat].into_iter());
+            Verdict::Duplicate { seq, conflict }
+        }
+    };
+    batch.events.iter().zip(&findings).map(judge).collect()
 }
 
 /// All of a topic, in ascending order.
@@ -152,9 +184,42 @@ fn reports_conflicts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let mut writer = engine.open_writer().unwrap();
     append(&mut *writer, &batch("a", &[("x", r#"{"n":1,"m":2}"#)]));
     let repeats = batch("a", &[("x", r#"{"n":2}"#), ("x", r#"{ "m":2.0, "n":1e0 }"#), ("x", r#"{"n":2}"#)]);
-    assert_eq!(append(&mut *writer, &repeats), [conflict(1), duplicate(1), conflict(1)]);
+    let found = writer.append(&[&repeats], at(2)).unwrap().concat();
+    assert!(found.iter().all(|finding| matches!(finding, Finding::Differs { seq: 1, .. })), "{found:?}");
+    assert_eq!(wait(engine.reader().totals()).counts.duplicates, 0, "whoever compares counts");
+    let compared = append_and_compare(&*engine, &mut *writer, (&repeats, 2));
+    assert_eq!(compared, [conflict(1), duplicate(1), conflict(1)]);
     let stored = wait(engine.reader().event(key("a", "x"))).unwrap();
     assert_eq!(stored.event.payload(), r#"{"n":1,"m":2}"#);
+    // Of one that is new in the same group, too.
+    let pair = batch("a", &[("y", "{}"), ("y", "{ }"), ("y", "[1]")]);
+    assert_eq!(
+        append_and_compare(&*engine, &mut *writer, (&pair, 3)),
+        [accepted(2), duplicate(2), conflict(2)]
+    );
+}
+
+fn reads_payloads(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
+    let engine = make(None);
+    let mut writer = engine.open_writer().unwrap();
+    let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(PAGE_BYTES * 2 / 5));
+    append(&mut *writer, &batch("a", &[("1", &large), ("2", "{ }"), ("3", &large), ("4", &large)]));
+    append(&mut *writer, &batch("b", &[("1", "[1]")]));
+    let reader = engine.reader();
+    let read = |keys: &[Key]| -> Vec<_> {
+        let found = wait(reader.payloads(keys)).into_iter();
+        found.map(|found| found.map(|stored| (stored.seq, stored.json.len())).ok()).collect()
+    };
+    let whole = large.len();
+    let all = [key("a", "1"), key("b", "1"), key("a", "2"), key("a", "4"), key("a", "3"), key("a", "2")];
+    assert_eq!(read(&all), [Some((1, whole)), Some((1, 3)), Some((2, 3)), Some((4, whole))]);
+    assert_eq!(read(&all[4..]), [Some((3, whole)), Some((2, 3))]);
+    let huge = format!(r#"{{"x":"{}"}}"#, "x".repeat(PAGE_BYTES));
+    append(&mut *writer, &batch("huge", &[("1", &huge)]));
+    assert_eq!(read(&[key("huge", "1"), key("a", "2")]), [Some((1, huge.len()))], "one at least");
+    let odd = [key("c", "1"), key("a", "2"), key("a", "9")];
+    assert_eq!(read(&odd)[..2], [None, Some((2, 3))], "what is not there is said in its place");
+    assert_eq!(read(&odd[2..]), [None]);
 }
 
 fn keeps_topics_apart(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
@@ -243,7 +308,8 @@ fn counts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let reader = engine.reader();
     let mut writer = engine.open_writer().unwrap();
     assert_eq!(wait(reader.totals()), super::Totals::default());
-    append(&mut *writer, &batch("b", &[("1", "{}"), ("2", "{}"), ("1", r#"{"a":1}"#), ("2", "{}")]));
+    let repeats = batch("b", &[("1", "{}"), ("2", "{}"), ("1", r#"{"a":1}"#), ("2", "{}")]);
+    append_and_compare(&*engine, &mut *writer, (&repeats, 1));
     append(&mut *writer, &batch("a", &[("1", "{}")]));
     let answered = Counts { duplicates: 2, conflicts: 1, ..Counts::default() };
     let repeat = |conflict| Repeat { source: "test", seq: 1, conflict, late: 1 };
@@ -274,98 +340,6 @@ fn counts(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     assert_eq!(names(Some("a"), 10), ["b"]);
     assert_eq!(names(Some("b"), 10), [""; 0]);
     assert_eq!(wait(reader.topic(topic("c"))), None);
-}
-
-/// Appends events of sources at a second, each as source, id and payload.
-fn send(writer: &mut dyn Writer, second: i64, events: &[(&str, &str, &str)]) {
-    let event = |(source, id, payload): &(&str, &str, &str)| event_from(source, "a", id, payload);
-    let batch = Batch { topic: topic("a"), events: events.iter().map(event).collect() };
-    writer.append(&[&batch], at(second)).unwrap();
-}
-
-fn explains_duplicates(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
-    let engine = make(None);
-    let reader = engine.reader();
-    let mut writer = engine.open_writer().unwrap();
-    assert_eq!(wait(reader.sources(topic("a"))), None);
-    send(&mut *writer, 1_000, &[("x", "1", "{}"), ("y", "2", "{}"), ("x", "3", "{}"), ("x", "3", "{}")]);
-    // Within 10 s and 5 min of the events, one of them by another source and with another payload.
-    send(&mut *writer, 1_007, &[("x", "1", "{}"), ("z", "2", r#"{"n":1}"#), ("y", "4", "{}")]);
-    send(&mut *writer, 1_300, &[("y", "2", "{}"), ("y", "5", "{}")]);
-    let cached = Repeat { source: "x", seq: 1, conflict: false, late: 3_600 };
-    engine.tally().count(&topic("a"), at(4_600), [cached].into_iter());
-    let late = |seconds: &[u32]| {
-        let mut lateness = Lateness::default();
-        for late in seconds {
-            lateness.count(*late);
-        }
-        lateness
-    };
-    let counts = |accepted, conflicts, lateness: Lateness| {
-        let duplicates = lateness.buckets.iter().sum();
-        SourceCounts { accepted, duplicates, conflicts, lateness }
-    };
-    let expected = [
-        ("x".to_owned(), counts(2, 0, late(&[0, 7, 3_600]))),
-        ("y".to_owned(), counts(3, 0, late(&[300]))),
-        ("z".to_owned(), counts(0, 1, late(&[7]))),
-    ];
-    let check = |moment| {
-        let found = wait(reader.sources(topic("a"))).unwrap();
-        assert_eq!(found.named, expected, "{moment}");
-        assert_eq!(found.other, SourceCounts::default(), "{moment}");
-        assert_eq!(Some(found.topic), wait(reader.topic(topic("a"))), "{moment}");
-    };
-    check("before the counts are stored");
-    writer.flush(at(4_601)).unwrap();
-    check("after they were stored");
-    drop(writer);
-    let mut writer = engine.open_writer().unwrap();
-    check("after the writer was opened again");
-    // Sources come and go, and memory and answers stay bounded.
-    for number in 0..100 {
-        let (source, id) = (format!("source {number}"), format!("of {number}"));
-        send(&mut *writer, 5_000, &[(&source, &id, "{}"), (&source, &id, "{}")]);
-        writer.flush(at(5_000)).unwrap();
-    }
-    let many = wait(reader.sources(topic("a"))).unwrap();
-    assert_eq!(many.named.len(), 50, "limits.sources");
-    assert_eq!(
-        many.named.iter().find(|(name, _)| name == "x"),
-        Some(&expected[0]),
-        "the first keep their names"
-    );
-    let mut sum = many.other.counts();
-    assert!(sum.accepted > 0 && sum.duplicates > 0, "the rest is counted as one");
-    many.named.iter().for_each(|(_, counts)| sum += counts.counts());
-    assert_eq!(sum, many.topic.counts, "and nothing is lost");
-    assert_eq!((sum.accepted, sum.duplicates, sum.conflicts), (105, 105, 1));
-}
-
-fn knows_repeats(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
-    let engine = make(None);
-    let reader = engine.reader();
-    let mut writer = engine.open_writer().unwrap();
-    send(&mut *writer, 1, &[("x", "1", "{}"), ("x", "2", "{}")]);
-    let known = |seq| wait(reader.repeats(topic("a"), seq));
-    assert_eq!((known(1), known(2), wait(reader.repeats(topic("b"), 1))), (None, None, None));
-    send(&mut *writer, 2, &[("x", "2", "{}"), ("y", "2", r#"{"n":1}"#)]);
-    let mut expected = Repeats {
-        duplicates: 2,
-        conflicts: 1,
-        last_at: at(2),
-        last_source: "y".to_owned(),
-        last_conflict: true,
-    };
-    assert_eq!((known(1), known(2)), (None, Some(expected.clone())));
-    let cached = Repeat { source: "z", seq: 2, conflict: false, late: 2 };
-    engine.tally().count(&topic("a"), at(3), [cached].into_iter());
-    (expected.duplicates, expected.last_at, expected.last_conflict) = (3, at(3), false);
-    "z".clone_into(&mut expected.last_source);
-    assert_eq!(known(2), Some(expected.clone()));
-    writer.close().unwrap();
-    let _writer = engine.open_writer().unwrap();
-    assert_eq!((known(1), known(2)), (None, Some(expected)), "after the writer was opened again");
 }
 
 fn ignores_clocks(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {

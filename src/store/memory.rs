@@ -10,12 +10,10 @@ use jiff::Timestamp;
 
 use super::sources::{SourceCounts, Sources, repeats};
 use super::{
-    AppendError, Batch, Decision, Engine, Found, Key, News, Order, PAGE_BYTES, Page, PageQuery, Reader,
+    AppendError, Batch, Engine, Finding, Found, Key, News, Order, PAGE_BYTES, Page, PageQuery, Reader,
     Repeats, StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
 };
-use crate::domain::{
-    Counts, Event, HistoryId, Kinship, Refusal, Second, StoredEvent, Topic, Verdict, same_value,
-};
+use crate::domain::{Counts, Event, HistoryId, Kinship, Refusal, Second, StoredEvent, Topic, Verdict};
 
 /// Sources of a topic that are named: the default of `limits.sources`.
 const SOURCES: usize = 50;
@@ -89,7 +87,7 @@ impl Engine for MemoryStore {
 }
 
 impl Writer for MemoryStore {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         let mut log = self.lock();
         if let Some((epoch, lot)) = self.tally.take() {
             log.epoch = epoch;
@@ -101,11 +99,11 @@ impl Writer for MemoryStore {
             self.tally.stored();
         }
         let append = |batch: &&Batch| {
-            let decisions = log.append(batch, now, self.topic_limit);
-            if decisions.iter().any(|decision| matches!(decision.verdict, Verdict::Duplicate { .. })) {
-                self.tally.count(&batch.topic, now, repeats(batch, &decisions, now));
+            let findings = log.append(batch, now, self.topic_limit);
+            if repeats(batch, &findings, now).next().is_some() {
+                self.tally.count(&batch.topic, now, repeats(batch, &findings, now));
             }
-            decisions
+            findings
         };
         Ok(group.iter().map(append).collect())
     }
@@ -124,12 +122,12 @@ impl Writer for MemoryStore {
 }
 
 impl Log {
-    fn append(&mut self, batch: &Batch, now: Timestamp, topic_limit: Option<u64>) -> Vec<Decision> {
+    fn append(&mut self, batch: &Batch, now: Timestamp, topic_limit: Option<u64>) -> Vec<Finding> {
         let full = topic_limit.is_some_and(|limit| self.topics.len() as u64 >= limit);
         if full && !self.topics.contains_key(&batch.topic) {
             self.rejected += batch.events.len() as u64;
             let verdict = Verdict::Refused(Refusal::TopicLimit);
-            return vec![Decision { verdict, stored_at: Second::of(now) }; batch.events.len()];
+            return vec![Finding::decided(verdict, Second::of(now)); batch.events.len()];
         }
         let topic = self.topics.entry(batch.topic.clone()).or_default();
         batch.events.iter().map(|event| topic.append(event, now)).collect()
@@ -137,17 +135,19 @@ impl Log {
 }
 
 impl TopicLog {
-    fn append(&mut self, event: &Event, received_at: Timestamp) -> Decision {
+    fn append(&mut self, event: &Event, received_at: Timestamp) -> Finding {
         if let Some(first) = self.find(event.event_id()) {
-            let conflict = !same_value(first.event.payload(), event.payload());
-            let verdict = Verdict::Duplicate { seq: first.seq, conflict };
-            return Decision { verdict, stored_at: Second::of(first.received_at) };
+            let (seq, stored_at) = (first.seq, Second::of(first.received_at));
+            if first.event.payload() == event.payload() {
+                return Finding::decided(Verdict::Duplicate { seq, conflict: false }, stored_at);
+            }
+            return Finding::Differs { seq, stored_at };
         }
         let seq = self.events.len() as u64 + 1;
         self.seqs.insert(event.event_id().to_owned(), seq);
         self.events.push(StoredEvent { seq, received_at, event: event.clone() });
         self.sources.add(event.source(), SourceCounts::accepted(1), SOURCES);
-        Decision { verdict: Verdict::Accepted { seq }, stored_at: Second::of(received_at) }
+        Finding::decided(Verdict::Accepted { seq }, Second::of(received_at))
     }
 
     fn find(&self, event_id: &str) -> Option<&StoredEvent> {

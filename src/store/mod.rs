@@ -6,7 +6,7 @@
 //! an error of the writer says whether the group is known to have failed.
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -100,7 +100,7 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
-/// What a store decided on one event.
+/// What was decided on one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// Its fate.
@@ -110,19 +110,52 @@ pub struct Decision {
     pub stored_at: Second,
 }
 
+/// What a commit found out about one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// All there is to know.
+    Decided(Decision),
+    /// A duplicate whose payload has other bytes than the stored one. Whether it is a conflict is decided by a
+    /// comparison of the values, which no commit waits for.
+    Differs {
+        /// The position of the event that is stored.
+        seq: u64,
+        /// As [`Decision::stored_at`].
+        stored_at: Second,
+    },
+}
+
+impl Finding {
+    /// A finding that is a verdict.
+    #[must_use]
+    pub fn decided(verdict: Verdict, stored_at: Second) -> Self {
+        Self::Decided(Decision { verdict, stored_at })
+    }
+
+    /// The verdict, where there is one already.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Self::Decided(Decision { verdict, .. }) => Some(*verdict),
+            Self::Differs { .. } => None,
+        }
+    }
+}
+
 /// A writer of a store. It owns a thread and may block.
 pub trait Writer: Send {
     /// Appends a group of batches in one transaction, together with the counts of what it accepts, and returns when it is
-    /// durable. Gives a decision on each event of each batch, in their order; a key that is twice in the group is accepted
-    /// once. Repeats are in the [`Tally`] when it returns: [`Writer::flush`] stores them. An engine may do so here too, with
-    /// the group or beside it, above all where much waits.
+    /// durable. Gives a finding on each event of each batch, in their order; a key that is twice in the group is accepted
+    /// once. No payload is parsed here, and no stored one is read. Duplicates of equal bytes are in the [`Tally`] when it
+    /// returns: [`Writer::flush`] stores them. An engine may do so here too, with the group or beside it, above all where much
+    /// waits. The caller counts those that differ, when they are compared.
     ///
     /// # Errors
     /// [`AppendError::Failed`]: nothing of the group is stored, and this writer can go on.
     /// [`AppendError::Locked`]: the same. Where the group has several topics, those that are named are to be appended each in
     /// a group of its own, and what is left without them: so only those fail that something else has locked indeed.
     /// [`AppendError::Unknown`]: all or nothing of it is stored; drop this writer and open another one.
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError>;
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError>;
 
     /// Stores what waits in the [`Tally`] and syncs what no commit synced yet; writes nothing where there is
     /// nothing. Called at least once a second.
@@ -168,6 +201,27 @@ pub trait Reader: Send + Sync {
 
     /// The event with this key.
     async fn event(&self, key: Key) -> Result<Option<StoredEvent>, StoreError>;
+
+    /// The payloads that are stored under a first part of these keys, in the same order: at least one, and no more
+    /// than pass [`PAGE_BYTES`] together. What is wrong with one of them is said in its place.
+    ///
+    /// # Errors
+    /// When the store cannot be read at all.
+    async fn payloads(&self, keys: &[Key]) -> Result<Vec<Result<StoredPayload, StoreError>>, StoreError> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for key in keys {
+            let payload = match self.event(key.clone()).await? {
+                Some(stored) => Ok(StoredPayload::of(&stored)),
+                None => Err(gone(key)),
+            };
+            bytes += payload.as_ref().map_or(0, |payload| payload.json.len());
+            if bytes > PAGE_BYTES && !found.is_empty() {
+                break;
+            }
+            found.push(payload);
+        }
+        Ok(found)
+    }
 
     /// Where and when each of these keys was stored, in the same order.
     async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError>;
@@ -251,6 +305,28 @@ pub struct Found {
     pub seq: u64,
     /// When the log stored it.
     pub received_at: Timestamp,
+}
+
+/// The payload of a stored event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPayload {
+    /// The position of the event in its topic.
+    pub seq: u64,
+    /// The payload as it is stored. That it reads back as JSON is not known.
+    pub json: String,
+}
+
+impl StoredPayload {
+    /// That of an event.
+    fn of(stored: &StoredEvent) -> Self {
+        Self { seq: stored.seq, json: stored.event.payload().to_owned() }
+    }
+}
+
+/// An event that a commit has seen is not there any more.
+fn gone(key: &Key) -> StoreError {
+    let Key { topic, event_id } = key;
+    StoreError::Unavailable(format!("topic {topic}: the event {event_id} is not stored any more"))
 }
 
 /// What was counted in one topic. Its events have the seqs from `first_seq` to `last_seq`.

@@ -7,7 +7,7 @@ use std::ops::AddAssign;
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
-use super::{Batch, Decision, TopicCounts, TopicSources};
+use super::{Batch, Decision, Finding, TopicCounts, TopicSources};
 use crate::domain::{Counts, Event, LATE_BUCKETS, Lateness, Second, Verdict};
 
 /// The name under which sources are counted together that are too many to be named; no source is called so.
@@ -61,21 +61,20 @@ pub struct Repeat<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sources(HashMap<Box<str>, SourceCounts, RandomState>);
 
-/// The repeats among decided events.
+/// The repeats among the events of a batch that are decided.
 pub(super) fn repeats<'a>(
     batch: &'a Batch,
-    decisions: &'a [Decision],
+    findings: &'a [Finding],
     now: Timestamp,
 ) -> impl Iterator<Item = Repeat<'a>> {
     let now = Second::of(now);
-    let repeat = move |(event, decision): (&'a Event, &Decision)| match decision.verdict {
-        Verdict::Duplicate { seq, conflict } => {
-            let late = decision.stored_at.until(now);
-            Some(Repeat { source: event.source(), seq, conflict, late })
+    let repeat = move |(event, finding): (&'a Event, &Finding)| match *finding {
+        Finding::Decided(Decision { verdict: Verdict::Duplicate { seq, conflict }, stored_at }) => {
+            Some(Repeat { source: event.source(), seq, conflict, late: stored_at.until(now) })
         }
-        Verdict::Accepted { .. } | Verdict::Refused(_) => None,
+        Finding::Decided(_) | Finding::Differs { .. } => None,
     };
-    batch.events.iter().zip(decisions).filter_map(repeat)
+    batch.events.iter().zip(findings).filter_map(repeat)
 }
 
 impl TopicSources {

@@ -1,11 +1,13 @@
 //! Random histories of requests, decided by the log and by a store in memory alike.
 
+use std::collections::HashMap;
+
 use actix_web::rt::System;
 use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sekali::domain::{Event, Parts, Topic, Verdict};
-use sekali::store::{Batch, Engine, MemoryStore, Order, PageQuery, Writer};
+use sekali::store::{Batch, Decision, Engine, Finding, MemoryStore, Order, PageQuery, Repeat, Writer};
 
 use crate::support::events::TIMESTAMP;
 use crate::support::{Answer, Log, array, event_with, everything, lines};
@@ -52,17 +54,25 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(prop_oneof![8 => publish, 1 => Just(Step::Restart)], 1..12)
 }
 
+/// Which of the values a payload is.
+fn value(payload: &str) -> usize {
+    let number = PAYLOADS.iter().position(|known| *known == payload).unwrap();
+    [0, 0, 0, 1, 1, 2][number]
+}
+
 /// The store in memory, and what it decided.
 struct Oracle {
     store: MemoryStore,
     writer: Box<dyn Writer>,
+    /// The value that is stored under each topic and id.
+    values: HashMap<(&'static str, u8), usize>,
 }
 
 impl Oracle {
     fn new() -> Self {
         let store = MemoryStore::new(None);
         let writer = store.open_writer().unwrap();
-        Self { store, writer }
+        Self { store, writer, values: HashMap::new() }
     }
 
     /// The fate of each event, or how many are invalid where the request is refused.
@@ -80,7 +90,18 @@ impl Oracle {
         let event_id = id.to_string();
         let parts = Parts { topic, event_id: &event_id, timestamp: TIMESTAMP, source: "test", payload };
         let batch = Batch { topic: Topic::parse(topic).unwrap(), events: vec![Event::pack(parts)] };
-        match self.writer.append(&[&batch], Timestamp::now()).unwrap()[0][0].verdict {
+        let now = Timestamp::now();
+        let verdict = match self.writer.append(&[&batch], now).unwrap()[0][0] {
+            Finding::Decided(Decision { verdict, .. }) => verdict,
+            Finding::Differs { seq, .. } => {
+                let conflict = self.values[&(topic, id)] != value(payload);
+                let repeat = Repeat { source: "test", seq, conflict, late: 0 };
+                self.store.tally().count(&batch.topic, now, [repeat].into_iter());
+                Verdict::Duplicate { seq, conflict }
+            }
+        };
+        self.values.entry((topic, id)).or_insert_with(|| value(payload));
+        match verdict {
             Verdict::Accepted { seq } => format!("accepted {seq}"),
             Verdict::Duplicate { seq, conflict: false } => format!("duplicate {seq}"),
             Verdict::Duplicate { seq, conflict: true } => format!("conflict {seq}"),

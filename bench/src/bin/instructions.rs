@@ -12,7 +12,7 @@ use mimalloc::MiMalloc;
 use sekali::config::Durability;
 use sekali::domain::Event;
 use sekali::intake::{self, BodyError, Limits, Parsed};
-use sekali::store::{AppendError, Batch, Decision, Engine, Writer};
+use sekali::store::{AppendError, Batch, Engine, Finding, Writer};
 use sekali_bench::parts::{EVENTS, Form, Group, NOW, OwnStore, SEED, fill, limits};
 use sekali_bench::plan::{Lane, Plan};
 
@@ -59,6 +59,6 @@ fn counted_parse(body: &[u8], limits: Limits) -> Result<Parsed<Event>, BodyError
 
 /// As [`counted_parse`].
 #[inline(never)]
-fn counted_append(writer: &mut dyn Writer, group: &[&Batch]) -> Result<Vec<Vec<Decision>>, AppendError> {
+fn counted_append(writer: &mut dyn Writer, group: &[&Batch]) -> Result<Vec<Vec<Finding>>, AppendError> {
     black_box(writer.append(group, NOW))
 }

@@ -13,7 +13,7 @@ use crate::config::{
 };
 use crate::domain::{Counts, Event, HistoryId, Kinship, Parts, StoredEvent, Topic};
 use crate::store::{
-    AppendError, Batch, Decision, Engine, Found, Key, News, Order, Page, PageQuery, Reader, Repeats,
+    AppendError, Batch, Engine, Finding, Found, Key, News, Order, Page, PageQuery, Reader, Repeats,
     SourceCounts, StoreError, Tally, TopicCounts, TopicSources, Totals, Writer,
 };
 
@@ -223,7 +223,7 @@ impl Engine for Fake {
 struct Nowhere;
 
 impl Writer for Nowhere {
-    fn append(&mut self, _group: &[&Batch], _now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+    fn append(&mut self, _group: &[&Batch], _now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         Err(AppendError::Failed(StoreError::Unavailable("it is only pretended".to_owned())))
     }
 

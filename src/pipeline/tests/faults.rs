@@ -134,7 +134,7 @@ fn a_locked_topic_fails_alone_whatever_is_in_its_group() {
     let names = ["good", "suspect", "other suspect", "locked", "good", "locked"];
     let batches: Vec<_> = names.into_iter().zip(["1", "2", "3", "4", "5", "6"]).map(batch).collect();
     let outcomes = committer.commit(&batches.iter().collect::<Vec<_>>());
-    let verdicts = outcomes.into_iter().map(|outcome| outcome.map(|decided| decided[0].verdict).ok());
+    let verdicts = outcomes.into_iter().map(|outcome| outcome.ok()?[0].verdict());
     let expected = [Some(1), Some(1), Some(1), None, Some(2), None].map(|seq| seq.map(accepted));
     assert_eq!(verdicts.collect::<Vec<_>>(), expected);
     assert_eq!(store.groups(), [6, 2, 1, 1, 2], "all, all others, and each that was named by itself");
@@ -143,7 +143,7 @@ fn a_locked_topic_fails_alone_whatever_is_in_its_group() {
     store.lock(&[]);
     let refused = &batches[3];
     let stored = committer.commit(&[refused]).remove(0).unwrap();
-    assert_eq!(stored[0].verdict, accepted(1), "nothing of it was stored");
+    assert_eq!(stored[0].verdict(), Some(accepted(1)), "nothing of it was stored");
 }
 
 /// A batch of one event.

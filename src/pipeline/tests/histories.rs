@@ -10,6 +10,7 @@ use super::scripted::{Fault, ScriptedStore};
 use super::{Started, event, settings, start, start_on};
 use crate::config::Settings;
 use crate::domain::{Event, StoredEvent, Topic, Verdict};
+use crate::store::contract::append_and_compare;
 use crate::store::{Batch, Engine, MemoryStore, Order, PageQuery};
 
 const PAYLOADS: [&str; 3] = [r#"{"n":1}"#, r#"{"n":1.0}"#, r#"{"n":2}"#];
@@ -32,8 +33,7 @@ fn expected(oracle: &MemoryStore, sent: &Sent) -> Vec<Verdict> {
     let mut writer = oracle.open_writer().unwrap();
     let mut append = |event: Event| {
         let batch = Batch { topic: Topic::parse(event.topic()).unwrap(), events: vec![event] };
-        let decided = writer.append(&[&batch], jiff::Timestamp::UNIX_EPOCH).unwrap().concat();
-        decided.into_iter().map(|decision| decision.verdict).collect::<Vec<_>>()
+        append_and_compare(oracle, &mut *writer, (&batch, 0))
     };
     events(sent).into_iter().flat_map(&mut append).collect()
 }

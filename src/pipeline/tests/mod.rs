@@ -1,5 +1,6 @@
 //! The pipeline as a whole, on stores that do as they are told.
 
+mod comparing;
 mod faults;
 mod histories;
 mod models;
@@ -7,6 +8,7 @@ mod news;
 mod on_file;
 mod opening;
 mod panics;
+mod read;
 pub(super) mod scheduled;
 mod scripted;
 mod writers;

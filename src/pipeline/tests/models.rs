@@ -4,6 +4,7 @@
 //! `SEKALI_SCHEDULES=1000000` tries as many orders of each kind (default 1,500), `SEKALI_CRASH_SEED` repeats them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use shuttle::rand::{Rng, thread_rng};
@@ -18,11 +19,11 @@ use super::scheduled::{explore, moment};
 use crate::domain::{Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::pipeline::hot_cache::{Hasher, HotCache, Known, Room, Waiter};
-use crate::pipeline::lane::{Lane, Part, Shared};
+use crate::pipeline::lane::{Doubts, Lane, Part, Shared};
 use crate::pipeline::messages::Share;
 use crate::pipeline::reply::{Outcome, Reply};
 use crate::pipeline::{Budget, PublishError};
-use crate::store::{Batch, Decision};
+use crate::store::{Batch, Decision, Finding};
 use crate::testing::say::{given, say};
 
 /// A decision of which nobody asks when.
@@ -51,6 +52,7 @@ struct World {
     room_keys: usize,
     hasher: Hasher,
     metrics: Arc<Metrics>,
+    era: Arc<AtomicU64>,
     faults: bool,
     seen: Mutex<Seen>,
 }
@@ -72,11 +74,11 @@ fn key(event: &Event) -> (String, String) {
 impl World {
     fn new(metrics: &Arc<Metrics>, faults: bool) -> Arc<Self> {
         let (room_keys, hasher) = (thread_rng().gen_range(0..4), Hasher::of(&thread_rng().r#gen()));
-        let room = Arc::new(Room::new(room_keys));
+        let (room, era) = (Arc::new(Room::new(room_keys)), Arc::<AtomicU64>::default());
         let shared = Shared {
             hasher: hasher.clone(),
             tally: Arc::default(),
-            era: Arc::default(),
+            era: Arc::clone(&era),
             metrics: Arc::clone(metrics),
         };
         let lane = |name| {
@@ -85,7 +87,7 @@ impl World {
         };
         let lanes = TOPICS.into_iter().map(lane).collect();
         let (metrics, seen) = (Arc::clone(metrics), Mutex::default());
-        Arc::new(Self { lanes, room, room_keys, hasher, metrics, faults, seen })
+        Arc::new(Self { lanes, room, room_keys, hasher, metrics, era, faults, seen })
     }
 
     /// Asks the lanes for the events of a request; gives what they could not decide.
@@ -123,8 +125,8 @@ impl World {
         }
     }
 
-    /// What a writer does with one group: all of it is stored or not, then each part is settled.
-    fn commit(&self, group: Vec<(Batch, Part)>) {
+    /// What a writer does with one group: all of it is stored or not, then each part is settled, or left to be compared.
+    fn commit(&self, group: Vec<(Batch, Part)>, comparer: &Sender<Doubts>) {
         let fate = if self.faults { thread_rng().gen_range(0..8) } else { 0 };
         let (is_stored, is_told) = match fate {
             0..5 => (true, true),
@@ -134,19 +136,56 @@ impl World {
         let mut outcomes = Vec::new();
         for (batch, _) in &group {
             let mut seen = self.seen.lock().unwrap();
-            let verdicts = if is_stored { seen.store(batch) } else { Vec::new() };
+            let findings = if is_stored { seen.store(batch) } else { Vec::new() };
             if !is_told {
                 seen.fail(batch);
             }
-            outcomes.push(verdicts);
+            outcomes.push(findings);
         }
-        for ((batch, part), verdicts) in group.into_iter().zip(outcomes) {
+        for ((batch, part), findings) in group.into_iter().zip(outcomes) {
             self.look();
-            match fate {
-                0..5 => part.settle(&batch.events, Ok(verdicts.into_iter().map(decision).collect())),
-                5 => part.settle(&batch.events, Err(PublishError::Unavailable("on purpose".to_owned()))),
+            let outcome = match fate {
+                0..5 => Ok(findings),
+                5 => Err(PublishError::Unavailable("on purpose".to_owned())),
                 // Whoever held it has died.
-                _ => drop(part),
+                _ => continue,
+            };
+            if let Some(doubts) = part.settle(batch.events, outcome) {
+                comparer.send(doubts).unwrap();
+            }
+        }
+    }
+
+    /// A comparer: settles some events at a time, of which a few cannot be compared, or dies. Now and then the store is
+    /// another one by then.
+    fn run_comparer(&self, from: &Receiver<Doubts>) {
+        while let Ok(mut doubts) = from.recv() {
+            while doubts.len() > 0 {
+                self.look();
+                let fate = if self.faults { thread_rng().gen_range(0..8) } else { 0 };
+                if fate == 5 {
+                    self.era.fetch_add(1, Ordering::SeqCst);
+                }
+                let has_changed = self.era.load(Ordering::SeqCst) > 0;
+                let some = thread_rng().gen_range(1..=doubts.len());
+                let mut outcomes = Vec::new();
+                let mut seen = self.seen.lock().unwrap();
+                for (seq, event) in doubts.events().take(some) {
+                    let (stored, payload) = &seen.stored[&key(event)];
+                    assert_eq!(*stored, seq);
+                    let conflict = payload != event.payload();
+                    if fate > 5 || has_changed {
+                        seen.failed.insert(key(event));
+                    }
+                    let error = PublishError::Unavailable("on purpose".to_owned());
+                    outcomes.push(if fate == 6 { Err(error) } else { Ok(conflict) });
+                }
+                if fate == 7 {
+                    seen.failed.extend(doubts.events().map(|(_, event)| key(event)));
+                    break;
+                }
+                drop(seen);
+                doubts.settle(&outcomes);
             }
         }
     }
@@ -169,12 +208,12 @@ impl World {
         }
     }
 
-    fn run_writer(&self, from: &Receiver<Vec<(Batch, Part)>>) {
+    fn run_writer(&self, from: &Receiver<Vec<(Batch, Part)>>, comparer: &Sender<Doubts>) {
         while let Ok(mut group) = from.recv() {
             while let Ok(more) = from.try_recv() {
                 group.extend(more);
             }
-            self.commit(group);
+            self.commit(group, comparer);
         }
     }
 
@@ -240,15 +279,18 @@ impl Seen {
     }
 
     /// Stores what is new of a batch, as every store does.
-    fn store(&mut self, batch: &Batch) -> Vec<Verdict> {
+    fn store(&mut self, batch: &Batch) -> Vec<Finding> {
         let mut append = |event: &Event| {
             let topic = self.stored.keys().filter(|(topic, _)| topic == event.topic());
             let next = topic.count() as u64 + 1;
             if let Some((seq, payload)) = self.stored.get(&key(event)) {
-                return Verdict::Duplicate { seq: *seq, conflict: payload != event.payload() };
+                if payload != event.payload() {
+                    return Finding::Differs { seq: *seq, stored_at: Second(1) };
+                }
+                return Finding::Decided(decision(Verdict::Duplicate { seq: *seq, conflict: false }));
             }
             self.stored.insert(key(event), (next, event.payload().to_owned()));
-            Verdict::Accepted { seq: next }
+            Finding::Decided(decision(Verdict::Accepted { seq: next }))
         };
         batch.events.iter().map(&mut append).collect()
     }
@@ -268,7 +310,7 @@ fn any_event() -> Event {
     event(pick(&TOPICS), pick(&IDS), pick(&PAYLOADS))
 }
 
-/// Consumers that ask and a writer that settles, until everything is settled.
+/// Consumers that ask, a writer that settles and a comparer that settles the rest, until everything is settled.
 fn model(metrics: &Arc<Metrics>, faults: bool) {
     let world = World::new(metrics, faults);
     let (to_writer, from_askers) = channel();
@@ -279,7 +321,12 @@ fn model(metrics: &Arc<Metrics>, faults: bool) {
         })
         .collect();
     drop(to_writer);
-    world.run_writer(&from_askers);
+    let (to_comparer, from_writer) = channel();
+    let comparing = Arc::clone(&world);
+    let comparer = thread::spawn(move || comparing.run_comparer(&from_writer));
+    world.run_writer(&from_askers, &to_comparer);
+    drop(to_comparer);
+    comparer.join().unwrap();
     for asker in askers {
         asker.join().unwrap();
     }

@@ -88,8 +88,8 @@ fn a_failed_open_refuses_whole_groups_without_a_try_for_each() {
 
         log.store.break_opening(None);
         let outcomes = log.commit_once_open(&batches);
-        let verdicts: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap()[0].verdict).collect();
-        assert_eq!(verdicts, [duplicate(1); 3], "{fault:?}: the store says that they were stored");
+        let verdicts: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap()[0].verdict()).collect();
+        assert_eq!(verdicts, [Some(duplicate(1)); 3], "{fault:?}: the store says that they were stored");
         assert!(log.health.is_good(), "{fault:?}");
         let said = heard.said();
         for line in [
@@ -117,13 +117,13 @@ fn a_store_whose_every_commit_is_unknown_is_not_opened_for_each() {
     assert!(log.store.opened() as u128 <= 3 + waits, "{} writers, {waits} waits", log.store.opened());
     assert!(log.store.heal() > 0, "most of them have met no commit");
     let outcome = log.commit_once_open(&[batch(("a", "1"))]).remove(0);
-    assert_eq!(outcome.unwrap()[0].verdict, accepted(1));
+    assert_eq!(outcome.unwrap()[0].verdict(), Some(accepted(1)));
     // That it worked once makes the next fault one that is met for the first time.
     let opened = log.store.opened();
     log.store.fail_next(&[Fault::UnknownLost]);
     assert!(log.commit(&[batch(("a", "2"))]).iter().all(is_unavailable));
     let outcome = log.commit(&[batch(("a", "2"))]).remove(0);
-    assert_eq!(outcome.unwrap()[0].verdict, accepted(2));
+    assert_eq!(outcome.unwrap()[0].verdict(), Some(accepted(2)));
     assert_eq!(log.store.opened(), opened + 1);
 }
 

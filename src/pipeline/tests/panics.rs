@@ -34,8 +34,16 @@ const ROUNDS: usize = 24;
 /// Panics on one store: its events are read again and again.
 const ROUNDS_PER_STORE: usize = 60;
 
-const MOMENTS: [Moment; 6] =
-    [Moment::Share, Moment::Decide, Moment::Commit, Moment::Settle, Moment::Write, Moment::Learn];
+const MOMENTS: [Moment; 8] = [
+    Moment::Share,
+    Moment::Decide,
+    Moment::Commit,
+    Moment::Settle,
+    Moment::Write,
+    Moment::Learn,
+    Moment::Compare,
+    Moment::Judge,
+];
 
 /// Requests that are on their way at once.
 const PRODUCERS: usize = 8;
@@ -77,12 +85,13 @@ impl Running {
 
     /// Lets a thread panic at a moment, after it has passed it so many times.
     async fn strike(&self, at: Moment, shard: usize, passes: usize) -> Window {
-        // The threads of the shards come first, then the writer's.
+        // The threads of the shards come first, then the writer's, then the comparer's.
         let shards = self.pipeline.shards();
         let thread = match at {
             Moment::Share => 0,
             Moment::Decide => shard % shards,
             Moment::Commit | Moment::Settle | Moment::Write | Moment::Learn => shards,
+            Moment::Compare | Moment::Judge => shards + 1,
         };
         let (tell, mut told) = mpsc::unbounded_channel();
         assert!(self.pipeline.0.threads.lock().unwrap()[thread].spawn_fn(move || arm(at, passes, tell)));
@@ -188,7 +197,7 @@ struct Seen {
     failed: usize,
     /// Requests that were on their way during a panic, and were answered as if there had been none.
     spared: usize,
-    restarts: [u64; 3],
+    restarts: [u64; 4],
 }
 
 impl Case {
@@ -232,6 +241,8 @@ impl Case {
         let passes = match at {
             Moment::Decide | Moment::Settle | Moment::Write => self.rng.usize(..200),
             Moment::Share | Moment::Commit | Moment::Learn => self.rng.usize(..6),
+            // A few of a hundred events.
+            Moment::Compare | Moment::Judge => self.rng.usize(..20),
         };
         let (requests, window) = self
             .send(log, async |load| {
@@ -274,11 +285,12 @@ impl Case {
         let count = |of: &[Moment]| moments.iter().filter(|at| of.contains(at)).count() as u64;
         assert_eq!(log.restarts("router"), count(&[Moment::Share]));
         assert_eq!(log.restarts("writer"), count(&[Moment::Commit, Moment::Settle]));
+        assert_eq!(log.restarts("comparer"), count(&[Moment::Compare, Moment::Judge]));
         assert_eq!(log.metrics.commit_failures.get(), count(&[Moment::Write, Moment::Learn]));
         // One that would have been retired before it is missed is not started again.
         let (missed, died) = (log.restarts("consumer"), count(&[Moment::Decide]));
         assert!(missed == died || consumers < 100 && missed < died, "{missed} of {died}");
-        for (sum, actor) in self.seen.restarts.iter_mut().zip(["router", "consumer", "writer"]) {
+        for (sum, actor) in self.seen.restarts.iter_mut().zip(["router", "consumer", "writer", "comparer"]) {
             *sum += log.restarts(actor);
         }
         if is_clean {
@@ -364,11 +376,11 @@ async fn panics_under_load_fail_only_who_was_on_the_way_and_lose_nothing() {
         case.examine().await;
         case.begin_anew();
     }
-    let Seen { acknowledged, failed, spared, restarts: [router, consumer, writer] } = case.seen;
+    let Seen { acknowledged, failed, spared, restarts: [router, consumer, writer, comparer] } = case.seen;
     say(&format!(
         "panics: {rounds} rounds, {acknowledged} acknowledged events, none lost, none stored twice; of the requests that \
          met a panic {failed} failed and {spared} did not; started again: router {router}, consumer {consumer}, \
-         writer {writer}"
+         writer {writer}, comparer {comparer}"
     ));
     assert!(rounds < ROUNDS || (spared > 0 && failed > 0), "the panics met nobody");
 }

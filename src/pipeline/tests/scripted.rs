@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::read::{Reads, ScriptedReader};
 use crate::domain::Topic;
 use crate::store::{
-    AppendError, Batch, Decision, Engine, MemoryStore, News, Reader, StoreError, Tally, Writer,
+    AppendError, Batch, Engine, Finding, MemoryStore, News, Reader, StoreError, Tally, Writer,
 };
 
 /// What happens to one append.
@@ -60,6 +61,7 @@ struct Script {
     groups: Mutex<Vec<usize>>,
     topics: Mutex<Vec<(String, ThreadId)>>,
     era: Arc<AtomicU64>,
+    reads: Arc<Reads>,
     closed: Mutex<bool>,
     moved: Condvar,
 }
@@ -78,6 +80,11 @@ impl ScriptedStore {
     /// With so many writers at once.
     pub(super) fn with_writers(self, writers: usize) -> Self {
         Self { writers, ..self }
+    }
+
+    /// What the comparer reads.
+    pub(super) fn reads(&self) -> &Reads {
+        &self.script.reads
     }
 
     /// The next appends fail like this, one after the other.
@@ -167,7 +174,7 @@ impl Script {
 
 impl Engine for ScriptedStore {
     fn reader(&self) -> Arc<dyn Reader> {
-        self.inner.reader()
+        Arc::new(ScriptedReader { inner: self.inner.reader(), reads: Arc::clone(&self.script.reads) })
     }
 
     fn writers(&self) -> usize {
@@ -211,7 +218,7 @@ struct ScriptedWriter {
 }
 
 impl Writer for ScriptedWriter {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         let appended = group.iter().map(|batch| (batch.topic.to_string(), thread::current().id()));
         self.script.topics.lock().unwrap().extend(appended);
         self.script.pass_gate(group.len());

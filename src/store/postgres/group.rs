@@ -1,13 +1,12 @@
-//! A group as the columns of a statement, and its verdicts from the rows that come back. No SQL, no connection.
+//! A group as the columns of a statement, and what the rows that come back say of its events. No SQL, no connection.
 
 use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
-use serde::de::IgnoredAny;
 
-use crate::domain::{Event, Refusal, Second, Verdict, same_value};
+use crate::domain::{Event, Refusal, Second, Verdict};
 use crate::store::index::Hasher;
-use crate::store::{Batch, Decision, StoreError};
+use crate::store::{Batch, Finding};
 
 /// A group whose repeats within itself are found: each key is sent once.
 pub(super) struct Group<'a> {
@@ -35,8 +34,6 @@ pub(super) struct Columns<'a> {
     pub(super) sources: Vec<&'a str>,
     pub(super) payloads: Vec<&'a str>,
     pub(super) digests: Vec<i64>,
-    /// Whether the group has other payloads of the key too.
-    pub(super) varies: Vec<bool>,
 }
 
 /// What the store did with the first event of a key.
@@ -75,75 +72,46 @@ impl<'a> Group<'a> {
 
     pub(super) fn columns(&self) -> Columns<'a> {
         let keys = || self.keys.iter().map(|event| event.parts());
-        let mut digests = vec![0; self.keys.len()];
-        // Backwards, so that the first event of a key is the one that counts.
-        for sent in self.sent.iter().rev() {
-            digests[sent.key] = sent.digest;
-        }
-        let mut varies = vec![false; self.keys.len()];
-        for sent in &self.sent {
-            varies[sent.key] |= sent.digest != digests[sent.key];
-        }
         Columns {
             topics: keys().map(|parts| parts.topic).collect(),
             ids: keys().map(|parts| parts.event_id).collect(),
             timestamps: keys().map(|parts| parts.timestamp).collect(),
             sources: keys().map(|parts| parts.source).collect(),
             payloads: keys().map(|parts| parts.payload).collect(),
-            digests,
-            varies,
+            digests: self.digests(),
         }
     }
 
-    /// The keys whose stored payload must be read, because it is not the same text as one that was sent.
-    pub(super) fn doubts(&self, fates: &[Fate]) -> Vec<usize> {
-        let differs =
-            |sent: &&Sent| matches!(fates[sent.key], Fate::Known { digest, .. } if digest != sent.digest);
-        let mut keys: Vec<_> = self.sent.iter().filter(differs).map(|sent| sent.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys
+    /// The digest of each key's first event.
+    fn digests(&self) -> Vec<i64> {
+        let mut digests = vec![0; self.keys.len()];
+        // Backwards, so that the first event of a key is the one that counts.
+        for sent in self.sent.iter().rev() {
+            digests[sent.key] = sent.digest;
+        }
+        digests
     }
 
-    /// Which events of a key have another value than the payload that is stored: their places in the group.
-    pub(super) fn conflicts(&self, key: usize, stored: &str) -> Result<Vec<usize>, StoreError> {
-        // Only valid JSON can be compared.
-        serde_json::from_str::<IgnoredAny>(stored).map_err(|error| {
-            let event = self.keys[key].parts();
-            StoreError::Damaged(format!("topic {}, id {}: the payload: {error}", event.topic, event.event_id))
-        })?;
-        let same_key = self.events().enumerate().filter(|(_, (sent, _))| sent.key == key);
-        let others = same_key.filter(|(_, (_, event))| !same_value(stored, event.payload()));
-        Ok(others.map(|(place, _)| place).collect())
-    }
-
-    /// What was decided on each event; `conflicts` says which repeats have another value than what was stored before.
-    pub(super) fn decisions(&self, fates: &[Fate], conflicts: &[usize], now: Second) -> Vec<Vec<Decision>> {
-        let mut seen = vec![false; self.keys.len()];
-        let mut all = self.events().enumerate().map(|(place, (sent, event))| {
+    /// What is known of each event. Equal digests mean equal bytes.
+    pub(super) fn findings(&self, fates: &[Fate], now: Second) -> Vec<Vec<Finding>> {
+        let (mut seen, first_digests) = (vec![false; self.keys.len()], self.digests());
+        let mut all = self.sent.iter().map(|sent| {
             let is_first = !std::mem::replace(&mut seen[sent.key], true);
-            let verdict = match fates[sent.key] {
-                Fate::Refused => Verdict::Refused(Refusal::TopicLimit),
-                Fate::New { seq } if is_first => Verdict::Accepted { seq },
-                Fate::New { seq } => {
-                    let conflict = !same_value(self.keys[sent.key].payload(), event.payload());
-                    Verdict::Duplicate { seq, conflict }
+            let (seq, digest, stored_at) = match fates[sent.key] {
+                Fate::Refused => return Finding::decided(Verdict::Refused(Refusal::TopicLimit), now),
+                Fate::New { seq } if is_first => {
+                    return Finding::decided(Verdict::Accepted { seq }, now);
                 }
-                Fate::Known { seq, .. } => {
-                    Verdict::Duplicate { seq, conflict: conflicts.binary_search(&place).is_ok() }
-                }
+                Fate::New { seq } => (seq, first_digests[sent.key], now),
+                Fate::Known { seq, digest, stored_at } => (seq, digest, stored_at),
             };
-            let stored_at = match fates[sent.key] {
-                Fate::Known { stored_at, .. } => stored_at,
-                Fate::Refused | Fate::New { .. } => now,
-            };
-            Decision { verdict, stored_at }
+            if digest == sent.digest {
+                Finding::decided(Verdict::Duplicate { seq, conflict: false }, stored_at)
+            } else {
+                Finding::Differs { seq, stored_at }
+            }
         });
         self.batches.iter().map(|batch| all.by_ref().take(batch.events.len()).collect()).collect()
-    }
-
-    fn events(&self) -> impl Iterator<Item = (Sent, &'a Event)> {
-        self.sent.iter().copied().zip(self.batches.iter().flat_map(|batch| &batch.events))
     }
 }
 
@@ -152,18 +120,14 @@ mod tests {
     use super::*;
     use crate::store::contract::batch;
 
-    fn accepted(seq: u64) -> Verdict {
-        Verdict::Accepted { seq }
-    }
-
-    fn duplicate(seq: u64, conflict: bool) -> Verdict {
-        Verdict::Duplicate { seq, conflict }
-    }
-
     const NOW: Second = Second(100);
 
-    fn at(second: u32, verdict: Verdict) -> Decision {
-        Decision { verdict, stored_at: Second(second) }
+    fn decided(second: u32, verdict: Verdict) -> Finding {
+        Finding::decided(verdict, Second(second))
+    }
+
+    fn same(seq: u64) -> Verdict {
+        Verdict::Duplicate { seq, conflict: false }
     }
 
     #[test]
@@ -177,38 +141,42 @@ mod tests {
         assert_eq!(columns.payloads, ["{}", "{}", "{ }"]);
         assert_eq!(columns.digests[0], columns.digests[1]);
         assert_ne!(columns.digests[0], columns.digests[2]);
-        assert_eq!(columns.varies, [true, false, false]);
         let fates = [
             Fate::New { seq: 4 },
             Fate::Refused,
             Fate::Known { seq: 9, digest: columns.digests[2], stored_at: Second(7) },
         ];
-        assert_eq!(group.doubts(&fates), [0; 0]);
-        let refused = Verdict::Refused(Refusal::TopicLimit);
+        let differs = Finding::Differs { seq: 4, stored_at: NOW };
         assert_eq!(
-            group.decisions(&fates, &[], NOW),
+            group.findings(&fates, NOW),
             [
-                vec![at(100, accepted(4)), at(100, duplicate(4, true)), at(100, refused)],
-                vec![at(7, duplicate(9, false))]
+                vec![
+                    decided(100, Verdict::Accepted { seq: 4 }),
+                    differs,
+                    decided(100, Verdict::Refused(Refusal::TopicLimit))
+                ],
+                vec![decided(7, same(9))]
             ]
         );
     }
 
     #[test]
-    fn what_is_not_the_same_text_is_compared_as_a_value() {
-        let a = batch("a", &[("x", "{ }"), ("y", "{}"), ("x", "[1]"), ("x", "{}")]);
+    fn what_has_not_the_stored_bytes_is_left_to_a_comparison() {
+        let a = batch("a", &[("x", "{ }"), ("y", "{}"), ("x", "[1]"), ("x", "{}"), ("y", "{}")]);
         let batches = [&a];
         let group = Group::new(&batches, &Hasher::new(&[0; 16]));
         let digests = group.columns().digests;
         let known = |seq, digest| Fate::Known { seq, digest, stored_at: Second(7) };
+        let differs = |seq| Finding::Differs { seq, stored_at: Second(7) };
         let fates = [known(1, digests[0]), known(2, digests[1])];
-        assert_eq!(group.doubts(&fates), [0]);
-        let conflicts = group.conflicts(0, "{ }").unwrap();
         assert_eq!(
-            group.decisions(&fates, &conflicts, NOW),
-            [[(1, false), (2, false), (1, true), (1, false)]
-                .map(|(seq, conflict)| at(7, duplicate(seq, conflict)))]
+            group.findings(&fates, NOW),
+            [[decided(7, same(1)), decided(7, same(2)), differs(1), differs(1), decided(7, same(2))]]
         );
-        assert!(matches!(group.conflicts(0, "{"), Err(StoreError::Damaged(_))));
+        let fates = [known(1, digests[1]), known(2, digests[0])];
+        assert_eq!(
+            group.findings(&fates, NOW),
+            [[differs(1), differs(2), differs(1), decided(7, same(1)), differs(2)]]
+        );
     }
 }

@@ -22,8 +22,8 @@ use crate::metrics::StoreSample;
 use crate::store::sources::COLUMNS;
 use crate::store::tally::{Lot, Snapshot};
 use crate::store::{
-    Found, Key, Order, PAGE_BYTES, Page, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts,
-    TopicSources, Totals,
+    Found, Key, Order, PAGE_BYTES, Page, PageQuery, Reader, Repeats, StoreError, StoredPayload, Tally,
+    TopicCounts, TopicSources, Totals, gone,
 };
 
 /// The bytes of an event's texts.
@@ -56,6 +56,16 @@ const EVENT: &str = "SELECT seq, received_at, event_id, timestamp, source, paylo
 const LOOK_UP: &str = "SELECT asked.n, e.seq, e.received_at
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (topic, event_id, n)
     JOIN sekali.events AS e ON e.topic = asked.topic AND e.event_id = asked.event_id";
+
+/// The payloads of a first part of the events with these keys, arrays of topics and ids: as many as have so many bytes
+/// together, and the first one that is there.
+const PAYLOADS: &str = "SELECT n, seq, payload FROM (
+        SELECT asked.n, e.seq, e.payload, row_number() OVER by_place AS place,
+            sum(octet_length(e.payload)) OVER by_place AS bytes
+        FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (topic, event_id, n)
+        JOIN sekali.events AS e ON e.topic = asked.topic AND e.event_id = asked.event_id
+        WINDOW by_place AS (ORDER BY asked.n)
+    ) AS found WHERE place = 1 OR bytes <= $3 ORDER BY n";
 
 /// How often counts are asked for while those of some topics are stored without those of others.
 const LOOKS: usize = 3;
@@ -230,6 +240,24 @@ impl Reader for PostgresReader {
         let topic = key.topic.as_str();
         let row = self.one(EVENT, &[&topic, &key.event_id]).await?;
         row.map(|row| stored_event(topic, &row, 0)).transpose()
+    }
+
+    async fn payloads(&self, keys: &[Key]) -> Result<Vec<Result<StoredPayload, StoreError>>, StoreError> {
+        let topics: Vec<_> = keys.iter().map(|key| key.topic.as_str()).collect();
+        let ids: Vec<_> = keys.iter().map(|key| key.event_id.as_str()).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        for row in self.rows(PAYLOADS, &[&topics, &ids, &number(PAGE_BYTES as u64)]).await? {
+            let place = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or(usize::MAX).min(keys.len());
+            // Before the last one that is given, none was left out for its size.
+            found.extend(keys.iter().take(place).skip(found.len()).map(|key| Err(gone(key))));
+            let payload = row.try_get(2).map_err(StoreError::from);
+            let seq = row.try_get::<_, i64>(1)?.cast_unsigned();
+            found.push(payload.map(|json| StoredPayload { seq, json }));
+        }
+        if found.is_empty() {
+            found.extend(keys.iter().map(|key| Err(gone(key))));
+        }
+        Ok(found)
     }
 
     async fn lookup(&self, keys: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {

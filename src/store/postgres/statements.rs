@@ -62,13 +62,13 @@ impl Topics {
     fn sent(self) -> &'static str {
         match self {
             Self::Many => {
-                "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
-            WITH ORDINALITY AS sent (topic, event_id, timestamp, source, payload, digest, varies, n)"
+                "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+            WITH ORDINALITY AS sent (topic, event_id, timestamp, source, payload, digest, n)"
             }
             Self::One => {
                 "(SELECT $1::text AS topic, given.*
-            FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
-                WITH ORDINALITY AS given (event_id, timestamp, source, payload, digest, varies, n)) AS sent"
+            FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+                WITH ORDINALITY AS given (event_id, timestamp, source, payload, digest, n)) AS sent"
             }
         }
     }
@@ -78,20 +78,18 @@ impl Topics {
 /// topic's row says which seq was given last, nobody else can give one while it is locked, and this statement began
 /// after it was. invariant 4: events, keys and counters are one statement.
 ///
-/// A stored payload that must be compared is read as JSON here: one that is none fails the statement before anything is
-/// committed. What is compared is read after the commit.
+/// No stored payload is read here: where digests differ, a reader compares them after the commit.
 ///
-/// Topics (an array, or the one), arrays of ids, timestamps, sources, payloads, digests, and whether the group has several
-/// payloads of a key; the time, the id of the commit, how many sources of a topic may have a name.
+/// Topics (an array, or the one), arrays of ids, timestamps, sources, payloads and digests; the time, the id of the commit,
+/// how many sources of a topic may have a name.
 pub(super) fn store(topics: Topics) -> String {
-    let by_source = sources::add(&["accepted"], "$10::bigint", topics);
+    let by_source = sources::add(&["accepted"], "$9::bigint", topics);
     let (rows, of_sent, of_looked, of_fresh) =
         (topics.sent(), topics.of("sent"), topics.of("l"), topics.of("f"));
     format!(
         "
     WITH looked AS MATERIALIZED (
-        SELECT sent.*, e.seq, e.digest AS stored_digest, e.commit_id, e.received_at,
-            CASE WHEN sent.varies OR sent.digest <> e.digest THEN e.payload::json IS NOT NULL END AS compared
+        SELECT sent.*, e.seq, e.digest AS stored_digest, e.commit_id, e.received_at
         FROM {rows}
         LEFT JOIN sekali.events AS e ON e.topic = {of_sent} AND e.event_id = sent.event_id
     ), fresh AS MATERIALIZED (
@@ -102,9 +100,9 @@ pub(super) fn store(topics: Topics) -> String {
     ), stored AS (
         INSERT INTO sekali.events
             (topic, seq, received_at, digest, commit_id, event_id, timestamp, source, payload)
-        SELECT topic, seq, $8, digest, $9, event_id, timestamp, source, payload FROM fresh
+        SELECT topic, seq, $7, digest, $8, event_id, timestamp, source, payload FROM fresh
     ), counted AS (
-        UPDATE sekali.topics AS t SET last_seq = f.last_seq, last_received_at = $8
+        UPDATE sekali.topics AS t SET last_seq = f.last_seq, last_received_at = $7
         FROM (SELECT topic, max(seq) AS last_seq FROM fresh GROUP BY topic) AS f
         WHERE t.topic = {of_fresh}
     ), by_source AS (
@@ -114,9 +112,9 @@ pub(super) fn store(topics: Topics) -> String {
 }
 
 const STORED: &str = "
-    SELECT n, seq, NULL::bigint, NULL::bigint, NULL::bigint, NULL::boolean FROM fresh
+    SELECT n, seq, NULL::bigint, NULL::bigint, NULL::bigint FROM fresh
     UNION ALL
-    SELECT n, seq, stored_digest, commit_id, received_at, compared FROM looked WHERE seq IS NOT NULL";
+    SELECT n, seq, stored_digest, commit_id, received_at FROM looked WHERE seq IS NOT NULL";
 
 /// The time of a group, and the id by which its rows are known.
 #[derive(Clone, Copy)]
@@ -134,7 +132,7 @@ pub(super) fn parameters<'a>(
     topic_of_each: &'a (dyn ToSql + Sync),
     mark: &'a Mark,
     source_limit: &'a i64,
-) -> [&'a (dyn ToSql + Sync); 10] {
+) -> [&'a (dyn ToSql + Sync); 9] {
     [
         topic_of_each,
         &columns.ids,
@@ -142,18 +140,11 @@ pub(super) fn parameters<'a>(
         &columns.sources,
         &columns.payloads,
         &columns.digests,
-        &columns.varies,
         &mark.received_at,
         &mark.commit,
         source_limit,
     ]
 }
-
-/// The payloads that are stored under keys: arrays of topics and ids.
-const PAYLOADS: &str = "
-    SELECT asked.n, e.payload
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (topic, event_id, n)
-    JOIN sekali.events AS e ON e.topic = asked.topic AND e.event_id = asked.event_id";
 
 /// Stores counts that waited in memory: node, fence, epoch, rejected, how many sources of a topic may have a name; arrays of
 /// topics, sources and [`REPEAT_COLUMNS`]. Does nothing where a later connection of the same node has said that what this
@@ -230,7 +221,6 @@ pub(super) struct Statements {
     pub(super) many: Storing,
     /// A group of one topic.
     pub(super) one: Storing,
-    pub(super) payloads: Statement,
     pub(super) count: Statement,
     pub(super) put_repeats: Statement,
     pub(super) drop_repeats: Statement,
@@ -245,33 +235,13 @@ impl Statements {
             client.prepare(MAKE_FEW_TOPICS),
             Storing::prepare(client, Topics::Many),
             Storing::prepare(client, Topics::One),
-            client.prepare(PAYLOADS),
             client.prepare(&counting),
             client.prepare(repeats::PUT),
             client.prepare(repeats::DROP),
             client.prepare(repeats::CLEAR),
         )?;
-        let (
-            make_topics,
-            make_few_topics,
-            many,
-            one,
-            payloads,
-            count,
-            put_repeats,
-            drop_repeats,
-            clear_repeats,
-        ) = prepared;
-        Ok(Self {
-            make_topics,
-            make_few_topics,
-            many,
-            one,
-            payloads,
-            count,
-            put_repeats,
-            drop_repeats,
-            clear_repeats,
-        })
+        let (make_topics, make_few_topics, many, one, count, put_repeats, drop_repeats, clear_repeats) =
+            prepared;
+        Ok(Self { make_topics, make_few_topics, many, one, count, put_repeats, drop_repeats, clear_repeats })
     }
 }

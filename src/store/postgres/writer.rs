@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use futures_util::future::join3;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::Node;
-use super::connection::within;
 use super::group::{Fate, Group};
 use super::locked::LockedOut;
 use super::session::Session;
@@ -17,7 +15,7 @@ use super::statements::{Mark, Values, parameters};
 use super::transaction::{Lock, Transaction, Trouble};
 use crate::domain::{Second, Verdict};
 use crate::store::sources::repeats;
-use crate::store::{AppendError, Batch, Decision, StoreError, Writer};
+use crate::store::{AppendError, Batch, Finding, StoreError, Writer};
 
 /// How often a group is tried where the database says that it should be, or its outcome is unknown.
 const ATTEMPTS: usize = 3;
@@ -49,13 +47,13 @@ impl PostgresWriter {
 
     /// invariant 5: a group whose outcome is not known is run again, under the locks that its first run had to have: what
     /// that has stored carries its id and is accepted, what it has not is stored now.
-    fn settle(&mut self, group: &Group<'_>, now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+    fn settle(&mut self, group: &Group<'_>, now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         let mark = Mark { received_at: now.as_microsecond(), commit: fastrand::i64(..) };
         let database = self.node.database.clone();
         let (mut unknown, mut locked) = (None, None);
         for _ in 0..ATTEMPTS {
             match database.block_on(self.attempt(group, mark)) {
-                Ok((fates, conflicts)) => return Ok(group.decisions(&fates, &conflicts, Second::of(now))),
+                Ok(fates) => return Ok(group.findings(&fates, Second::of(now))),
                 Err(Trouble::Failed(error)) if unknown.is_none() => return Err(AppendError::Failed(error)),
                 Err(Trouble::Locked(error)) if unknown.is_none() => match self.who_is_locked(group) {
                     // What held it may have let go: once more, briefly.
@@ -82,8 +80,8 @@ impl PostgresWriter {
         }
     }
 
-    /// What became of each key, and which repeats are conflicts.
-    async fn attempt(&mut self, group: &Group<'_>, mark: Mark) -> Result<(Vec<Fate>, Vec<usize>), Trouble> {
+    /// What became of each key.
+    async fn attempt(&mut self, group: &Group<'_>, mark: Mark) -> Result<Vec<Fate>, Trouble> {
         let topics = group.topics();
         let mut missing: Vec<_> = topics.iter().copied().filter(|topic| !self.session.knows(topic)).collect();
         let limit = self.node.topic_limit.filter(|_| !missing.is_empty());
@@ -92,12 +90,7 @@ impl PostgresWriter {
             // is for all, and the first that comes is the first that is made.
             missing.sort_unstable();
         }
-        let (locked, rows) = match self.store(group, &topics, (&missing, limit), mark).await {
-            Err(Trouble::Failed(StoreError::Damaged(what))) => {
-                return Err(self.name_damage(group, what).await);
-            }
-            stored => stored?,
-        };
+        let (locked, rows) = self.store(group, &topics, (&missing, limit), mark).await?;
         let fates = fates(group, &rows, mark.commit)?;
         if rows.len() < group.keys.len() && (limit.is_none() || locked.len() == topics.len()) {
             self.session.forget();
@@ -107,15 +100,7 @@ impl PostgresWriter {
         for row in &locked {
             self.session.learn(row.try_get(0)?);
         }
-        match self.conflicts(group, &group.doubts(&fates)).await {
-            Ok(conflicts) => Ok((fates, conflicts)),
-            // The group is committed. Where it has new events, that they cannot be reported does
-            // not mean that they are not stored; where it has none, nothing of it is.
-            Err(Trouble::Failed(error)) if fates.iter().any(|fate| matches!(fate, Fate::New { .. })) => {
-                Err(Trouble::Again(error))
-            }
-            Err(trouble) => Err(trouble),
-        }
+        Ok(fates)
     }
 
     /// invariant 4: one transaction with everything in it. Gives the topics that exist, and what became of each key.
@@ -153,66 +138,21 @@ impl PostgresWriter {
         Transaction { client, lock, wait, patience }.commit(sent).await
     }
 
-    /// Says which stored payload it was that failed a group, if one did. Nothing of the group is stored.
-    async fn name_damage(&self, group: &Group<'_>, what: String) -> Trouble {
-        let all: Vec<_> = (0..group.keys.len()).collect();
-        match self.conflicts(group, &all).await {
-            Err(Trouble::Failed(named)) => Trouble::Failed(named),
-            Ok(_) | Err(_) => Trouble::Failed(StoreError::Damaged(what)),
-        }
-    }
-
-    /// Compares what repeats of these keys say with what is stored: the places of those that say something else, in their
-    /// order. What is stored never changes, so that this needs no transaction.
-    ///
-    /// # Errors
-    /// [`Trouble::Failed`]: a stored payload cannot be compared, whether the group is committed or
-    /// not.
-    async fn conflicts(&self, group: &Group<'_>, doubts: &[usize]) -> Result<Vec<usize>, Trouble> {
-        if doubts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let Session { client, statements, .. } = &self.session;
-        let topics: Vec<_> = doubts.iter().map(|key| group.keys[*key].topic()).collect();
-        let ids: Vec<_> = doubts.iter().map(|key| group.keys[*key].event_id()).collect();
-        let values: Values<'_> = &[&topics, &ids];
-        let (mut conflicts, mut damage) = (Vec::new(), None);
-        let read = async {
-            let mut rows = Box::pin(client.query_raw(&statements.payloads, values.iter().copied()).await?);
-            // One at a time: together they may be large.
-            while let Some(row) = rows.next().await.transpose()? {
-                let (n, payload): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
-                let key = usize::try_from(n - 1).ok().and_then(|at| doubts.get(at));
-                match key.map(|key| group.conflicts(*key, payload)) {
-                    Some(Ok(found)) => conflicts.extend(found),
-                    Some(Err(error)) => damage = Some(error),
-                    None => debug_assert!(false, "an answer to nothing that was asked"),
-                }
-            }
-            Ok(())
-        };
-        within(self.node.database.patience(), read).await.map_err(|error| match error {
-            StoreError::Damaged(_) => Trouble::Failed(error),
-            _ => Trouble::Lost(error),
-        })?;
-        conflicts.sort_unstable();
-        damage.map_or(Ok(conflicts), |error| Err(Trouble::Failed(error)))
-    }
-
     /// Tells the tally and other nodes what was committed.
-    fn report(&self, group: &[&Batch], decisions: &[Vec<Decision>], now: Timestamp) {
+    fn report(&self, group: &[&Batch], findings: &[Vec<Finding>], now: Timestamp) {
         let mut fresh = Vec::with_capacity(group.len());
-        for (batch, decided) in group.iter().zip(decisions) {
+        for (batch, found) in group.iter().zip(findings) {
             let (mut last, mut is_repeated, mut refused) = (None, false, 0);
-            for decision in decided {
-                match decision.verdict {
-                    Verdict::Accepted { seq } => last = Some(seq),
-                    Verdict::Duplicate { .. } => is_repeated = true,
-                    Verdict::Refused(_) => refused += 1,
+            for finding in found {
+                match finding.verdict() {
+                    Some(Verdict::Accepted { seq }) => last = Some(seq),
+                    Some(Verdict::Duplicate { .. }) => is_repeated = true,
+                    Some(Verdict::Refused(_)) => refused += 1,
+                    None => {}
                 }
             }
             if is_repeated {
-                self.node.tally.count(&batch.topic, now, repeats(batch, decided, now));
+                self.node.tally.count(&batch.topic, now, repeats(batch, found, now));
             }
             if refused > 0 {
                 self.node.tally.reject(refused);
@@ -224,7 +164,7 @@ impl PostgresWriter {
 }
 
 impl Writer for PostgresWriter {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         self.reopen()?;
         let topics = self.locked_of(group).map_err(AppendError::Failed)?;
         if !topics.is_empty() {
@@ -242,10 +182,10 @@ impl Writer for PostgresWriter {
             tracing::debug!(%error, "statements are not planned again; connecting again");
             self.replace().map_err(AppendError::Failed)?;
         }
-        let decisions = self.settle(&keyed, now)?;
+        let findings = self.settle(&keyed, now)?;
         self.locked_out.forget(group);
-        self.report(group, &decisions, now);
-        Ok(decisions)
+        self.report(group, &findings, now);
+        Ok(findings)
     }
 
     fn flush(&mut self, _: Timestamp) -> Result<(), AppendError> {

@@ -19,7 +19,8 @@ use crate::store::index::{Entry, Hasher};
 use crate::store::sources::SourceCounts;
 use crate::store::tally::Snapshot;
 use crate::store::{
-    Found, Key, Page, PageQuery, Reader, Repeats, StoreError, Tally, TopicCounts, TopicSources, Totals,
+    Found, Key, PAGE_BYTES, Page, PageQuery, Reader, Repeats, StoreError, StoredPayload, Tally, TopicCounts,
+    TopicSources, Totals,
 };
 
 /// A few connections that only read, each used by one read at a time on a thread that may block.
@@ -99,6 +100,23 @@ impl Reader for SqliteReader {
             Rows::of(connection, topic, key.topic.as_str())?.at((entry.seq, entry.pos)).map(Some)
         };
         self.read(read).await
+    }
+
+    async fn payloads(&self, wanted: &[Key]) -> Result<Vec<Result<StoredPayload, StoreError>>, StoreError> {
+        let (keys, wanted) = (self.keys(), wanted.to_vec());
+        self.read(move |connection| {
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for key in &wanted {
+                let payload = keys.payload(connection, key);
+                bytes += payload.as_ref().map_or(0, |payload| payload.json.len());
+                if bytes > PAGE_BYTES && !found.is_empty() {
+                    break;
+                }
+                found.push(payload);
+            }
+            Ok(found)
+        })
+        .await
     }
 
     async fn lookup(&self, wanted: Vec<Key>) -> Result<Vec<Option<Found>>, StoreError> {
@@ -248,6 +266,15 @@ struct Keys {
 }
 
 impl Keys {
+    /// The payload of the event with a key, which was stored once.
+    fn payload(&self, connection: &Connection, key: &Key) -> Result<StoredPayload, StoreError> {
+        let missing =
+            || StoreError::Damaged(format!("topic {}: a duplicate's event is not in the index", key.topic));
+        let (topic, Entry { pos, seq, .. }) = self.find(connection, key)?.ok_or_else(missing)?;
+        let stored = Rows::of(connection, topic, key.topic.as_str())?.at((seq, pos))?;
+        Ok(StoredPayload::of(&stored))
+    }
+
     /// The topic and the entry of a key.
     fn find(&self, connection: &Connection, key: &Key) -> Result<Option<(TopicId, Entry)>, StoreError> {
         let Some(topic) = topics::load(connection, &key.topic)? else { return Ok(None) };

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
-use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::topics::TopicId;
-use crate::domain::{Event, Parts, StoredEvent, Topic, check_name, same_value};
+use crate::domain::{Event, Parts, StoredEvent, Topic, check_name};
 use crate::store::StoreError;
 use crate::store::index::{Entry, Hasher, MAX_NUMBER, Recent};
 use crate::store::sources::OTHER;
@@ -58,14 +57,6 @@ impl<'c> Appender<'c> {
         ])?;
         Ok(())
     }
-}
-
-/// Whether a repeat has another payload than the event that is stored under this seq.
-pub(super) fn conflicts(stored: &str, seq: u64, payload: &str) -> Result<bool, StoreError> {
-    // Only valid JSON can be compared; a panic over a damaged row would fail the whole group.
-    serde_json::from_str::<IgnoredAny>(stored)
-        .map_err(|error| StoreError::Damaged(format!("the payload of seq {seq}: {error}")))?;
-    Ok(!same_value(stored, payload))
 }
 
 /// The last position of the log; 0 where it is empty.
@@ -122,11 +113,6 @@ fn changed(pos: u64) -> StoreError {
     StoreError::Damaged(format!(
         "the row at position {pos} does not match its checksum; `sekali doctor` says more"
     ))
-}
-
-/// The payload at a position.
-pub(super) fn payload(connection: &Connection, pos: u64) -> Result<String, StoreError> {
-    whole(connection, pos, |row| Ok(row.get(7)?))
 }
 
 /// When the event at a position was stored.

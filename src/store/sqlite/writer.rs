@@ -15,11 +15,11 @@ use super::times::{Marked, Times};
 use super::topics::{self, Remembered, TopicId, TopicState};
 use super::{Options, Shared, explain, opening, repeats, rows, schema, sources};
 use crate::config::Durability;
-use crate::domain::{Counts, Event, Refusal, Second, Topic, Verdict};
+use crate::domain::{Counts, Refusal, Second, Topic, Verdict};
 use crate::store::index::{Entry, Hasher};
 use crate::store::sources as by_source;
 use crate::store::tally::Lot;
-use crate::store::{AppendError, Batch, Decision, StoreError, Tally, Writer};
+use crate::store::{AppendError, Batch, Finding, StoreError, Tally, Writer};
 #[cfg(test)]
 use crate::testing::{Moment, pass};
 
@@ -126,16 +126,16 @@ impl SqliteWriter {
         group: &[&Batch],
         now: Timestamp,
         staged: &mut Staged,
-    ) -> Result<Vec<Vec<Decision>>, StoreError> {
+    ) -> Result<Vec<Vec<Finding>>, StoreError> {
         for batch in group {
             self.stage(&batch.topic, staged)?;
         }
         let known = self.find(group, staged)?;
         let mut known = known.into_iter();
         let (mut rows, second) = (rows::Appender::new(&self.connection, now)?, Second::of(now));
-        let mut decisions = Vec::with_capacity(group.len());
+        let mut findings = Vec::with_capacity(group.len());
         for batch in group {
-            decisions.push(self.write_batch(batch, &mut known, (&mut rows, second), staged)?);
+            findings.push(self.write_batch(batch, &mut known, (&mut rows, second), staged)?);
         }
         if !staged.events.is_empty() {
             staged.marked = self.times.mark(self.next_pos, second);
@@ -156,7 +156,7 @@ impl SqliteWriter {
         }
         self.index.write_slices(&self.connection, staged.events.len(), &mut staged.slices)?;
         self.write_totals(staged, repeats, lot.map(|(epoch, _)| epoch))?;
-        Ok(decisions)
+        Ok(findings)
     }
 
     /// The key of each event of the group whose topic is part of the transaction, in their order, and what is stored
@@ -183,27 +183,24 @@ impl SqliteWriter {
         known: &mut impl Iterator<Item = (u128, Option<Entry>)>,
         (rows, now): (&mut rows::Appender<'_>, Second),
         staged: &mut Staged,
-    ) -> Result<Vec<Decision>, StoreError> {
+    ) -> Result<Vec<Finding>, StoreError> {
         let Staged { topics, next_pos, events, keys, rejected, .. } = staged;
         let Some(topic) = topics.get_mut(&batch.topic) else {
             *rejected += batch.events.len() as u64;
             let verdict = Verdict::Refused(Refusal::TopicLimit);
-            return Ok(vec![Decision { verdict, stored_at: now }; batch.events.len()]);
+            return Ok(vec![Finding::decided(verdict, now); batch.events.len()]);
         };
-        let mut decisions = Vec::with_capacity(batch.events.len());
+        let mut findings = Vec::with_capacity(batch.events.len());
         for (event, (key, stored)) in batch.events.iter().zip(known) {
             #[cfg(test)]
             pass(Moment::Write);
             let digest = self.hasher.digest(event.payload().as_bytes());
-            let decision = if let Some(first) = stored {
+            let finding = if let Some(first) = stored {
                 topic.repeated = true;
-                Decision {
-                    verdict: self.repeat(first, digest, event)?,
-                    stored_at: self.times.stored_at(&self.connection, first.pos, now)?,
-                }
+                repeat(first, digest, self.times.stored_at(&self.connection, first.pos, now)?)
             } else if let Some(first) = keys.get(&key).copied() {
                 topic.repeated = true;
-                Decision { verdict: self.repeat(first, digest, event)?, stored_at: now }
+                repeat(first, digest, now)
             } else {
                 // invariant 6: a seq is used by an event of the same transaction, or not at all.
                 let entry = Entry { key, pos: *next_pos, seq: topic.state.last_seq + 1, digest };
@@ -211,18 +208,11 @@ impl SqliteWriter {
                 (*next_pos, topic.state.last_seq) = (entry.pos + 1, entry.seq);
                 keys.insert(key, entry);
                 events.push((topic.state.id, entry));
-                Decision { verdict: Verdict::Accepted { seq: entry.seq }, stored_at: now }
+                Finding::decided(Verdict::Accepted { seq: entry.seq }, now)
             };
-            decisions.push(decision);
+            findings.push(finding);
         }
-        Ok(decisions)
-    }
-
-    /// The verdict of an event whose key is stored. Equal digests mean equal payloads; others are compared.
-    fn repeat(&self, first: Entry, digest: u64, event: &Event) -> Result<Verdict, StoreError> {
-        let conflict = digest != first.digest
-            && rows::conflicts(&rows::payload(&self.connection, first.pos)?, first.seq, event.payload())?;
-        Ok(Verdict::Duplicate { seq: first.seq, conflict })
+        Ok(findings)
     }
 
     /// Makes the topic part of this transaction, unless it is new and one too many.
@@ -302,7 +292,7 @@ impl SqliteWriter {
         group: &[&Batch],
         now: Timestamp,
         sync: Sync,
-    ) -> Result<Vec<Vec<Decision>>, AppendError> {
+    ) -> Result<Vec<Vec<Finding>>, AppendError> {
         let failed = |error: rusqlite::Error| AppendError::Failed(error.into());
         self.checkpointer.make_room(&self.connection);
         if self.options.durability == Durability::Relaxed {
@@ -312,10 +302,10 @@ impl SqliteWriter {
         let mut staged =
             Staged { topics_total: self.topics_total, next_pos: self.next_pos, ..Staged::default() };
         let written = self.write(group, now, &mut staged).map_err(|error| self.roll_back(error));
-        match written.and_then(|decisions| self.commit().map(|()| decisions)) {
-            Ok(decisions) => {
-                self.learn(staged, sync, (group, &decisions, now));
-                Ok(decisions)
+        match written.and_then(|findings| self.commit().map(|()| findings)) {
+            Ok(findings) => {
+                self.learn(staged, sync, (group, &findings, now));
+                Ok(findings)
             }
             Err(error) => {
                 self.index.put_back(staged.slices);
@@ -363,7 +353,7 @@ impl SqliteWriter {
         &mut self,
         staged: Staged,
         sync: Sync,
-        (group, decisions, now): (&[&Batch], &[Vec<Decision>], Timestamp),
+        (group, findings, now): (&[&Batch], &[Vec<Finding>], Timestamp),
     ) {
         #[cfg(test)]
         pass(Moment::Learn);
@@ -372,9 +362,11 @@ impl SqliteWriter {
             self.tally.repeated().stored();
         }
         // Counted before the answers, and stored with the counts of the hot caches: nothing else about a repeat is.
-        for (batch, of_batch) in group.iter().zip(decisions) {
-            if staged.topics.get(&batch.topic).is_some_and(|topic| topic.repeated) {
-                self.tally.count(&batch.topic, now, by_source::repeats(batch, of_batch, now));
+        for (batch, of_batch) in group.iter().zip(findings) {
+            let mut repeats = by_source::repeats(batch, of_batch, now).peekable();
+            if staged.topics.get(&batch.topic).is_some_and(|topic| topic.repeated) && repeats.peek().is_some()
+            {
+                self.tally.count(&batch.topic, now, repeats);
             }
         }
         self.unsynced = self.options.durability == Durability::Relaxed && sync == Sync::Later;
@@ -384,8 +376,9 @@ impl SqliteWriter {
         pass(Moment::Learn);
         self.times.committed(staged.marked);
         self.remembered.learn(staged.topics.into_iter().map(|(name, topic)| (name, topic.state)));
-        let pairs = group.iter().zip(decisions).flat_map(|(batch, of)| batch.events.iter().zip(of));
-        let accepted = pairs.filter(|(_, decision)| matches!(decision.verdict, Verdict::Accepted { .. }));
+        let pairs = group.iter().zip(findings).flat_map(|(batch, of)| batch.events.iter().zip(of));
+        let accepted =
+            pairs.filter(|(_, finding)| matches!(finding.verdict(), Some(Verdict::Accepted { .. })));
         self.index.committed(staged.slices, &staged.events, accepted.map(|(event, _)| event.source()));
         self.checkpointer.committed();
         self.mark_synced();
@@ -400,7 +393,7 @@ impl SqliteWriter {
 }
 
 impl Writer for SqliteWriter {
-    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
+    fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         // Without a mark the next start could not know of commits that were not synced.
         let is_known = self.marker.as_ref().is_none_or(|marker| marker.is_kept());
         self.transact(group, now, if is_known { Sync::Later } else { Sync::Now })
@@ -438,6 +431,12 @@ impl Writer for SqliteWriter {
         }
         self.checkpointer.finish(&self.connection).inspect(|()| finish())
     }
+}
+
+/// What is known of an event whose key is stored: equal digests mean equal bytes.
+fn repeat(Entry { seq, digest: first, .. }: Entry, digest: u64, stored_at: Second) -> Finding {
+    let same = Finding::decided(Verdict::Duplicate { seq, conflict: false }, stored_at);
+    if first == digest { same } else { Finding::Differs { seq, stored_at } }
 }
 
 impl Sync {

@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use super::{TransferError, Transferred, transfer};
 use crate::config::{Overrides, Settings, load};
 use crate::domain::{Second, StoredEvent, Verdict};
-use crate::store::contract::{event_from, read_all, topic, wait};
+use crate::store::contract::{append_and_compare, event_from, read_all, topic, wait};
 use crate::store::postgres::tests::server::Database;
 use crate::store::{
-    Batch, Doctor, Engine, Progress, Repeat, Repeats, StoreError, TopicSources, Totals, Writer, open,
+    Batch, Doctor, Engine, Finding, Progress, Repeat, Repeats, StoreError, TopicSources, Totals, Writer, open,
 };
 
 /// Topics of the stores that are copied, not in the order of their bytes.
@@ -110,7 +110,9 @@ fn fill(place: &Place, groups: std::ops::Range<i64>) {
             let event = |(source, id, payload): &(&str, String, &str)| event_from(source, name, id, payload);
             Batch { topic: topic(name), events: sent.iter().map(event).collect() }
         });
-        writer.append(&batches.each_ref(), at(second)).unwrap();
+        for batch in &batches {
+            append_and_compare(&*engine, &mut *writer, (batch, second));
+        }
     }
     engine.tally().reject(3);
     engine.tally().count(
@@ -165,11 +167,12 @@ fn goes_on(place: &Place, content: &Content) {
             Batch { topic: name.clone(), events: events.iter().map(|it| it.event.clone()).collect() };
         let new = Batch { topic: name.clone(), events: vec![event_from("x", name.as_str(), "new", "{}")] };
         let decided = writer.append(&[&repeats, &new], at(9_000)).unwrap();
-        for (stored, decision) in events.iter().zip(&decided[0]) {
-            assert_eq!(decision.verdict, Verdict::Duplicate { seq: stored.seq, conflict: false });
-            assert_eq!(decision.stored_at, Second::of(stored.received_at), "{stored:?}");
+        for (stored, found) in events.iter().zip(&decided[0]) {
+            let verdict = Verdict::Duplicate { seq: stored.seq, conflict: false };
+            assert_eq!(*found, Finding::decided(verdict, Second::of(stored.received_at)), "{stored:?}");
         }
-        assert_eq!(decided[1][0].verdict, Verdict::Accepted { seq: events.len() as u64 + 1 });
+        let accepted = Verdict::Accepted { seq: events.len() as u64 + 1 };
+        assert_eq!(decided[1][0].verdict(), Some(accepted));
     }
 }
 

@@ -16,11 +16,11 @@ use super::server::{self, Database};
 use super::{accepted, duplicate, node, now, settings, try_open, until};
 use crate::config::{Settings, StoreUrl};
 use crate::domain::Counts;
-use crate::store::contract::{append, batch, read_all, topic, wait};
+use crate::store::contract::{append, append_and_compare, batch, read_all, topic, wait};
 use crate::store::postgres::connection::{self, Use};
 use crate::store::postgres::transaction::{Lock, Transaction, Trouble};
 use crate::store::postgres::{Drivers, PostgresStore};
-use crate::store::{AppendError, Engine, Repeat, StoreError};
+use crate::store::{AppendError, Engine, Finding, Key, Repeat, StoreError};
 
 /// A node whose way to the database can be broken.
 pub(super) fn behind_a_proxy(database: &Database) -> (Proxy, Settings) {
@@ -47,7 +47,7 @@ fn a_commit_of_unknown_outcome_is_settled_whether_it_was_stored_or_not() {
         let id = format!("{way:?}");
         let group = batch("a", &[("old", "{}"), (&id, "{}"), (&id, "[]")]);
         proxy.set(way);
-        let verdicts = append(&mut *writer, &group);
+        let verdicts = append_and_compare(&store, &mut *writer, (&group, 1));
         assert!(proxy.is_open(), "the commit was lost");
         seq += 1;
         let conflict = crate::domain::Verdict::Duplicate { seq, conflict: true };
@@ -308,44 +308,6 @@ fn an_event_that_the_database_does_not_take_fails_alone() {
     assert_eq!(append(&mut *writer, &batch("b", &[("other", "{}")])), [accepted(1)], "no seq is left out");
 }
 
-/// A database that damages the payload of an event, in the very moment in which another one is
-/// committed.
-fn damaging(database: &Database, event_id: &str) -> PostgresStore {
-    let store = node(database);
-    database.run(&format!(
-        "CREATE FUNCTION sekali.harm() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             UPDATE sekali.events SET payload = '{{' WHERE event_id = '{event_id}';
-             RETURN NULL;
-         END $$;
-         CREATE CONSTRAINT TRIGGER harm AFTER INSERT ON sekali.events DEFERRABLE INITIALLY DEFERRED
-             FOR EACH ROW EXECUTE FUNCTION sekali.harm()"
-    ));
-    store
-}
-
-// invariant 5: an error after the commit does not say that nothing is stored.
-#[test]
-fn events_that_are_stored_are_not_called_failed_when_what_follows_their_commit_fails() {
-    let Some(database) = Database::fresh() else { return };
-    let store = damaging(&database, "old");
-    let mut writer = store.open_writer().unwrap();
-    append(&mut *writer, &batch("a", &[("old", "{}")]));
-    // It is whole until the commit, and so passes the check within the transaction.
-    database.run("UPDATE sekali.events SET payload = '{}'");
-    let (new, mixed) = (batch("b", &[("1", "{}")]), batch("a", &[("old", "{ }"), ("new", "{}")]));
-    let outcome = writer.append(&[&new, &mixed], now());
-    assert!(matches!(outcome, Err(AppendError::Unknown(StoreError::Damaged(_)))), "{outcome:?}");
-    assert_eq!(read_all(&*store.reader(), "b").len(), 1, "it is stored");
-    drop(writer);
-    let mut writer = store.open_writer().unwrap();
-    // Nothing of these is new, and so nothing of them is stored by the group that fails: the
-    // pipeline takes it apart.
-    let outcome = writer.append(&[&new, &mixed], now());
-    assert!(matches!(outcome, Err(AppendError::Failed(StoreError::Damaged(_)))), "{outcome:?}");
-    assert_eq!(append(&mut *writer, &new), [duplicate(1)]);
-    assert_eq!(append(&mut *writer, &batch("a", &[("new", "{}")])), [duplicate(2)]);
-}
-
 // invariant 5: only an error of the database makes the end of a transaction a rollback.
 #[test]
 fn an_error_that_the_database_knows_nothing_of_does_not_say_that_nothing_is_stored() {
@@ -373,23 +335,20 @@ fn an_error_that_the_database_knows_nothing_of_does_not_say_that_nothing_is_stor
 }
 
 #[test]
-fn a_stored_payload_that_is_no_json_is_an_error_and_no_verdict() {
+fn a_stored_payload_that_is_no_json_keeps_nothing_from_being_stored() {
     let Some(database) = Database::fresh() else { return };
     let store = node(&database);
     let mut writer = store.open_writer().unwrap();
     append(&mut *writer, &batch("a", &[("1", "{}")]));
     database.run("UPDATE sekali.events SET payload = '{'");
-    assert_eq!(append(&mut *writer, &batch("a", &[("1", "{}")])), [duplicate(1)], "the same text");
-    // What stands beside it in a batch or a group is not stored either, and so is accepted when it comes again.
-    let (other, good) = (batch("a", &[("2", "{}"), ("1", "{ }")]), batch("b", &[("3", "{}")]));
-    let both = batch("a", &[("1", "{}"), ("1", "{ }"), ("4", "{}")]);
-    for group in [vec![&other], vec![&good, &other], vec![&both]] {
-        let refused = writer.append(&group, now());
-        let Err(AppendError::Failed(StoreError::Damaged(what))) = refused else { panic!("{refused:?}") };
-        assert!(what.contains("topic a, id 1: the payload"), "{what}");
-    }
-    assert_eq!(append(&mut *writer, &good), [accepted(1)]);
-    assert_eq!(append(&mut *writer, &batch("a", &[("2", "{}"), ("4", "{}")])), [accepted(2), accepted(3)]);
+    assert_eq!(append(&mut *writer, &batch("a", &[("1", "{}")])), [duplicate(1)], "the same digest");
+    let both = batch("a", &[("2", "{}"), ("1", "{ }")]);
+    let found = writer.append(&[&both], now()).unwrap().concat();
+    assert_eq!(found[0].verdict(), Some(accepted(2)));
+    assert!(matches!(found[1], Finding::Differs { seq: 1, .. }), "{found:?}");
+    let key = Key { topic: topic("a"), event_id: "1".to_owned() };
+    let read = wait(store.reader().payloads(&[key])).pop().unwrap().unwrap();
+    assert_eq!((read.seq, &*read.json), (1, "{"), "whoever compares says that it is damaged");
 }
 
 #[test]
@@ -404,7 +363,8 @@ fn whatever_json_may_hold_is_compared_and_no_damage() {
         let verdicts = append(&mut *writer, &batch("a", &[(&id, payload)]));
         let conflict = crate::domain::Verdict::Duplicate { seq: number as u64 + 1, conflict: true };
         assert_eq!(verdicts, [accepted(number as u64 + 1)], "{payload}");
-        assert_eq!(append(&mut *writer, &batch("a", &[(&id, r#"{"n":1}"#)])), [conflict], "{payload}");
+        let other = batch("a", &[(&id, r#"{"n":1}"#)]);
+        assert_eq!(append_and_compare(&store, &mut *writer, (&other, 2)), [conflict], "{payload}");
     }
 }
 

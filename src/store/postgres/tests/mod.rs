@@ -71,9 +71,9 @@ async fn store_by_hand(client: &Client, topics: Topics, id: &'static str) -> i64
         Topics::One => &one,
     };
     let (id, time, source, payload) = (text(id), text("2026-01-01 00:00:00"), text("s"), text("{}"));
-    let (digests, varies, now, commit, sources) = (vec![0_i64], vec![false], 1_i64, 7_i64, 50_i64);
+    let (digests, now, commit, sources) = (vec![0_i64], 1_i64, 7_i64, 50_i64);
     let values: &[&(dyn ToSql + Sync)] =
-        &[topic, &id, &time, &source, &payload, &digests, &varies, &now, &commit, &sources];
+        &[topic, &id, &time, &source, &payload, &digests, &now, &commit, &sources];
     client.query(&statements::store(topics), values).await.unwrap()[0].get(1)
 }
 

@@ -12,7 +12,7 @@ use super::proxy::{Proxy, Way};
 use super::server::{self, Database};
 use super::{accepted, node, now, settings, store_by_hand, try_open, until};
 use crate::domain::Verdict;
-use crate::store::contract::{append, batch, event_from, read_all, topic, verdicts, wait};
+use crate::store::contract::{append, append_and_compare, batch, event_from, read_all, topic, wait};
 use crate::store::postgres::PostgresStore;
 use crate::store::postgres::statements::Topics;
 use crate::store::{Batch, Engine, Listener, Repeats};
@@ -42,8 +42,10 @@ fn nodes_that_write_the_same_keys_at_once_store_each_once_and_leave_no_seq_out()
                 for _ in 0..30 {
                     let group: Vec<_> = (0..4).map(|_| overlapping(&mut random)).collect();
                     let group_of: Vec<_> = group.iter().collect();
-                    for (batch, verdicts) in group.iter().zip(verdicts(writer.append(&group_of, now()))) {
-                        for (event, verdict) in batch.events.iter().zip(verdicts) {
+                    let found = writer.append(&group_of, now()).unwrap();
+                    for (batch, findings) in group.iter().zip(found) {
+                        for (event, finding) in batch.events.iter().zip(findings) {
+                            let verdict = finding.verdict().unwrap();
                             told.send((event.topic().to_owned(), event.event_id().to_owned(), verdict))
                                 .unwrap();
                         }
@@ -102,7 +104,7 @@ fn any_node_says_how_an_event_was_repeated_on_all() {
     let at = |second| Timestamp::from_second(second).unwrap();
     let repeat =
         |source, payload| Batch { topic: topic("a"), events: vec![event_from(source, "a", "1", payload)] };
-    second.append(&[&repeat("x", "[1]")], at(8)).unwrap();
+    append_and_compare(&there, &mut *second, (&repeat("x", "[1]"), 8));
     second.append(&[&repeat("y", "{}")], at(9)).unwrap();
     let known = |store: &PostgresStore| wait(store.reader().repeats(topic("a"), 1));
     assert_eq!(known(&here).map(|found| found.duplicates), Some(1), "its own at once");

@@ -126,9 +126,7 @@ fn plan_of_store(database: &Database, topics: Topics) -> String {
         Topics::Many => "ARRAY['a']",
         Topics::One => "'a'",
     };
-    let values = format!(
-        "{topic}, ARRAY['1'], ARRAY['t'], ARRAY['s'], ARRAY['{{}}'], ARRAY[0], ARRAY[false], 1, 1, 1"
-    );
+    let values = format!("{topic}, ARRAY['1'], ARRAY['t'], ARRAY['s'], ARRAY['{{}}'], ARRAY[0], 1, 1, 1");
     plan(&node(database), &statements::store(topics), &values)
 }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::index::{append_many, check_all};
 use super::{doctor_sealing, group, open_sealing, outsider, settings};
 use crate::domain::Verdict;
-use crate::store::contract::{append, batch, event, read_all, topic, wait};
+use crate::store::contract::{append, append_and_compare, batch, event, read_all, topic, wait};
 use crate::store::sqlite::{Cure, Doctor, Part, Report, SqliteStore, runs, schema};
 use crate::store::{Batch, Engine, Order, PageQuery, StoreError};
 
@@ -418,7 +418,7 @@ proptest! {
             let store = open_sealing(&settings(directory.path()), SEAL_KEYS).unwrap();
             let mut writer = store.open_writer().unwrap();
             for batch in group(&batches) {
-                append(&mut *writer, &batch);
+                append_and_compare(&store, &mut *writer, (&batch, 1));
             }
             writer.close().unwrap();
             drop(store);

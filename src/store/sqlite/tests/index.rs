@@ -128,7 +128,7 @@ fn a_damaged_block_is_damage_whichever_thread_meets_it() {
     let mut new = (5_000..5_020).map(|id| writer.append(&[&large_batch(id..=id)], Timestamp::UNIX_EPOCH));
     let stored = new.find_map(Result::ok).unwrap();
     let first = Verdict::Accepted { seq: 5_001 };
-    assert_eq!(stored[0][0].verdict, first, "nothing of the refused groups was stored");
+    assert_eq!(stored[0][0].verdict(), Some(first), "nothing of the refused groups was stored");
 }
 
 // invariant 5: what a failed transaction wrote of the index is written again.

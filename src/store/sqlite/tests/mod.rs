@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::{Doctor, SqliteStore, schema};
 use crate::config::{Durability, Overrides, Settings, StoreUrl, load};
 use crate::domain::{Counts, Verdict};
-use crate::store::contract::{self, append, batch, read_all, topic, wait};
+use crate::store::contract::{self, append, append_and_compare, batch, read_all, topic, wait};
 use crate::store::{AppendError, Batch, Engine, MemoryStore, Order, PageQuery, Repeat, StoreError};
 
 fn settings(directory: &Path) -> Settings {
@@ -151,7 +151,7 @@ fn everything_is_there_after_a_restart() {
     let sent = batch("a", &[("1", r#"{"n":1}"#), ("2", "{}"), ("1", "{}")]);
     let first = open(&directory);
     let mut writer = first.open_writer().unwrap();
-    append(&mut *writer, &sent);
+    append_and_compare(&first, &mut *writer, (&sent, 1));
     writer.flush(Timestamp::UNIX_EPOCH).unwrap();
     writer.close().unwrap();
     drop(first);
@@ -309,7 +309,7 @@ fn the_write_ahead_log_stays_bounded_by_its_own_length_and_not_by_new_events() {
     let (event, other) = (batch("a", &[("1", "{}")]), batch("a", &[("1", r#"{"n":1}"#)]));
     for _ in 0..600 {
         append(&mut *writer, &event);
-        append(&mut *writer, &other);
+        append_and_compare(&store, &mut *writer, (&other, 1));
         store.tally().reject(1);
         writer.flush(Timestamp::UNIX_EPOCH).unwrap();
     }
