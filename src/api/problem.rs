@@ -31,8 +31,11 @@ pub enum Code {
     BodyTimeout,
     /// A cursor names an event of another history.
     HistoryChanged,
-    /// The body is over `limits.body` after decompression.
+    /// The body is over `limits.body`, as it is sent or after decompression, or has more members than
+    /// `limits.compressed_members`.
     BodyTooLarge,
+    /// The body is over `limits.compression_ratio`.
+    RatioTooLarge,
     /// More events than `limits.batch_events`.
     BatchTooLarge,
     /// An event over `limits.event`.
@@ -63,7 +66,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NotJson,
         Self::BadEncoding,
         Self::CrossOrigin,
@@ -75,6 +78,7 @@ impl Code {
         Self::BodyTimeout,
         Self::HistoryChanged,
         Self::BodyTooLarge,
+        Self::RatioTooLarge,
         Self::BatchTooLarge,
         Self::EventTooLarge,
         Self::UnsupportedType,
@@ -105,6 +109,7 @@ impl Code {
             Self::BodyTimeout => (408, "body_timeout", "The body came too slowly"),
             Self::HistoryChanged => (409, "history_changed", "The history of the topic changed"),
             Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
+            Self::RatioTooLarge => (413, "ratio_too_large", "The body is compressed too well"),
             Self::BatchTooLarge => (413, "batch_too_large", "Too many events in one request"),
             Self::EventTooLarge => (413, "event_too_large", "An event is too large"),
             Self::UnsupportedType => (415, "unsupported_type", "Content type not known"),

@@ -31,6 +31,13 @@ const CACHE_KEYS_MAX: u64 = 1_000_000_000;
 const TOPICS_MAX: u64 = 1_000_000_000_000;
 const COMMIT_MAX: u64 = 1_000_000;
 
+/// One address gets at most 21/32 of what may be in flight (see `pipeline/pool.rs`). It must always be
+/// able to send the largest body: once as it is sent, once inflated, once in the decoder's window.
+const BODIES: usize = 5;
+
+/// The same for the largest batch, which is there once.
+const BATCHES: usize = 2;
+
 /// Each is a connection and a thread, and a database has a hundred connections by default.
 const WRITERS_MAX: u64 = 32;
 
@@ -66,6 +73,8 @@ fn server(checker: &mut Checker<'_>) -> Server {
         workers: or_cores(checker.count("server.workers", 0..=1024)),
         request_timeout: checker.duration("server.request_timeout", SHORTEST..=HOUR),
         body_timeout: checker.duration("server.body_timeout", SHORTEST..=HOUR),
+        body_grace: checker.duration("server.body_grace", SHORTEST..=HOUR),
+        body_min_rate: checker.bytes("server.body_min_rate", 0..=GIB),
         shutdown_timeout: checker.duration("server.shutdown_timeout", Duration::ZERO..=HOUR),
         follow_heartbeat: checker.duration("server.follow_heartbeat", SHORTEST..=MINUTE / 2),
         follow_timeout: checker.duration("server.follow_timeout", SHORTEST..=HOUR),
@@ -75,6 +84,8 @@ fn server(checker: &mut Checker<'_>) -> Server {
 fn limits(checker: &mut Checker<'_>) -> Limits {
     Limits {
         body: checker.bytes("limits.body", KIB..=GIB),
+        compression_ratio: checker.count("limits.compression_ratio", 0..=1_000_000),
+        compressed_members: checker.count("limits.compressed_members", 1..=1_000_000),
         batch_events: checker.count("limits.batch_events", 1..=1_000_000),
         event: checker.bytes("limits.event", 64..=GIB),
         depth: checker.count("limits.depth", 2..=DEPTH_MAX),
@@ -155,13 +166,12 @@ fn topics(checker: &mut Checker<'_>, raw: &Raw) -> BTreeMap<String, TopicSetting
 /// Rules between keys, checked once each key is right by itself.
 fn relations(checker: &mut Checker<'_>, settings: &Settings) {
     let (limits, router) = (&settings.limits, &settings.router);
-    checker.at_most(("limits.event", limits.event), ("limits.body", limits.body));
-    checker.at_most(("limits.body", limits.body), ("limits.in_flight_bytes", limits.in_flight_bytes));
-    checker.at_most(
-        ("limits.batch_events", limits.batch_events),
-        ("limits.in_flight_events", limits.in_flight_events),
-    );
-    checker.at_most(("router.lanes", router.lanes), ("router.consumers", router.consumers));
+    checker.at_most(1, ("limits.event", limits.event), ("limits.body", limits.body));
+    let bytes = ("limits.in_flight_bytes", limits.in_flight_bytes);
+    checker.at_most(BODIES, ("limits.body", limits.body), bytes);
+    let events = ("limits.in_flight_events", limits.in_flight_events);
+    checker.at_most(BATCHES, ("limits.batch_events", limits.batch_events), events);
+    checker.at_most(1, ("router.lanes", router.lanes), ("router.consumers", router.consumers));
 }
 
 /// The number, or one a core for 0.
@@ -189,8 +199,11 @@ mod tests {
         assert_eq!(defaults.server.shutdown_timeout, Duration::from_secs(10));
         let server = &defaults.server;
         assert_eq!((server.follow_heartbeat.as_secs(), server.follow_timeout.as_secs()), (15, 30));
+        assert_eq!((server.body_grace.as_secs(), server.body_min_rate), (5, 1_024));
         let limits = Limits {
             body: 16 << 20,
+            compression_ratio: 200,
+            compressed_members: 1_000,
             batch_events: 10_000,
             event: 1 << 20,
             depth: 64,
@@ -317,7 +330,11 @@ mod tests {
         );
         assert_eq!(
             fault("[limits]\nin_flight_bytes = 1024"),
-            "f:2: limits.in_flight_bytes: must be at least limits.body (\"16MiB\"), found 1024"
+            "f:2: limits.in_flight_bytes: must be at least 5 times limits.body (\"16MiB\"), found 1024"
+        );
+        assert_eq!(
+            fault("[limits]\nbatch_events = 100001"),
+            "f:2: limits.batch_events: must be at most 1/2 of limits.in_flight_events (200000), found 100001"
         );
     }
 }

@@ -60,8 +60,7 @@ impl Failure {
     }
 
     /// A refusal of an address that uses more than its share. `share` names what it uses and the limit
-    /// that bounds it, such as "this address has 70 followers (limits.followers_per_address)".
-    #[cfg_attr(not(test), expect(dead_code, reason = "the limits for each address come next"))]
+    /// that bounds it, such as "this address has 70 followers (`limits.followers_per_address`)".
     pub(super) fn too_many_requests(share: impl fmt::Display) -> Self {
         Self::new(Code::TooManyRequests, format!("{share}; other addresses are served; send again later"))
     }
@@ -160,6 +159,7 @@ pub(super) fn is_for_later(status: StatusCode) -> bool {
 impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
         let (code, detail) = match &error {
+            PublishError::OverShare(_) => return Self::too_many_requests(error),
             PublishError::Overloaded => (Code::Overloaded, error.to_string()),
             PublishError::Stopping => (Code::ShuttingDown, error.to_string()),
             PublishError::Unavailable(_) | PublishError::ActorFailed => {
@@ -169,7 +169,7 @@ impl From<PublishError> for Failure {
         };
         match error {
             // The pipeline says once what keeps it from writing, and that it is overloaded.
-            PublishError::Overloaded | PublishError::Unavailable(_) => {
+            PublishError::Overloaded | PublishError::OverShare(_) | PublishError::Unavailable(_) => {
                 tracing::debug!(cause = %error, "a publish was refused");
             }
             PublishError::Stopping | PublishError::Damaged(_) | PublishError::ActorFailed => {

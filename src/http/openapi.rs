@@ -143,17 +143,19 @@ const READ: [Code; 6] = [
     Code::StoreUnavailable,
 ];
 
-const BODY: [Code; 11] = [
+const BODY: [Code; 13] = [
     Code::NotJson,
     Code::BadEncoding,
     Code::CrossOrigin,
     Code::BodyTimeout,
     Code::BodyTooLarge,
+    Code::RatioTooLarge,
     Code::BatchTooLarge,
     Code::EventTooLarge,
     Code::UnsupportedType,
     Code::UnsupportedEncoding,
     Code::InvalidEvents,
+    Code::TooManyRequests,
     Code::Overloaded,
 ];
 
