@@ -47,6 +47,8 @@ pub enum Code {
     InvalidEvents,
     /// A parameter, or a body that is no list of events, breaks a rule.
     InvalidParameter,
+    /// The client's address has used up its share of a limit.
+    TooManyRequests,
     /// Stored data is damaged.
     StoreDamaged,
     /// A fault of ours.
@@ -61,7 +63,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NotJson,
         Self::BadEncoding,
         Self::CrossOrigin,
@@ -80,6 +82,7 @@ impl Code {
         Self::HostNotAllowed,
         Self::InvalidEvents,
         Self::InvalidParameter,
+        Self::TooManyRequests,
         Self::StoreDamaged,
         Self::Internal,
         Self::Overloaded,
@@ -109,6 +112,7 @@ impl Code {
             Self::HostNotAllowed => (421, "host_not_allowed", "Not a name of this log"),
             Self::InvalidEvents => (422, "invalid_events", "Invalid events"),
             Self::InvalidParameter => (422, "invalid_parameter", "Invalid parameter"),
+            Self::TooManyRequests => (429, "too_many_requests", "This address uses more than its share"),
             Self::StoreDamaged => (500, "store_damaged", "Stored data is damaged"),
             Self::Internal => (500, "internal", "Internal error"),
             Self::Overloaded => (503, "overloaded", "Overloaded"),

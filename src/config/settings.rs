@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::postgres::{PostgresUrl, without_password};
 use super::texts;
 
@@ -38,6 +40,8 @@ pub struct Server {
     pub bind: String,
     /// Names that requests may call the server by, in lower case; where there are any, no others but addresses and localhost.
     pub allowed_hosts: Vec<String>,
+    /// Proxies whose word is taken for the address of the client before them.
+    pub trusted_proxies: Vec<IpNet>,
     /// HTTP worker threads, at least 1.
     pub workers: usize,
     /// The longest wait for the answer to a publish.

@@ -58,9 +58,11 @@ pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
 fn server(checker: &mut Checker<'_>) -> Server {
     const BIND: &str = "must be HOST:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
     const HOSTS: &str = "must be a list of names without ports, such as [\"log.example\"]";
+    const PROXIES: &str = "must be a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]";
     Server {
         bind: checker.text("server.bind", BIND, texts::bind).unwrap_or_default(),
         allowed_hosts: checker.texts("server.allowed_hosts", HOSTS, texts::host),
+        trusted_proxies: checker.texts("server.trusted_proxies", PROXIES, texts::network),
         workers: or_cores(checker.count("server.workers", 0..=1024)),
         request_timeout: checker.duration("server.request_timeout", SHORTEST..=HOUR),
         body_timeout: checker.duration("server.body_timeout", SHORTEST..=HOUR),
@@ -182,6 +184,7 @@ mod tests {
         let defaults = settings("").unwrap();
         assert_eq!(defaults.server.bind, "127.0.0.1:8080");
         assert_eq!(defaults.server.allowed_hosts, Vec::<String>::new());
+        assert_eq!(defaults.server.trusted_proxies, []);
         assert!(defaults.server.workers > 0 && defaults.router.shards > 0);
         assert_eq!(defaults.server.shutdown_timeout, Duration::from_secs(10));
         let server = &defaults.server;
@@ -250,6 +253,21 @@ mod tests {
         {
             let rule = "must be a list of names without ports, such as [\"log.example\"]";
             assert_eq!(hosts(bad), Err(format!("f:2: server.allowed_hosts: {rule}, found {bad}")));
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let proxies = |text: &str| settings(&format!("[server]\ntrusted_proxies = {text}"));
+        let text = "[\"127.0.0.1\", \"10.1.2.3/8\", \"fd00::/8\", \"::ffff:10.0.0.0/104\", \"::1\"]";
+        let found = proxies(text).unwrap().server.trusted_proxies;
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8", "10.0.0.0/8", "::1/128"]);
+        for bad in
+            ["\"10.0.0.1\"", "[1]", "[\"\"]", "[\"proxy.example\"]", "[\"10.0.0.0/33\"]", "[\"10.0.0.1:80\"]"]
+        {
+            let rule = "must be a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]";
+            assert_eq!(proxies(bad), Err(format!("f:2: server.trusted_proxies: {rule}, found {bad}")));
         }
     }
 

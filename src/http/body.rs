@@ -16,6 +16,7 @@ use tokio_util::io::StreamReader;
 
 use super::failure::Failure;
 use super::headers::{self, Encoding};
+use super::peer::Peer;
 use super::state::State;
 use crate::api::Code;
 use crate::pipeline::{Permit, PublishError};
@@ -56,7 +57,7 @@ pub(super) async fn read(
         discard(payload).await;
         return Err(refused.into());
     }
-    let permit = budget.permit();
+    let permit = budget.permit(Peer::of(request).address());
     let reading = async {
         match encoding {
             None => plain(payload, length, limit, permit).await,

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::headers::{self, Encoding};
 use super::params::{Query, segment};
 use super::{accept, body, events};
-use crate::domain::check_name;
+use crate::domain::{Address, check_name};
 use crate::pipeline::Budget;
 
 /// Reads bytes as a path with a query, as every handler does that takes parameters.
@@ -122,7 +122,8 @@ fn inflated(data: &[u8], piece: usize, encoding: Encoding, budget: &Budget) -> O
     let request = TestRequest::default().to_http_request();
     let payload = Payload::from_request(&request, &mut dev::Payload::Stream { payload: pieces });
     let payload = payload.into_inner().ok()?;
-    let reading = body::inflated(payload, encoding, BODY_BYTES, budget.permit()).now_or_never();
+    let reading =
+        body::inflated(payload, encoding, BODY_BYTES, budget.permit(Address::UNKNOWN)).now_or_never();
     reading.and_then(Result::ok).map(|(body, _)| body)
 }
 

@@ -19,6 +19,7 @@ mod openapi;
 mod params;
 mod path;
 mod pause;
+mod peer;
 mod publish;
 mod render;
 mod scrape;

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::error::PublishError;
 use super::seldom::Seldom;
-use crate::domain::RequestId;
+use crate::domain::{Address, RequestId};
 
 /// The bytes and events that may be in flight at once, of all requests together.
 #[derive(Debug, Clone)]
@@ -43,6 +43,7 @@ const WANTED_PART: usize = 8;
 #[derive(Debug)]
 pub struct Permit {
     budget: Budget,
+    address: Address,
     bytes: usize,
     events: usize,
     /// The id of the request in the log, where it has one.
@@ -60,10 +61,10 @@ impl Budget {
         Self { bytes: pool("limits.in_flight_bytes", bytes), events: pool("limits.in_flight_events", events) }
     }
 
-    /// A permit that has taken nothing yet.
+    /// A permit for a request of this address that has taken nothing yet.
     #[must_use]
-    pub fn permit(&self) -> Permit {
-        Permit { budget: self.clone(), bytes: 0, events: 0, request: None }
+    pub fn permit(&self, address: Address) -> Permit {
+        Permit { budget: self.clone(), address, bytes: 0, events: 0, request: None }
     }
 
     /// Whether a body that is said to have so many bytes is worth reading now. Takes nothing.
@@ -124,7 +125,7 @@ impl Permit {
     /// # Errors
     /// [`PublishError::Overloaded`] when they are not to be had; what was taken before stays taken.
     pub fn charge_bytes(&mut self, bytes: usize) -> Result<(), PublishError> {
-        self.budget.bytes.take(bytes)?;
+        self.budget.bytes.take(bytes, self.address)?;
         self.bytes += bytes;
         Ok(())
     }
@@ -134,14 +135,14 @@ impl Permit {
     /// # Errors
     /// [`PublishError::Overloaded`] when they are not to be had; what was taken before stays taken.
     pub fn charge_events(&mut self, events: usize) -> Result<(), PublishError> {
-        self.budget.events.take(events)?;
+        self.budget.events.take(events, self.address)?;
         self.events += events;
         Ok(())
     }
 }
 
 impl Pool {
-    fn take(&self, amount: usize) -> Result<(), PublishError> {
+    fn take(&self, amount: usize, address: Address) -> Result<(), PublishError> {
         self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 taken.checked_add(amount).filter(|sum| *sum <= self.limit)
@@ -149,14 +150,15 @@ impl Pool {
             .map(drop)
             .map_err(|_| {
                 self.wanted.store(amount.min(self.limit / WANTED_PART), Ordering::Relaxed);
-                self.say();
+                self.say(address);
                 PublishError::Overloaded
             })
     }
 
-    fn say(&self) {
+    fn say(&self, address: Address) {
         if self.said.is_due() {
-            tracing::warn!(key = self.name, limit = self.limit, "overloaded: requests are refused with 503");
+            let (key, limit) = (self.name, self.limit);
+            tracing::warn!(key, limit, peer = %address, "overloaded: requests are refused with 503");
         }
     }
 
@@ -195,10 +197,10 @@ mod tests {
     #[test]
     fn a_permit_takes_up_to_the_limit_and_gives_back_all() {
         let budget = Budget::new(10, 2);
-        let mut first = budget.permit();
+        let mut first = budget.permit(Address::UNKNOWN);
         first.charge_bytes(6).unwrap();
         first.charge_events(2).unwrap();
-        let mut second = budget.permit();
+        let mut second = budget.permit(Address::UNKNOWN);
         assert_eq!(second.charge_bytes(5), Err(PublishError::Overloaded));
         assert_eq!(second.charge_events(1), Err(PublishError::Overloaded));
         assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
@@ -215,18 +217,18 @@ mod tests {
     #[test]
     fn after_a_refusal_nobody_needs_to_try_until_there_is_room_for_as_much() {
         let budget = Budget::new(1_000, 1_000);
-        let (mut first, mut second) = (budget.permit(), budget.permit());
+        let (mut first, mut second) = (budget.permit(Address::UNKNOWN), budget.permit(Address::UNKNOWN));
         first.charge_events(950).unwrap();
         second.charge_events(30).unwrap();
         assert_eq!(budget.look_for_events(), Ok(()), "room for 20");
-        assert_eq!(budget.permit().charge_events(40), Err(PublishError::Overloaded));
+        assert_eq!(budget.permit(Address::UNKNOWN).charge_events(40), Err(PublishError::Overloaded));
         assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
         drop(second);
         assert_eq!(budget.look_for_events(), Ok(()), "room for 50");
-        assert_eq!(budget.permit().charge_events(1_000), Err(PublishError::Overloaded));
+        assert_eq!(budget.permit(Address::UNKNOWN).charge_events(1_000), Err(PublishError::Overloaded));
         assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
         drop(first);
-        let mut other = budget.permit();
+        let mut other = budget.permit(Address::UNKNOWN);
         other.charge_events(1_000 - 1_000 / WANTED_PART).unwrap();
         assert_eq!(budget.look_for_events(), Ok(()), "the whole limit is never kept free");
         assert_eq!(budget.look_for_bytes(1_000), Ok(()));

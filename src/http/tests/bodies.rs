@@ -151,7 +151,7 @@ async fn slow_and_broken_connections_end() {
 #[actix_web::test]
 async fn after_a_publish_that_is_refused_for_overload_its_connection_rests() {
     let state = state(Fake::default(), &settings());
-    let mut everything = state.pipeline.budget().permit();
+    let mut everything = state.pipeline.budget().permit(crate::domain::Address::UNKNOWN);
     everything.charge_events(state.limits.in_flight_events).unwrap();
     // So many rest already that one more rests for long.
     let _resting: Vec<_> = (0..1_000).map(|_| state.pauses.after(HttpResponse::Ok().finish())).collect();

@@ -24,6 +24,7 @@ pub(crate) fn settings() -> Settings {
         server: Server {
             bind: "127.0.0.1:0".to_owned(),
             allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             workers: 1,
             request_timeout: second,
             body_timeout: second,
