@@ -31,8 +31,11 @@ pub enum Code {
     BodyTimeout,
     /// A cursor names an event of another history.
     HistoryChanged,
-    /// The body is over `limits.body` after decompression.
+    /// The body is over `limits.body`, as it is sent or after decompression, or has more members than
+    /// `limits.compressed_members`.
     BodyTooLarge,
+    /// The body is over `limits.compression_ratio`.
+    RatioTooLarge,
     /// More events than `limits.batch_events`.
     BatchTooLarge,
     /// An event over `limits.event`.
@@ -47,6 +50,8 @@ pub enum Code {
     InvalidEvents,
     /// A parameter, or a body that is no list of events, breaks a rule.
     InvalidParameter,
+    /// The client's address has used up its share of a limit.
+    TooManyRequests,
     /// Stored data is damaged.
     StoreDamaged,
     /// A fault of ours.
@@ -61,7 +66,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::NotJson,
         Self::BadEncoding,
         Self::CrossOrigin,
@@ -73,6 +78,7 @@ impl Code {
         Self::BodyTimeout,
         Self::HistoryChanged,
         Self::BodyTooLarge,
+        Self::RatioTooLarge,
         Self::BatchTooLarge,
         Self::EventTooLarge,
         Self::UnsupportedType,
@@ -80,6 +86,7 @@ impl Code {
         Self::HostNotAllowed,
         Self::InvalidEvents,
         Self::InvalidParameter,
+        Self::TooManyRequests,
         Self::StoreDamaged,
         Self::Internal,
         Self::Overloaded,
@@ -102,6 +109,7 @@ impl Code {
             Self::BodyTimeout => (408, "body_timeout", "The body came too slowly"),
             Self::HistoryChanged => (409, "history_changed", "The history of the topic changed"),
             Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
+            Self::RatioTooLarge => (413, "ratio_too_large", "The body is compressed too well"),
             Self::BatchTooLarge => (413, "batch_too_large", "Too many events in one request"),
             Self::EventTooLarge => (413, "event_too_large", "An event is too large"),
             Self::UnsupportedType => (415, "unsupported_type", "Content type not known"),
@@ -109,6 +117,7 @@ impl Code {
             Self::HostNotAllowed => (421, "host_not_allowed", "Not a name of this log"),
             Self::InvalidEvents => (422, "invalid_events", "Invalid events"),
             Self::InvalidParameter => (422, "invalid_parameter", "Invalid parameter"),
+            Self::TooManyRequests => (429, "too_many_requests", "This address uses more than its share"),
             Self::StoreDamaged => (500, "store_damaged", "Stored data is damaged"),
             Self::Internal => (500, "internal", "Internal error"),
             Self::Overloaded => (503, "overloaded", "Overloaded"),

@@ -99,19 +99,29 @@ impl<'a> Checker<'a> {
         found.unwrap_or_else(|| self.fail(entry, rule, Vec::new()))
     }
 
-    /// Checks that one key is not over another; the one that the operator set is at fault.
-    pub(super) fn at_most(&mut self, (small_key, small): (&str, usize), (large_key, large): (&str, usize)) {
-        if small <= large || !self.errors.is_empty() {
+    /// Checks that so many times one key are not over another; the one that the operator set is at
+    /// fault.
+    pub(super) fn at_most(
+        &mut self,
+        times: usize,
+        (small_key, small): (&str, usize),
+        (large_key, large): (&str, usize),
+    ) {
+        if small <= large / times || !self.errors.is_empty() {
             return;
         }
+        let (part, multiple) = match times {
+            1 => (String::new(), String::new()),
+            _ => (format!("1/{times} of "), format!("{times} times ")),
+        };
         let (at_fault, relation, other) = if self.raw.is_own(small_key) || !self.raw.is_own(large_key) {
-            (small_key, "at most", large_key)
+            (small_key, format!("at most {part}"), large_key)
         } else {
-            (large_key, "at least", small_key)
+            (large_key, format!("at least {multiple}"), small_key)
         };
         let written = self.raw.entry(other).map_or("", |entry| entry.written.as_str());
         if let Some(entry) = self.entry(at_fault) {
-            self.fail(entry, &format!("must be {relation} {other} ({written})"), ());
+            self.fail(entry, &format!("must be {relation}{other} ({written})"), ());
         }
     }
 

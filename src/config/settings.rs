@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::postgres::{PostgresUrl, without_password};
 use super::texts;
 
@@ -38,12 +40,19 @@ pub struct Server {
     pub bind: String,
     /// Names that requests may use in `Host` besides addresses and localhost, in lower case.
     pub allowed_hosts: Vec<String>,
+    /// Proxies whose word is taken for the address of the client before them.
+    pub trusted_proxies: Vec<IpNet>,
     /// HTTP worker threads, at least 1.
     pub workers: usize,
     /// The longest wait for the answer to a publish.
     pub request_timeout: Duration,
     /// The longest time for a body to arrive.
     pub body_timeout: Duration,
+    /// The time within which a body must bring the bytes that `body_min_rate` asks for, again and
+    /// again.
+    pub body_grace: Duration,
+    /// Bytes of a body for each second; 0 is no bound.
+    pub body_min_rate: usize,
     /// The longest time for a stop to answer what is in flight.
     pub shutdown_timeout: Duration,
     /// A follower without news is sent a sign of life this often.
@@ -55,8 +64,13 @@ pub struct Server {
 /// Bounds of what is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a body, after decompression.
+    /// Bytes of a body, as it is sent and after decompression.
     pub body: usize,
+    /// How many times the bytes that it was sent as a body may have after decompression, once these
+    /// are more than 1 MiB; 0 is no bound.
+    pub compression_ratio: usize,
+    /// Members that a compressed body may be made of.
+    pub compressed_members: usize,
     /// Events of a request.
     pub batch_events: usize,
     /// Bytes of an event as JSON.

@@ -1,8 +1,9 @@
 //! Values that are texts: what each of them may be.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use ipnet::{IpNet, Ipv4Net};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -25,6 +26,20 @@ pub(super) fn host(text: &str) -> Option<String> {
     let name = text.trim_end_matches('.');
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     (!name.is_empty() && name.bytes().all(valid)).then(|| name.to_ascii_lowercase())
+}
+
+/// The bits before the IPv4 address in an IPv6 address that it is mapped to (RFC 4291, section 2.5.5.2).
+const MAPPED_BITS: u8 = 96;
+
+/// An address, or a network in CIDR notation. IPv4 that is mapped to IPv6 becomes IPv4, as the
+/// addresses do that are compared with it.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?.trunc();
+    let mapped = match network {
+        IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(MAPPED_BITS)),
+        IpNet::V4(_) => None,
+    };
+    mapped.map_or(Some(network), |(v4, bits)| Ipv4Net::new(v4, bits).ok().map(IpNet::V4))
 }
 
 /// What [`store_url`] takes: the rule of a text that is neither.

@@ -31,6 +31,13 @@ const CACHE_KEYS_MAX: u64 = 1_000_000_000;
 const TOPICS_MAX: u64 = 1_000_000_000_000;
 const COMMIT_MAX: u64 = 1_000_000;
 
+/// One address gets at most 21/32 of what may be in flight (see `pipeline/pool.rs`). It must always be
+/// able to send the largest body: once as it is sent, once inflated, once in the decoder's window.
+const BODIES: usize = 5;
+
+/// The same for the largest batch, which is there once.
+const BATCHES: usize = 2;
+
 /// Each is a connection and a thread, and a database has a hundred connections by default.
 const WRITERS_MAX: u64 = 32;
 
@@ -58,12 +65,16 @@ pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
 fn server(checker: &mut Checker<'_>) -> Server {
     const BIND: &str = "must be HOST:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
     const HOSTS: &str = "must be a list of names without ports, such as [\"log.example\"]";
+    const PROXIES: &str = "must be a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]";
     Server {
         bind: checker.text("server.bind", BIND, texts::bind).unwrap_or_default(),
         allowed_hosts: checker.texts("server.allowed_hosts", HOSTS, texts::host),
+        trusted_proxies: checker.texts("server.trusted_proxies", PROXIES, texts::network),
         workers: or_cores(checker.count("server.workers", 0..=1024)),
         request_timeout: checker.duration("server.request_timeout", SHORTEST..=HOUR),
         body_timeout: checker.duration("server.body_timeout", SHORTEST..=HOUR),
+        body_grace: checker.duration("server.body_grace", SHORTEST..=HOUR),
+        body_min_rate: checker.bytes("server.body_min_rate", 0..=GIB),
         shutdown_timeout: checker.duration("server.shutdown_timeout", Duration::ZERO..=HOUR),
         follow_heartbeat: checker.duration("server.follow_heartbeat", SHORTEST..=MINUTE / 2),
         follow_timeout: checker.duration("server.follow_timeout", SHORTEST..=HOUR),
@@ -73,6 +84,8 @@ fn server(checker: &mut Checker<'_>) -> Server {
 fn limits(checker: &mut Checker<'_>) -> Limits {
     Limits {
         body: checker.bytes("limits.body", KIB..=GIB),
+        compression_ratio: checker.count("limits.compression_ratio", 0..=1_000_000),
+        compressed_members: checker.count("limits.compressed_members", 1..=1_000_000),
         batch_events: checker.count("limits.batch_events", 1..=1_000_000),
         event: checker.bytes("limits.event", 64..=GIB),
         depth: checker.count("limits.depth", 2..=DEPTH_MAX),
@@ -153,13 +166,12 @@ fn topics(checker: &mut Checker<'_>, raw: &Raw) -> BTreeMap<String, TopicSetting
 /// Rules between keys, checked once each key is right by itself.
 fn relations(checker: &mut Checker<'_>, settings: &Settings) {
     let (limits, router) = (&settings.limits, &settings.router);
-    checker.at_most(("limits.event", limits.event), ("limits.body", limits.body));
-    checker.at_most(("limits.body", limits.body), ("limits.in_flight_bytes", limits.in_flight_bytes));
-    checker.at_most(
-        ("limits.batch_events", limits.batch_events),
-        ("limits.in_flight_events", limits.in_flight_events),
-    );
-    checker.at_most(("router.lanes", router.lanes), ("router.consumers", router.consumers));
+    checker.at_most(1, ("limits.event", limits.event), ("limits.body", limits.body));
+    let bytes = ("limits.in_flight_bytes", limits.in_flight_bytes);
+    checker.at_most(BODIES, ("limits.body", limits.body), bytes);
+    let events = ("limits.in_flight_events", limits.in_flight_events);
+    checker.at_most(BATCHES, ("limits.batch_events", limits.batch_events), events);
+    checker.at_most(1, ("router.lanes", router.lanes), ("router.consumers", router.consumers));
 }
 
 /// The number, or one a core for 0.
@@ -182,12 +194,16 @@ mod tests {
         let defaults = settings("").unwrap();
         assert_eq!(defaults.server.bind, "127.0.0.1:8080");
         assert_eq!(defaults.server.allowed_hosts, Vec::<String>::new());
+        assert_eq!(defaults.server.trusted_proxies, []);
         assert!(defaults.server.workers > 0 && defaults.router.shards > 0);
         assert_eq!(defaults.server.shutdown_timeout, Duration::from_secs(10));
         let server = &defaults.server;
         assert_eq!((server.follow_heartbeat.as_secs(), server.follow_timeout.as_secs()), (15, 30));
+        assert_eq!((server.body_grace.as_secs(), server.body_min_rate), (5, 1_024));
         let limits = Limits {
             body: 16 << 20,
+            compression_ratio: 200,
+            compressed_members: 1_000,
             batch_events: 10_000,
             event: 1 << 20,
             depth: 64,
@@ -254,6 +270,21 @@ mod tests {
     }
 
     #[test]
+    fn proxies_are_addresses_and_networks() {
+        let proxies = |text: &str| settings(&format!("[server]\ntrusted_proxies = {text}"));
+        let text = "[\"127.0.0.1\", \"10.1.2.3/8\", \"fd00::/8\", \"::ffff:10.0.0.0/104\", \"::1\"]";
+        let found = proxies(text).unwrap().server.trusted_proxies;
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8", "10.0.0.0/8", "::1/128"]);
+        for bad in
+            ["\"10.0.0.1\"", "[1]", "[\"\"]", "[\"proxy.example\"]", "[\"10.0.0.0/33\"]", "[\"10.0.0.1:80\"]"]
+        {
+            let rule = "must be a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]";
+            assert_eq!(proxies(bad), Err(format!("f:2: server.trusted_proxies: {rule}, found {bad}")));
+        }
+    }
+
+    #[test]
     fn impossible_topics_are_named() {
         assert_eq!(
             settings("[topics.\"\"]\nlanes = 1\n[topics.\"a\\tb\"]\nlanes = 65\n"),
@@ -299,7 +330,11 @@ mod tests {
         );
         assert_eq!(
             fault("[limits]\nin_flight_bytes = 1024"),
-            "f:2: limits.in_flight_bytes: must be at least limits.body (\"16MiB\"), found 1024"
+            "f:2: limits.in_flight_bytes: must be at least 5 times limits.body (\"16MiB\"), found 1024"
+        );
+        assert_eq!(
+            fault("[limits]\nbatch_events = 100001"),
+            "f:2: limits.batch_events: must be at most 1/2 of limits.in_flight_events (200000), found 100001"
         );
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a plain value or a pure function. The rules are those of docs/API.md.
 
+mod address;
 mod bytes;
 mod decimal;
 mod digest;
@@ -21,6 +22,7 @@ pub(crate) mod testing;
 mod timestamp;
 mod verdict;
 
+pub use address::Address;
 pub use digest::{PayloadDigest, PayloadHasher};
 pub use event::{Event, Field, Parts, StoredEvent};
 pub use history::{HISTORY_MAX_BYTES, HistoryId, Kinship};

@@ -13,7 +13,7 @@ use crate::intake::{BodyError, Invalid};
 use crate::pipeline::PublishError;
 use crate::store::StoreError;
 
-/// The seconds after which a client may try again what was answered with 503.
+/// The seconds after which a client may send a request again that was refused with 429 or 503.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Why a request is not answered as asked.
@@ -24,6 +24,8 @@ pub(super) struct Failure {
     errors: Vec<EventError>,
     fork: Option<Fork>,
     unread: Option<Unread>,
+    /// Seconds in `Retry-After`, where they differ from [`RETRY_AFTER_SECONDS`].
+    retry_after: Option<u32>,
 }
 
 /// Where a reader of an older history resumes.
@@ -39,7 +41,7 @@ pub(super) struct Unread(pub(super) String);
 
 impl Failure {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), fork: None, unread: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), fork: None, unread: None, retry_after: None }
     }
 
     /// What kind of failure it is.
@@ -55,6 +57,18 @@ impl Failure {
     /// A parameter that breaks a rule, which is the end of a sentence.
     pub(super) fn parameter(name: &str, rule: &str) -> Self {
         Self::new(Code::InvalidParameter, format!("parameter {name} {rule}"))
+    }
+
+    /// A refusal of an address that uses more than its share. `share` names what it uses and the limit
+    /// that bounds it, such as "this address has 70 followers (`limits.followers_per_address`)".
+    pub(super) fn too_many_requests(share: impl fmt::Display) -> Self {
+        Self::new(Code::TooManyRequests, format!("{share}; other addresses are served; send again later"))
+    }
+
+    /// The same refusal, for a client that should wait `seconds` before it sends again.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the limits for each address come next"))]
+    pub(super) fn after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// A cursor of another history, past the last seq that both share. `cause` is the sentence that says
@@ -107,8 +121,8 @@ impl ResponseError for Failure {
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
         response.content_type(PROBLEM_JSON);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
+        if is_for_later(status) {
+            response.insert_header((RETRY_AFTER, self.retry_after.unwrap_or(RETRY_AFTER_SECONDS)));
         }
         if self.code == Code::ShuttingDown {
             response.force_close().insert_header((CONNECTION, "close"));
@@ -130,9 +144,15 @@ impl ResponseError for Failure {
     }
 }
 
+/// Whether the same request may succeed at another time, so that its answer has `Retry-After`.
+pub(super) fn is_for_later(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
 impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
         let (code, detail) = match &error {
+            PublishError::OverShare(_) => return Self::too_many_requests(error),
             PublishError::Overloaded => (Code::Overloaded, error.to_string()),
             PublishError::Stopping => (Code::ShuttingDown, error.to_string()),
             PublishError::Unavailable(_) | PublishError::ActorFailed => {
@@ -142,7 +162,7 @@ impl From<PublishError> for Failure {
         };
         match error {
             // The pipeline says once what keeps it from writing, and that it is overloaded.
-            PublishError::Overloaded | PublishError::Unavailable(_) => {
+            PublishError::Overloaded | PublishError::OverShare(_) | PublishError::Unavailable(_) => {
                 tracing::debug!(cause = %error, "a publish was refused");
             }
             PublishError::Stopping | PublishError::Damaged(_) | PublishError::ActorFailed => {
@@ -188,5 +208,26 @@ impl From<BodyError> for Failure {
             BodyError::TooMany(_) => Code::BatchTooLarge,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_over_its_share_is_told_when_to_send_again() {
+        let wait = |failure: Failure| {
+            let response = failure.error_response();
+            let seconds = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+            (response.status().as_u16(), seconds)
+        };
+        let throttled = || Failure::too_many_requests("this address has 9 of 8 places");
+        assert_eq!(wait(throttled()), (429, Some("1".to_owned())));
+        assert_eq!(wait(throttled().after(30)), (429, Some("30".to_owned())));
+        assert_eq!(wait(Failure::new(Code::Overloaded, "full")), (503, Some("1".to_owned())));
+        assert_eq!(wait(Failure::new(Code::InvalidEvents, "bad")), (422, None));
+        let told = throttled().to_string();
+        assert!(told.starts_with("too_many_requests: this address has 9 of 8 places; other"), "{told}");
     }
 }

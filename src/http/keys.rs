@@ -110,7 +110,8 @@ pub(super) async fn lookup(
     if !matches!(headers::content_format(request.headers()), Ok(Format::Json)) {
         return Err(Failure::new(api::Code::UnsupportedType, "keys are sent as application/json"));
     }
-    let (bytes, _permit) = body::read(&state, &request, payload).await?;
+    let mut permit = body::permit(&state, &request);
+    let bytes = body::read(&state, &request, payload, &mut permit).await?;
     let parsed = intake::keys(&bytes, state.intake_limits())?;
     if !parsed.invalid.is_empty() {
         return Err(Failure::invalid(&parsed.invalid));

@@ -1,6 +1,7 @@
 //! The HTTP server: one handler for each path of the contract, over a reader and the pipeline.
 
 mod accept;
+mod arrival;
 mod body;
 mod console;
 mod events;
@@ -13,12 +14,14 @@ pub mod fuzzing;
 mod guard;
 mod headers;
 mod history;
+mod inflate;
 mod keys;
 mod observe;
 mod openapi;
 mod params;
 mod path;
 mod pause;
+mod peer;
 mod publish;
 mod render;
 mod scrape;

@@ -92,7 +92,9 @@ pub(super) struct PublishBatch {
 pub(super) async fn publish(state: Data<State>, request: HttpRequest, payload: Payload) -> HttpResponse {
     match take(&state, &request, payload).await {
         Ok(answer) => answer,
-        Err(failure) if failure.code() == Code::Overloaded => state.pauses.after(failure.error_response()),
+        Err(failure) if matches!(failure.code(), Code::Overloaded | Code::TooManyRequests) => {
+            state.pauses.after(failure.error_response())
+        }
         Err(failure) => failure.error_response(),
     }
 }
@@ -101,18 +103,19 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
     let started = Instant::now();
     let on_invalid = on_invalid(request)?;
     let format = headers::content_format(request.headers())?;
-    let budget = state.pipeline.budget();
+    let mut permit = body::permit(state, request);
     // To inflate and to parse costs the most: who would be refused after it is refused before it.
-    if let Err(refused) = budget.look_for_events() {
+    let length = headers::content_length(request.headers()).unwrap_or(usize::MAX);
+    if let Err(refused) = permit.look_for_events(length) {
         body::discard(payload).await;
         return Err(refused.into());
     }
-    let (bytes, mut permit) = body::read(state, request, payload).await?;
+    let bytes = body::read(state, request, payload, &mut permit).await?;
     if let Some(id) = request.extensions().get::<RequestId>() {
         permit.name(id.clone());
     }
     // Looked again: others have come while the body did.
-    budget.look_for_events()?;
+    permit.look_for_events(bytes.len())?;
     let parsed = intake::events(&bytes, format, state.intake_limits())?;
     // Counted for the line about the request, and only where there is one.
     let topics = watch::writes_each().then(|| topics_of(&parsed.valid));

@@ -28,6 +28,8 @@ pub struct State {
     pub(super) shown: Shown,
     pub(super) started: Instant,
     pub(super) failed_lines: FailedLines,
+    /// Lines about requests that were refused with 429.
+    pub(super) throttled_lines: FailedLines,
     /// Whether the log is told that the store cannot be read.
     pub(super) unread: Throttle,
     /// Whether clients of the first version are served.
@@ -57,6 +59,7 @@ impl State {
             shown: Shown::new(settings.metrics.topics),
             started: Instant::now(),
             failed_lines: FailedLines::default(),
+            throttled_lines: FailedLines::default(),
             unread: Throttle::default(),
             first_version: settings.compat.first_version,
             stopping: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use super::body;
 use super::failure::{Failure, Unread};
 use super::guard;
 use super::path;
+use super::peer::Peer;
 use super::state::State;
 use super::trace::{Origin, Published, X_REQUEST_ID};
 use crate::api::Code;
@@ -46,7 +47,10 @@ pub(super) async fn watch<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = Instant::now();
     let origin = Origin::of(request.headers());
+    let socket = request.peer_addr().map(|address| address.ip());
+    let peer = Peer::find(socket, request.headers(), &state.server.trusted_proxies);
     request.extensions_mut().insert(origin.id.clone());
+    request.extensions_mut().insert(peer);
     path::match_as_sent(&mut request);
     let admitted = if state.stopping() && request.path() != LIVE {
         Err(Failure::new(Code::ShuttingDown, "the log is stopping"))
@@ -65,14 +69,14 @@ pub(super) async fn watch<B: MessageBody + 'static>(
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     guard::seal(response.headers_mut());
-    record(&state, &response, &origin, started);
+    record(&state, &response, (&origin, peer), started);
     Ok(response)
 }
 
 fn record<B: MessageBody + 'static>(
     state: &State,
     response: &ServiceResponse<B>,
-    origin: &Origin,
+    (origin, peer): (&Origin, Peer),
     started: Instant,
 ) {
     let (request, status) = (response.request(), response.status().as_u16());
@@ -96,13 +100,15 @@ fn record<B: MessageBody + 'static>(
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
-    let omitted = if status >= 400 && status != 503 {
-        state.failed_lines.admit(state.started.elapsed().as_secs())
-    } else {
-        None
+    let lines = match status {
+        ..400 | 503 => None,
+        // Those of an address that is refused much must not take the lines of all others.
+        429 => Some(&state.throttled_lines),
+        _ => Some(&state.failed_lines),
     };
+    let omitted = lines.and_then(|lines| lines.admit(state.started.elapsed().as_secs()));
     if omitted.is_some() || writes_each() {
-        write(response, origin, (route, code), (started.elapsed(), omitted.unwrap_or(0)));
+        write(response, (origin, peer), (route, code), (started.elapsed(), omitted.unwrap_or(0)));
     }
 }
 
@@ -110,7 +116,7 @@ fn record<B: MessageBody + 'static>(
 /// so is info; whether one that went well has a line at all is asked before.
 fn write<B: MessageBody + 'static>(
     response: &ServiceResponse<B>,
-    origin: &Origin,
+    (origin, peer): (&Origin, Peer),
     (route, code): (&str, Option<Code>),
     (took, omitted): (Duration, u64),
 ) {
@@ -126,6 +132,9 @@ fn write<B: MessageBody + 'static>(
         request_id = %origin.id,
         parent_id = parent.map(|parent| &*parent.span),
         sampled = parent.map(|parent| parent.sampled),
+        peer = peer.socket.map(tracing::field::display),
+        // The client that a trusted proxy names.
+        forwarded = peer.forwarded.map(tracing::field::display),
         method = known(response.request().method()),
         route,
         path = beginning(response.request().path()),

@@ -1,34 +1,36 @@
 //! What may be in flight at once: bytes from their arrival, events from their parsing, until the commit.
 //!
 //! invariant 8: memory is bounded by this, by the hot caches' room and by `router.consumers`. A lane of a retired
-//! consumer lives as long as events of it are in flight.
+//! consumer lives as long as events of it are in flight. No address takes more than its share: see `pool`.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
 use super::error::PublishError;
-use crate::domain::RequestId;
+use super::pool::{Refused, Resource, Taken};
+use super::shares::{Share, Shares};
+use crate::domain::{Address, RequestId};
 use crate::throttle::Throttle;
+
+/// The bytes of a small request: most publishes of a few events have less, and half a thousand of them
+/// fit into the reserve of the default `limits.in_flight_bytes`.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// The events of a small request.
+const SMALL_EVENTS: usize = 100;
 
 /// The bytes and events that may be in flight at once, of all requests together.
 #[derive(Debug, Clone)]
-pub struct Budget {
-    bytes: Arc<Pool>,
-    events: Arc<Pool>,
-}
+pub struct Budget(Arc<Inner>);
 
 #[derive(Debug)]
-struct Pool {
-    /// The key of its limit.
-    name: &'static str,
-    limit: usize,
-    taken: AtomicUsize,
-    /// What was refused last, 0 once there was room for it. Until then nobody else needs to try: a request that is
-    /// refused late has cost as much as one that is served.
-    wanted: AtomicUsize,
+struct Inner {
+    bytes: Resource,
+    events: Resource,
+    shares: Shares,
+    /// Told when no event is in flight.
     emptied: Notify,
     /// Whether the log is told of a refusal.
     said: Throttle,
@@ -38,21 +40,19 @@ struct Pool {
 /// elsewhere and must not wait for requests that wait for it. Dropped, it gives them back.
 #[derive(Debug)]
 pub(super) struct Overdraft {
-    pool: Arc<Pool>,
+    budget: Arc<Inner>,
     bytes: usize,
 }
-
-/// The part of a limit that is kept free at most for what was refused last, so that one large request does not have
-/// to wait until nothing else is in flight.
-const WANTED_PART: usize = 8;
 
 /// What one request has taken. It travels with the events and gives everything back when it is dropped,
 /// which is when they are decided, not when the caller hangs up.
 #[derive(Debug)]
 pub struct Permit {
-    budget: Budget,
-    bytes: usize,
-    events: usize,
+    budget: Arc<Inner>,
+    address: Address,
+    share: Arc<Share>,
+    bytes: Taken,
+    events: Taken,
     /// The id of the request in the log, where it has one.
     request: Option<RequestId>,
 }
@@ -61,56 +61,44 @@ impl Budget {
     /// A budget of so many bytes and events.
     #[must_use]
     pub fn new(bytes: usize, events: usize) -> Self {
-        let pool = |name, limit| {
-            let (taken, wanted) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            Arc::new(Pool { name, limit, taken, wanted, emptied: Notify::new(), said: Throttle::default() })
-        };
-        Self { bytes: pool("limits.in_flight_bytes", bytes), events: pool("limits.in_flight_events", events) }
+        Self(Arc::new(Inner {
+            bytes: Resource::new("limits.in_flight_bytes", bytes, SMALL_BYTES),
+            events: Resource::new("limits.in_flight_events", events, SMALL_EVENTS),
+            shares: Shares::new(),
+            emptied: Notify::new(),
+            said: Throttle::default(),
+        }))
     }
 
-    /// A permit that has taken nothing yet.
+    /// A permit for a request of this address that has taken nothing yet.
     #[must_use]
-    pub fn permit(&self) -> Permit {
-        Permit { budget: self.clone(), bytes: 0, events: 0, request: None }
+    pub fn permit(&self, address: Address) -> Permit {
+        let (bytes, events) = (Taken::default(), Taken::default());
+        let share = self.0.shares.of(address);
+        Permit { budget: Arc::clone(&self.0), address, share, bytes, events, request: None }
     }
 
     /// An overdraft that has taken nothing yet.
     pub(super) fn overdraft(&self) -> Overdraft {
-        Overdraft { pool: Arc::clone(&self.bytes), bytes: 0 }
-    }
-
-    /// Whether a body that is said to have so many bytes is worth reading now. Takes nothing.
-    ///
-    /// # Errors
-    /// [`PublishError::Overloaded`] where its bytes would be refused.
-    pub fn look_for_bytes(&self, bytes: usize) -> Result<(), PublishError> {
-        self.bytes.look_for(bytes)
-    }
-
-    /// Whether events are worth parsing now. Takes nothing.
-    ///
-    /// # Errors
-    /// [`PublishError::Overloaded`] where there is still no room for as many as were refused last.
-    pub fn look_for_events(&self) -> Result<(), PublishError> {
-        self.events.look_for(1)
+        Overdraft { budget: Arc::clone(&self.0), bytes: 0 }
     }
 
     /// The bytes in flight.
     #[must_use]
     pub fn bytes_in_flight(&self) -> usize {
-        self.bytes.taken.load(Ordering::Relaxed)
+        self.0.bytes.taken()
     }
 
     /// The events in flight.
     #[must_use]
     pub fn events_in_flight(&self) -> usize {
-        self.events.taken.load(Ordering::Relaxed)
+        self.0.events.taken()
     }
 
     /// Waits until no event is in flight.
     pub(super) async fn empty(&self) {
         loop {
-            let mut emptied = pin!(self.events.emptied.notified());
+            let mut emptied = pin!(self.0.emptied.notified());
             // Listen first, then look: what is given back in between is not missed.
             emptied.as_mut().enable();
             if self.events_in_flight() == 0 {
@@ -132,86 +120,90 @@ impl Permit {
         self.request.as_ref()
     }
 
+    /// Whether a body that is said to have so many bytes is worth reading now. Takes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::charge_bytes`], where its bytes would be refused.
+    pub fn look_for_bytes(&self, bytes: usize) -> Result<(), PublishError> {
+        let pool = &self.budget.bytes;
+        let looked = pool.look_for(bytes, pool.is_small(bytes), &self.share.bytes);
+        looked.map_err(|refused| self.refused(pool, refused))
+    }
+
+    /// Whether the events of a body of so many bytes are worth parsing now. Takes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::charge_events`], where there is still no room for as many events as were refused to
+    /// this address last.
+    pub fn look_for_events(&self, bytes: usize) -> Result<(), PublishError> {
+        let pool = &self.budget.events;
+        let looked = pool.look_for(1, self.budget.bytes.is_small(bytes), &self.share.events);
+        looked.map_err(|refused| self.refused(pool, refused))
+    }
+
     /// Takes bytes more.
     ///
     /// # Errors
-    /// [`PublishError::Overloaded`] when they are not to be had; what was taken before stays taken.
+    /// [`PublishError::Overloaded`] where they are not free, [`PublishError::OverShare`] where the
+    /// address of the request holds its share. What was taken before stays taken.
     pub fn charge_bytes(&mut self, bytes: usize) -> Result<(), PublishError> {
-        self.budget.bytes.take(bytes)?;
-        self.bytes += bytes;
-        Ok(())
+        let pool = &self.budget.bytes;
+        let taken = pool.take(bytes, &self.share.bytes, &mut self.bytes);
+        taken.map_err(|refused| self.refused(pool, refused))
+    }
+
+    /// Gives back bytes that the request holds no longer, at most those that it has taken.
+    pub fn release_bytes(&mut self, bytes: usize) {
+        self.budget.bytes.give_back(bytes, &self.share.bytes, &mut self.bytes);
     }
 
     /// Takes events more.
     ///
     /// # Errors
-    /// [`PublishError::Overloaded`] when they are not to be had; what was taken before stays taken.
+    /// As [`Self::charge_bytes`].
     pub fn charge_events(&mut self, events: usize) -> Result<(), PublishError> {
-        self.budget.events.take(events)?;
-        self.events += events;
-        Ok(())
+        let pool = &self.budget.events;
+        let taken = pool.take(events, &self.share.events, &mut self.events);
+        taken.map_err(|refused| self.refused(pool, refused))
     }
-}
 
-impl Overdraft {
-    /// Takes bytes more, whatever the limit is.
-    pub(super) fn take(&mut self, bytes: usize) {
-        self.pool.taken.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-    }
-}
-
-impl Drop for Overdraft {
-    fn drop(&mut self) {
-        self.pool.give_back(self.bytes);
-    }
-}
-
-impl Pool {
-    fn take(&self, amount: usize) -> Result<(), PublishError> {
-        self.taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                taken.checked_add(amount).filter(|sum| *sum <= self.limit)
-            })
-            .map(drop)
-            .map_err(|_| {
-                self.wanted.store(amount.min(self.limit / WANTED_PART), Ordering::Relaxed);
-                self.say();
+    fn refused(&self, pool: &Resource, refused: Refused) -> PublishError {
+        match refused {
+            Refused::OverShare => PublishError::OverShare(pool.name),
+            Refused::Full => {
+                if self.budget.said.admits() {
+                    let (key, limit, peer) = (pool.name, pool.limit, self.address);
+                    tracing::warn!(key, limit, %peer, "overloaded: requests are refused with 503");
+                }
                 PublishError::Overloaded
-            })
-    }
-
-    fn say(&self) {
-        if self.said.admits() {
-            tracing::warn!(key = self.name, limit = self.limit, "overloaded: requests are refused with 503");
-        }
-    }
-
-    fn look_for(&self, amount: usize) -> Result<(), PublishError> {
-        let free = self.limit.saturating_sub(self.taken.load(Ordering::Relaxed));
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        if free < amount.max(wanted) {
-            return Err(PublishError::Overloaded);
-        }
-        if wanted > 0 {
-            self.wanted.store(0, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    fn give_back(&self, amount: usize) {
-        let before = self.taken.fetch_sub(amount, Ordering::Relaxed);
-        debug_assert!(before >= amount, "a permit gives back what it took");
-        if before == amount {
-            self.emptied.notify_waiters();
+            }
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.budget.bytes.give_back(self.bytes);
-        self.budget.events.give_back(self.events);
+        let Inner { bytes, events, emptied, .. } = &*self.budget;
+        bytes.give_back(self.bytes.amount, &self.share.bytes, &mut self.bytes);
+        let held = self.events.amount;
+        events.give_back(held, &self.share.events, &mut self.events);
+        if held > 0 && events.taken() == 0 {
+            emptied.notify_waiters();
+        }
+    }
+}
+
+impl Overdraft {
+    /// Takes bytes more, whatever the limit is.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.budget.bytes.overdraw(bytes);
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Overdraft {
+    fn drop(&mut self) {
+        self.budget.bytes.repay(self.bytes);
     }
 }
 
@@ -219,22 +211,26 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn address(text: &str) -> Address {
+        Address::of(text.parse().unwrap())
+    }
+
     #[test]
     fn a_permit_takes_up_to_the_limit_and_gives_back_all() {
-        let budget = Budget::new(10, 2);
-        let mut first = budget.permit();
-        first.charge_bytes(6).unwrap();
-        first.charge_events(2).unwrap();
-        let mut second = budget.permit();
-        assert_eq!(second.charge_bytes(5), Err(PublishError::Overloaded));
-        assert_eq!(second.charge_events(1), Err(PublishError::Overloaded));
-        assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
-        second.charge_bytes(4).unwrap();
-        assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (10, 2));
+        let budget = Budget::new(100, 20);
+        let [mut first, mut second] = ["10.0.0.1", "10.0.0.2"].map(|of| budget.permit(address(of)));
+        first.charge_bytes(60).unwrap();
+        first.charge_events(15).unwrap();
+        assert_eq!(first.charge_bytes(20), Err(PublishError::OverShare("limits.in_flight_bytes")));
+        assert_eq!(first.charge_events(1), Err(PublishError::OverShare("limits.in_flight_events")));
+        assert_eq!(second.charge_bytes(41), Err(PublishError::Overloaded));
+        second.charge_bytes(30).unwrap();
+        assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (90, 15));
+        first.release_bytes(50);
+        assert_eq!(budget.bytes_in_flight(), 40);
         drop(first);
-        assert_eq!(budget.look_for_events(), Ok(()));
-        assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (4, 0));
-        second.charge_bytes(6).unwrap();
+        assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (30, 0));
+        second.charge_bytes(20).unwrap();
         drop(second);
         assert_eq!((budget.bytes_in_flight(), budget.events_in_flight()), (0, 0));
     }
@@ -242,37 +238,33 @@ mod tests {
     #[test]
     fn an_overdraft_passes_the_limit_and_refuses_others_meanwhile() {
         let budget = Budget::new(10, 2);
-        let mut permit = budget.permit();
-        permit.charge_bytes(8).unwrap();
+        let mut permit = budget.permit(address("10.0.0.1"));
+        permit.charge_bytes(5).unwrap();
         let mut overdraft = budget.overdraft();
         overdraft.take(3);
         overdraft.take(4);
-        assert_eq!(budget.bytes_in_flight(), 15);
-        assert_eq!(budget.look_for_bytes(1), Err(PublishError::Overloaded));
-        assert_eq!(permit.charge_bytes(1), Err(PublishError::Overloaded));
+        assert_eq!(budget.bytes_in_flight(), 12);
+        let other = budget.permit(address("10.0.0.2"));
+        assert_eq!(other.look_for_bytes(1), Err(PublishError::Overloaded));
+        assert!(permit.charge_bytes(1).is_err());
         drop(overdraft);
-        assert_eq!(budget.bytes_in_flight(), 8);
+        assert_eq!(budget.bytes_in_flight(), 5);
         permit.charge_bytes(2).unwrap();
     }
 
     #[test]
-    fn after_a_refusal_nobody_needs_to_try_until_there_is_room_for_as_much() {
+    fn a_request_that_would_be_refused_is_refused_before_it_is_read() {
         let budget = Budget::new(1_000, 1_000);
-        let (mut first, mut second) = (budget.permit(), budget.permit());
-        first.charge_events(950).unwrap();
-        second.charge_events(30).unwrap();
-        assert_eq!(budget.look_for_events(), Ok(()), "room for 20");
-        assert_eq!(budget.permit().charge_events(40), Err(PublishError::Overloaded));
-        assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
-        drop(second);
-        assert_eq!(budget.look_for_events(), Ok(()), "room for 50");
-        assert_eq!(budget.permit().charge_events(1_000), Err(PublishError::Overloaded));
-        assert_eq!(budget.look_for_events(), Err(PublishError::Overloaded));
+        let (greedy, other) = (address("10.0.0.1"), address("10.0.0.2"));
+        let mut first = budget.permit(greedy);
+        first.charge_events(650).unwrap();
+        assert_eq!(budget.permit(greedy).look_for_events(1), Ok(()));
+        let refused = Err(PublishError::OverShare("limits.in_flight_events"));
+        assert_eq!(budget.permit(greedy).charge_events(100), refused);
+        assert_eq!(budget.permit(greedy).look_for_events(1_000), refused);
+        assert_eq!(budget.permit(other).look_for_events(1_000), Ok(()));
         drop(first);
-        let mut other = budget.permit();
-        other.charge_events(1_000 - 1_000 / WANTED_PART).unwrap();
-        assert_eq!(budget.look_for_events(), Ok(()), "the whole limit is never kept free");
-        assert_eq!(budget.look_for_bytes(1_000), Ok(()));
-        assert_eq!(budget.look_for_bytes(1_001), Err(PublishError::Overloaded));
+        assert_eq!(budget.permit(greedy).look_for_events(1_000), Ok(()));
+        assert_eq!(budget.permit(greedy).look_for_bytes(1_001), Err(PublishError::Overloaded));
     }
 }

@@ -8,6 +8,9 @@ pub enum PublishError {
     /// More is in flight than the limits allow.
     #[error("more events are in flight than limits.in_flight_bytes and limits.in_flight_events allow")]
     Overloaded,
+    /// The address of the request holds its share of a limit, which this key names.
+    #[error("this address has more in flight than three times what is left of {0}")]
+    OverShare(&'static str),
     /// The log is stopping.
     #[error("the log is stopping")]
     Stopping,

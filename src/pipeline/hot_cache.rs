@@ -282,7 +282,11 @@ mod tests {
     }
 
     fn waiter() -> Waiter {
-        let (reply, _) = Reply::new(1, Budget::new(1, 1).permit(), Arc::new(Metrics::new()));
+        let (reply, _) = Reply::new(
+            1,
+            Budget::new(1, 1).permit(crate::domain::Address::UNKNOWN),
+            Arc::new(Metrics::new()),
+        );
         Waiter { reply, index: 0, source: "test".into() }
     }
 

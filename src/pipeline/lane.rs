@@ -358,7 +358,7 @@ mod tests {
     use tokio::sync::oneshot::Receiver;
 
     use super::*;
-    use crate::domain::Parts;
+    use crate::domain::{Address, Parts};
     use crate::pipeline::Budget;
     use crate::pipeline::hot_cache::Room;
     use crate::pipeline::reply::Outcome;
@@ -377,7 +377,7 @@ mod tests {
 
     /// What the lane makes of a request of two new events, and where its reply arrives.
     fn ask(lane: &Arc<Lane>) -> (Option<(Batch, Part)>, Receiver<Outcome>) {
-        let (reply, receiver) = Reply::new(2, Budget::new(1, 1).permit(), Arc::default());
+        let (reply, receiver) = Reply::new(2, Budget::new(1, 1).permit(Address::UNKNOWN), Arc::default());
         let event = |event_id| {
             let (timestamp, payload) = ("2026-01-01T00:00:00Z", "{\"p\":\"SECRET\"}");
             Event::pack(Parts { topic: "a", event_id, timestamp, source: "test", payload })

@@ -92,7 +92,7 @@ mod tests {
 
     fn reply(events: usize) -> (Reply, oneshot::Receiver<Outcome>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new());
-        let permit = Budget::new(1, 1).permit();
+        let permit = Budget::new(1, 1).permit(crate::domain::Address::UNKNOWN);
         let (reply, receiver) = Reply::new(events, permit, Arc::clone(&metrics));
         (reply, receiver, metrics)
     }

@@ -13,7 +13,7 @@ const TIGHT: &str = "
     body = \"8KiB\"
     event = \"1KiB\"
     batch_events = 10
-    in_flight_bytes = \"8KiB\"
+    in_flight_bytes = \"40KiB\"
     [store]
     lock_timeout = \"50ms\"
 ";
@@ -36,6 +36,7 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
         Code::BodyTimeout => return Err("bytes must come slowly: a_body_that_comes_too_slowly_is_given_up"),
         Code::HistoryChanged => log.get("/events?topic=orders&after=1&history=k3f9").await,
         Code::BodyTooLarge => log.publish(" ".repeat(8 * 1024 + 1)).await,
+        Code::RatioTooLarge => return Err("needs a body of more than 1 MiB: bodies.rs"),
         Code::BatchTooLarge => log.publish(array(ids("orders", 0..11))).await,
         Code::EventTooLarge => log.publish(event("orders", "1").replace("{}", &large())).await,
         Code::UnsupportedType => log.publish_as("text/csv", "a,b").await,
@@ -46,6 +47,7 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
         }
         Code::InvalidEvents => log.publish("{}").await,
         Code::InvalidParameter => log.get("/events").await,
+        Code::TooManyRequests => return Err("needs more than the share of an address: src/http/failure.rs"),
         Code::StoreDamaged => return Err("needs a damaged store: damage.rs"),
         Code::Internal => return Err("a fault of ours: there is none that a test knows of"),
         Code::Overloaded => return Err("needs requests in flight: overload.rs"),
@@ -69,7 +71,7 @@ async fn every_code_that_can_be_provoked_has_its_problem_document() {
             Err(reason) => left.push((code.as_str(), reason)),
         }
     }
-    assert_eq!(left.len(), 5, "{left:?}");
+    assert_eq!(left.len(), 7, "{left:?}");
 }
 
 #[actix_web::test]

@@ -92,7 +92,7 @@ async fn the_openapi_document_lists_every_path_and_its_problems() {
     assert_eq!(listed, BTreeSet::from(expected));
     let statuses: Vec<_> =
         document["paths"]["/publish"]["post"]["responses"].as_object().unwrap().keys().collect();
-    for status in ["200", "400", "408", "413", "415", "422", "500", "503"] {
+    for status in ["200", "400", "408", "413", "415", "422", "429", "500", "503"] {
         assert!(statuses.iter().any(|found| *found == status), "{status} in {statuses:?}");
     }
 }

@@ -78,6 +78,20 @@ async fn a_line_tells_the_method_that_was_refused() {
 }
 
 #[actix_web::test]
+async fn a_line_names_the_peer_and_the_client_that_a_trusted_proxy_names() {
+    for (config, peer, forwarded) in [
+        ("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n", "127.0.0.1", Value::from("198.51.100.7")),
+        ("", "127.0.0.1", Value::Null),
+    ] {
+        let home = tempdir().unwrap();
+        let process = Process::configured(home.path(), config);
+        publish(&process, "[7]", &[("x-forwarded-for", "1.1.1.1, 198.51.100.7")]).await;
+        let lines = lines(process).await;
+        assert_eq!((&lines[0]["peer"], &lines[0]["forwarded"]), (&peer.into(), &forwarded), "{config}");
+    }
+}
+
+#[actix_web::test]
 async fn with_its_own_filter_every_request_has_a_line_that_tells_all_but_its_content() {
     let home = tempdir().unwrap();
     let process = Process::logging(home.path(), "info,sekali::requests=debug");

@@ -53,8 +53,13 @@ async fn read_chunks(
     let request = request(encoding);
     let payload =
         <Payload as actix_web::FromRequest>::from_request(&request, &mut { payload }).await.unwrap();
-    match body::read(state, &request, payload).await {
-        Ok((bytes, _)) => Ok(bytes),
+    let mut permit = body::permit(state, &request);
+    match body::read(state, &request, payload, &mut permit).await {
+        Ok(bytes) => {
+            let held = state.pipeline.budget().bytes_in_flight();
+            assert_eq!(held, bytes.len(), "what a decoder took is given back");
+            Ok(bytes)
+        }
         Err(failure) => {
             let text = failure.to_string();
             Err((failure.status_code().as_u16(), text.split(':').next().unwrap_or_default().to_owned()))
@@ -104,13 +109,63 @@ async fn broken_data_is_refused() {
 #[actix_web::test]
 async fn a_bomb_stops_at_the_limit() {
     let state = plain();
-    let zeros = vec![0; 50_000_000];
+    let zeros = vec![0; 5_000_000];
     for (encoding, bytes) in encodings(&zeros).await {
         let refused = Err((413, "body_too_large".to_owned()));
         assert_eq!(read(&state, encoding, &bytes, 1 << 16).await, refused, "{encoding}");
     }
     assert_eq!(read(&state, "identity", &zeros[..100_000], 999).await.unwrap().len(), 100_000);
     assert_eq!(read(&state, "identity", &zeros[..100_001], 999).await.unwrap_err().0, 413);
+}
+
+#[actix_web::test]
+async fn a_body_is_bounded_as_it_is_sent_and_as_it_becomes() {
+    let mut dense = settings();
+    dense.limits.body = 3 << 20;
+    dense.limits.in_flight_bytes = 100 << 20;
+    dense.limits.compression_ratio = 200;
+    let state = state(Fake::default(), &dense);
+    let refused = |code: &str| Err((413, code.to_owned()));
+    for (encoding, bytes) in encodings(&vec![b' '; 1 << 20]).await {
+        assert_eq!(read(&state, encoding, &bytes, 999).await.unwrap().len(), 1 << 20, "{encoding}");
+    }
+    for (encoding, bytes) in encodings(&vec![b' '; (1 << 20) + 1]).await {
+        assert_eq!(read(&state, encoding, &bytes, 999).await, refused("ratio_too_large"), "{encoding}");
+    }
+    for encoding in ["identity", "gzip", "zstd"] {
+        let sent = vec![b' '; (3 << 20) + 1];
+        assert_eq!(read(&state, encoding, &sent, 1 << 16).await, refused("body_too_large"), "{encoding}");
+    }
+    assert_eq!(state.pipeline.budget().bytes_in_flight(), 0);
+}
+
+#[actix_web::test]
+async fn empty_members_are_bounded() {
+    for (encoding, bytes) in encodings(b"").await {
+        let most = settings().limits.compressed_members;
+        if matches!(encoding, "gzip" | "zstd") {
+            assert_eq!(read(&plain(), encoding, &bytes.repeat(most), 9).await.unwrap(), b"", "{encoding}");
+            let more = read(&plain(), encoding, &bytes.repeat(most + 1), 9).await;
+            assert_eq!(more, Err((413, "body_too_large".to_owned())), "{encoding}");
+        }
+        let nothing = read(&plain(), encoding, b"", 9).await;
+        assert_eq!(nothing, Err((400, "bad_encoding".to_owned())), "{encoding}");
+    }
+}
+
+#[actix_web::test]
+async fn a_compressed_body_holds_what_came_until_it_is_whole() {
+    let mut large = settings();
+    (large.limits.body, large.limits.in_flight_bytes) = (16 << 20, 256 << 20);
+    large.server.body_timeout = Duration::from_mins(1);
+    let state = state(Fake::default(), &large);
+    for (encoding, bytes) in encodings(&vec![b' '; 1 << 20]).await {
+        let all_but_one = Bytes::copy_from_slice(&bytes[..bytes.len() - 1]);
+        let stalled = stream::iter([Ok(all_but_one)]).chain(stream::pending());
+        let mut reading = Box::pin(read_chunks(&state, encoding, stalled));
+        assert!(reading.as_mut().now_or_never().is_none(), "{encoding}");
+        assert_eq!(state.pipeline.budget().bytes_in_flight(), bytes.len() - 1, "{encoding}");
+    }
 }
 
 #[actix_web::test]
@@ -127,12 +182,17 @@ async fn more_than_may_be_in_flight_is_refused_at_once() {
     let mut small = settings();
     small.limits.in_flight_bytes = 60;
     let state = state(Fake::default(), &small);
-    let overloaded = Err((503, "overloaded".to_owned()));
-    assert_eq!(read(&state, "identity", TEXT, 10).await, overloaded);
+    let over_share = Err((429, "too_many_requests".to_owned()));
+    assert_eq!(read(&state, "identity", TEXT, 10).await, over_share);
     for (encoding, bytes) in encodings(TEXT).await {
-        assert_eq!(read(&state, encoding, &bytes, 10).await, overloaded, "{encoding}");
+        assert_eq!(read(&state, encoding, &bytes, 10).await, over_share, "{encoding}");
     }
     assert_eq!(state.pipeline.budget().bytes_in_flight(), 0);
+    let mut other =
+        state.pipeline.budget().permit("10.0.0.1".parse().map(crate::domain::Address::of).unwrap());
+    other.charge_bytes(44).unwrap();
+    let overloaded = Err((503, "overloaded".to_owned()));
+    assert_eq!(read(&state, "identity", TEXT, 17).await, overloaded, "by another address");
 }
 
 #[actix_web::test]
@@ -151,14 +211,17 @@ async fn slow_and_broken_connections_end() {
 #[actix_web::test]
 async fn after_a_publish_that_is_refused_for_overload_its_connection_rests() {
     let state = state(Fake::default(), &settings());
-    let mut everything = state.pipeline.budget().permit();
-    everything.charge_events(state.limits.in_flight_events).unwrap();
+    let mut everything = state.pipeline.budget().permit(crate::domain::Address::UNKNOWN);
+    everything.charge_events(650).unwrap();
+    let mut more = state.pipeline.budget().permit(crate::domain::Address::UNKNOWN);
+    more.charge_events(350).unwrap_err();
+    let large = format!("{}[]", " ".repeat(20_000));
     // So many rest already that one more rests for long.
     let _resting: Vec<_> = (0..1_000).map(|_| state.pauses.after(HttpResponse::Ok().finish())).collect();
     let app = App::new().app_data(Data::from(state.clone())).wrap(from_fn(watch::watch)).configure(routes);
-    let request = TestRequest::post().uri("/publish").set_payload("[]").to_request();
+    let request = TestRequest::post().uri("/publish").set_payload(large).to_request();
     let response = test::call_service(&test::init_service(app).await, request).await;
-    assert_eq!(response.status(), 503);
+    assert_eq!(response.status(), 429);
     let mut body = Box::pin(response.into_body());
     let mut chunk = || std::future::poll_fn(|context| body.as_mut().poll_next(context)).now_or_never();
     assert!(

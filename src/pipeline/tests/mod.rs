@@ -30,7 +30,7 @@ use super::messages::WithConsumers;
 use super::router::Router;
 use super::{Pipeline, PublishError};
 use crate::config::{Overrides, Settings, TopicSettings, load};
-use crate::domain::{Counts, Event, Parts, Verdict};
+use crate::domain::{Address, Counts, Event, Parts, Verdict};
 use crate::metrics::Metrics;
 use crate::store::Engine;
 
@@ -61,7 +61,7 @@ fn event(topic: &str, event_id: &str, payload: &str) -> Event {
 }
 
 async fn publish(pipeline: &Pipeline, events: Vec<Event>) -> Result<Vec<Verdict>, PublishError> {
-    let mut permit = pipeline.budget().permit();
+    let mut permit = pipeline.budget().permit(Address::UNKNOWN);
     permit.charge_events(events.len())?;
     pipeline.publish(events, permit).await
 }

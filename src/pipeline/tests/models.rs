@@ -16,7 +16,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::event;
 use super::scheduled::{explore, moment};
-use crate::domain::{Event, Second, Topic, Verdict};
+use crate::domain::{Address, Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::pipeline::hot_cache::{Hasher, HotCache, Known, Room, Waiter};
 use crate::pipeline::lane::{Doubts, Lane, Part, Shared};
@@ -93,7 +93,7 @@ impl World {
     /// Asks the lanes for the events of a request; gives what they could not decide.
     fn ask(&self, events: Vec<Event>) -> Vec<(Batch, Part)> {
         let (reply, receiver) =
-            Reply::new(events.len(), Budget::new(1, 1).permit(), Arc::clone(&self.metrics));
+            Reply::new(events.len(), Budget::new(1, 1).permit(Address::UNKNOWN), Arc::clone(&self.metrics));
         self.seen.lock().unwrap().waiting.push((events.clone(), receiver));
         let mut shares: Vec<_> = self.lanes.iter().map(|_| Share::default()).collect();
         for (index, event) in (0..).zip(events) {

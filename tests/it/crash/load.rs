@@ -227,7 +227,8 @@ fn receive(stream: &mut TcpStream) -> std::io::Result<Option<Vec<Verdict>>> {
     bytes.resize(length.max(already), 0);
     stream.read_exact(&mut bytes[already..])?;
     if !head.starts_with("http/1.1 200") {
-        assert!(head.starts_with("http/1.1 503") && head.contains("retry-after"), "{head}");
+        let later = head.starts_with("http/1.1 503") || head.starts_with("http/1.1 429");
+        assert!(later && head.contains("retry-after"), "{head}");
         return Ok(None);
     }
     let body_at = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |end| end + 4);

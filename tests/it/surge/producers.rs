@@ -73,7 +73,7 @@ fn produce(address: SocketAddr, plan: Plan, number: u64) -> Seen {
             request = self::request(&seen.topic, seen.accepted);
         } else {
             let retry = answer.head.to_ascii_lowercase().contains("retry-after:");
-            assert!(answer.status == 503 && retry, "{}\n{}", answer.head, answer.body);
+            assert!(matches!(answer.status, 429 | 503) && retry, "{}\n{}", answer.head, answer.body);
             seen.refused_in.push(sent.elapsed());
         }
     }

@@ -23,7 +23,8 @@ const MORE: u64 = 48 << 20;
 async fn ten_times_the_load_keeps_the_goodput_and_the_rest_is_refused_at_once() {
     let home = tempdir().unwrap();
     let config = format!(
-        "[limits]\nin_flight_events = {0}\nbatch_events = {0}\n[store]\nseal_keys = 10000\n[cache]\nkeys = 10000\n",
+        "[limits]\nin_flight_events = {}\nbatch_events = {}\n[store]\nseal_keys = 10000\n[cache]\nkeys = 10000\n",
+        2 * BUSY * BATCH,
         BUSY * BATCH
     );
     let process = Process::configured(home.path(), &config);

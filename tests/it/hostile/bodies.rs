@@ -1,0 +1,179 @@
+//! Rows 1 and 12: bodies that hold memory, or cost time, and bring no events.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::{OWN, STRANGER, Target, connect, endured};
+
+/// Connections that hold a compressed body each, 640 MiB if they were inflated.
+const COMPRESSED: usize = 40;
+
+/// Connections that hold a large body each, more than the budget has room for.
+const LARGE: usize = 16;
+
+/// The time before an attacker tries again: on one machine it takes the victim's processor time otherwise.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A third address, of a client that sends one large body.
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+/// The budget and the largest body where memory is to be used up: a fifth of the default.
+const NARROW: &str = "[limits]\nin_flight_bytes = \"48MiB\"\nbody = \"4MiB\"\n";
+
+/// The most memory beside the budget, in bytes: the hot caches, the store's caches, the program itself.
+const BESIDE: u64 = 160 << 20;
+
+fn head(length: usize, encoding: &str) -> String {
+    format!(
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {encoding}\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// Sends a body that is said to have one byte more than it has, so that it stalls; what the server takes
+/// of it.
+fn stall(from: IpAddr, to: SocketAddr, encoding: &str, body: &[u8]) -> Option<TcpStream> {
+    let mut stream = connect(from, to)?;
+    let sent = stream.write_all(head(body.len() + 1, encoding).as_bytes());
+    // A body that is refused on the way ends here.
+    let _ = sent.and_then(|()| stream.write_all(body));
+    Some(stream)
+}
+
+/// The status of the answer, once it is there.
+fn status(stream: &mut TcpStream) -> io::Result<u16> {
+    let mut line = [0; 12];
+    stream.read_exact(&mut line)?;
+    let text = str::from_utf8(&line).ok().and_then(|line| line.strip_prefix("HTTP/1.1 "));
+    text.and_then(|status| status.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Sends a whole body; the status of its answer. A refusal may come before the end of the body.
+fn publish(from: IpAddr, to: SocketAddr, encoding: &str, body: &[u8]) -> io::Result<u16> {
+    let mut stream = connect(from, to).ok_or(io::ErrorKind::TimedOut)?;
+    stream.write_all(head(body.len(), encoding).as_bytes())?;
+    let _ = stream.write_all(body);
+    status(&mut stream)
+}
+
+/// Keeps this many stalled bodies open, for so long.
+fn hold(
+    holders: usize,
+    (from, to): (IpAddr, SocketAddr),
+    (encoding, body): (&str, &[u8]),
+    lasting: Duration,
+) {
+    let until = Instant::now() + lasting;
+    thread::scope(|scope| {
+        for _ in 0..holders {
+            scope.spawn(|| {
+                while Instant::now() < until {
+                    let Some(mut stream) = stall(from, to, encoding, body) else { continue };
+                    let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+                    stream.set_read_timeout(Some(left)).unwrap();
+                    // Refused at once, ended after the grace period, or the time is over.
+                    let _ = status(&mut stream);
+                    thread::sleep(PAUSE);
+                }
+            });
+        }
+    });
+}
+
+/// 16 MiB of spaces as brotli, without the last byte.
+fn brotli_that_stalls() -> Vec<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let spaces = vec![b' '; 16 << 20];
+    let mut encoded = runtime.block_on(crate::bodies::compressed("br", &spaces));
+    encoded.pop();
+    encoded
+}
+
+#[test]
+fn compressed_bodies_that_stall_hold_only_what_was_sent() {
+    let bomb = brotli_that_stalls();
+    assert!(bomb.len() < 16 << 10, "{} bytes", bomb.len());
+    for from in [STRANGER, OWN] {
+        let attack = |target: &Target, lasting| {
+            hold(COMPRESSED, (from, target.process.address()), ("br", &bomb), lasting)
+        };
+        let (_target, seen) = endured(|| Target::start(""), attack);
+        assert!(seen.memory < BESIDE, "{} bytes", seen.memory);
+    }
+}
+
+#[test]
+fn large_bodies_that_stall_refuse_no_small_one_and_no_large_one_of_another_address() {
+    let large = vec![b' '; 3 << 20];
+    for from in [STRANGER, OWN] {
+        let attack = |target: &Target, lasting| {
+            let to = target.process.address();
+            thread::scope(|scope| {
+                scope.spawn(|| hold(LARGE, (from, to), ("identity", &large), lasting));
+                // Others are served while as much is held as can be.
+                thread::sleep(lasting / 2);
+                let other = publish(OTHER, to, "identity", &[&large[..1 << 20], b"[]"].concat());
+                assert_eq!(other.unwrap(), 200, "a large body of another address");
+            });
+        };
+        let (_target, seen) = endured(|| Target::start(NARROW), attack);
+        assert!(seen.memory < (48 << 20) + BESIDE, "{} bytes", seen.memory);
+    }
+}
+
+#[test]
+fn empty_frames_and_members_cost_little() {
+    let empty_gzip = GzEncoder::new(Vec::new(), Compression::fast()).finish().unwrap();
+    // A frame of no bytes, without a checksum (RFC 8878, section 3.1.1): magic, header, last block.
+    let empty_zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x00, 0x01, 0x00, 0x00];
+    let bodies = [("gzip", empty_gzip.as_slice()), ("zstd", &empty_zstd)]
+        .map(|(encoding, empty)| (encoding, empty.repeat((15 << 20) / empty.len())));
+    let attack = |target: &Target, lasting: Duration| {
+        let (to, until) = (target.process.address(), Instant::now() + lasting);
+        thread::scope(|scope| {
+            for (encoding, body) in &bodies {
+                scope.spawn(move || {
+                    while Instant::now() < until {
+                        assert_eq!(publish(STRANGER, to, encoding, body).unwrap(), 413, "{encoding}");
+                        thread::sleep(PAUSE);
+                    }
+                });
+            }
+        });
+        // As in the issue: 100 MB of them are refused by their length, before anything is read.
+        let mut stream = connect(STRANGER, to).unwrap();
+        stream.write_all(head(100_000_000, "zstd").as_bytes()).unwrap();
+        assert_eq!(status(&mut stream).unwrap(), 413);
+    };
+    let _ = endured(|| Target::start(""), attack);
+}
+
+#[test]
+fn bodies_that_stall_or_dribble_end_after_the_grace_period() {
+    let config = "[server]\nbody_timeout = \"1h\"\nbody_grace = \"500ms\"\nbody_min_rate = \"1KiB\"\n";
+    let target = Target::start(config);
+    let to = target.process.address();
+    for (encoding, body) in
+        [("identity", vec![b' '; 100_000]), ("identity", Vec::new()), ("br", brotli_that_stalls())]
+    {
+        let mut stalled = stall(STRANGER, to, encoding, &body).unwrap();
+        assert_eq!(status(&mut stalled).unwrap(), 408, "{encoding} {}", body.len());
+    }
+    let mut dribbling = connect(STRANGER, to).unwrap();
+    dribbling.write_all(head(1_000_000, "identity").as_bytes()).unwrap();
+    let mut drops = dribbling.try_clone().unwrap();
+    thread::scope(|scope| {
+        // A byte at a time, until the connection is closed.
+        scope.spawn(move || {
+            while drops.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        assert_eq!(status(&mut dribbling).unwrap(), 408);
+        dribbling.shutdown(Shutdown::Both).unwrap();
+    });
+}
