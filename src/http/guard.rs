@@ -6,6 +6,7 @@
 //! say nothing of the kind, and notice nothing of this.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use actix_web::http::header::{
     CONTENT_SECURITY_POLICY, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY,
@@ -14,6 +15,7 @@ use actix_web::http::header::{
 use actix_web::http::{Method, Uri};
 use actix_web::{HttpRequest, HttpResponseBuilder};
 
+use super::connections::Connection;
 use super::failure::Failure;
 use crate::api::Code;
 
@@ -27,7 +29,9 @@ const SHOWN: usize = 100;
 /// Refuses what a browser must not bring. `allowed` is `server.allowed_hosts`.
 pub(super) fn check(request: &HttpRequest, allowed: &[String]) -> Result<(), Failure> {
     let headers = request.headers();
-    let listens = request.app_config().local_addr();
+    let connection = request.conn_data::<Arc<Connection>>();
+    let listens =
+        connection.map_or_else(|| request.app_config().local_addr(), |connection| connection.listens);
     if let Some(host) = headers.get_all(HOST).find(|host| !is_known(host, listens, allowed)) {
         let name = String::from_utf8_lossy(host.as_bytes());
         return Err(Failure::new(

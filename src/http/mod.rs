@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod connections;
 mod console;
 mod events;
 mod failure;
