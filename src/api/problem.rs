@@ -27,6 +27,8 @@ pub enum Code {
     MethodNotAllowed,
     /// No format that the caller accepts.
     NotAcceptable,
+    /// The head took longer than `server.head_timeout`.
+    HeadTimeout,
     /// The body took longer than `server.body_timeout`.
     BodyTimeout,
     /// A cursor names an event of another history.
@@ -66,7 +68,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NotJson,
         Self::BadEncoding,
         Self::CrossOrigin,
@@ -75,6 +77,7 @@ impl Code {
         Self::TopicNotFound,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
+        Self::HeadTimeout,
         Self::BodyTimeout,
         Self::HistoryChanged,
         Self::BodyTooLarge,
@@ -106,6 +109,7 @@ impl Code {
             Self::TopicNotFound => (404, "topic_not_found", "No such topic"),
             Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
             Self::NotAcceptable => (406, "not_acceptable", "No acceptable format"),
+            Self::HeadTimeout => (408, "head_timeout", "The head came too slowly"),
             Self::BodyTimeout => (408, "body_timeout", "The body came too slowly"),
             Self::HistoryChanged => (409, "history_changed", "The history of the topic changed"),
             Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),

@@ -46,6 +46,8 @@ pub struct Server {
     pub workers: usize,
     /// The longest wait for the answer to a publish.
     pub request_timeout: Duration,
+    /// The longest time for the head of a request to arrive.
+    pub head_timeout: Duration,
     /// The longest time for a body to arrive.
     pub body_timeout: Duration,
     /// The time within which a body must bring the bytes that `body_min_rate` asks for, again and
@@ -53,6 +55,12 @@ pub struct Server {
     pub body_grace: Duration,
     /// Bytes of a body for each second; 0 is no bound.
     pub body_min_rate: usize,
+    /// The longest time for the rest of a body to arrive that was answered before its end.
+    pub drain_timeout: Duration,
+    /// The longest time for which a client may take nothing of an answer.
+    pub write_timeout: Duration,
+    /// The longest time between two requests of a connection.
+    pub keep_alive: Duration,
     /// The longest time for a stop to answer what is in flight.
     pub shutdown_timeout: Duration,
     /// A follower without news is sent a sign of life this often.
@@ -83,6 +91,12 @@ pub struct Limits {
     pub in_flight_bytes: usize,
     /// Topics in the store; `None` is no limit.
     pub topics: Option<u64>,
+    /// Open connections; fewer where the process may not open as many files.
+    pub connections: usize,
+    /// Open connections of one address (IPv6: of one /64 network).
+    pub connections_per_address: usize,
+    /// Bytes that are read of a body after its answer.
+    pub drain_bytes: usize,
     /// Clients that follow a topic at once.
     pub followers: usize,
     /// Sources of a topic that are counted by name.

@@ -72,9 +72,13 @@ fn server(checker: &mut Checker<'_>) -> Server {
         trusted_proxies: checker.texts("server.trusted_proxies", PROXIES, texts::network),
         workers: or_cores(checker.count("server.workers", 0..=1024)),
         request_timeout: checker.duration("server.request_timeout", SHORTEST..=HOUR),
+        head_timeout: checker.duration("server.head_timeout", SHORTEST..=HOUR),
         body_timeout: checker.duration("server.body_timeout", SHORTEST..=HOUR),
         body_grace: checker.duration("server.body_grace", SHORTEST..=HOUR),
         body_min_rate: checker.bytes("server.body_min_rate", 0..=GIB),
+        drain_timeout: checker.duration("server.drain_timeout", SHORTEST..=HOUR),
+        write_timeout: checker.duration("server.write_timeout", SHORTEST..=HOUR),
+        keep_alive: checker.duration("server.keep_alive", SHORTEST..=HOUR),
         shutdown_timeout: checker.duration("server.shutdown_timeout", Duration::ZERO..=HOUR),
         follow_heartbeat: checker.duration("server.follow_heartbeat", SHORTEST..=MINUTE / 2),
         follow_timeout: checker.duration("server.follow_timeout", SHORTEST..=HOUR),
@@ -92,6 +96,9 @@ fn limits(checker: &mut Checker<'_>) -> Limits {
         in_flight_events: checker.count("limits.in_flight_events", 1..=100_000_000),
         in_flight_bytes: checker.bytes("limits.in_flight_bytes", KIB..=TIB),
         topics: Some(checker.number("limits.topics", 0..=TOPICS_MAX)).filter(|limit| *limit > 0),
+        connections: checker.count("limits.connections", 1..=1_000_000),
+        connections_per_address: checker.count("limits.connections_per_address", 1..=1_000_000),
+        drain_bytes: checker.bytes("limits.drain_bytes", 0..=TIB),
         followers: checker.count("limits.followers", 0..=1_000_000),
         sources: checker.count("limits.sources", 0..=10_000),
     }
@@ -200,6 +207,8 @@ mod tests {
         let server = &defaults.server;
         assert_eq!((server.follow_heartbeat.as_secs(), server.follow_timeout.as_secs()), (15, 30));
         assert_eq!((server.body_grace.as_secs(), server.body_min_rate), (5, 1_024));
+        let waits = [server.head_timeout, server.drain_timeout, server.write_timeout, server.keep_alive];
+        assert_eq!(waits.map(|wait| wait.as_secs()), [10, 10, 30, 75]);
         let limits = Limits {
             body: 16 << 20,
             compression_ratio: 200,
@@ -210,6 +219,9 @@ mod tests {
             in_flight_events: 200_000,
             in_flight_bytes: 256 << 20,
             topics: None,
+            connections: 10_000,
+            connections_per_address: 2_000,
+            drain_bytes: 32 << 20,
             followers: 2_000,
             sources: 50,
         };

@@ -3,6 +3,7 @@
 mod accept;
 mod arrival;
 mod body;
+mod connections;
 mod console;
 mod events;
 mod failure;

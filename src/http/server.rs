@@ -1,34 +1,31 @@
 //! The server itself: sockets, threads, timeouts. Bound first, run later.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::{AppConfig, Extensions, Server};
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
-use actix_web::{App, HttpServer};
+use actix_web::{App, Error};
 use rustix::process::{Resource, getrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
 
-use super::follow;
+use super::connections::{self, Bounds, Connections, Stream};
 use super::state::State;
 use super::watch::watch;
+use crate::config::Limits;
 
 /// Connections that wait to be accepted, so that a burst of clients is not refused.
-const BACKLOG: u32 = 4_096;
+const BACKLOG: i32 = 4_096;
 
-/// How long an idle connection stays open.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// How long the head of a request may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The most connections of one worker where files are no matter: what actix takes.
-const CONNECTIONS_MAX: usize = 25_600;
-
-/// The file handles of a connection: its own, and the one that `follow` keeps to see the end of a follower.
-const FILES_EACH: usize = 2;
+/// How much longer actix drains a refused body than the watcher lets it: the watcher counts the reason.
+const LINGER_LONGER: Duration = Duration::from_secs(1);
 
 /// A server that is bound and not yet running.
 pub struct Bound {
@@ -44,30 +41,116 @@ pub struct Bound {
 /// When the address cannot be listened on.
 pub fn bind(state: Arc<State>) -> io::Result<Bound> {
     let settings = state.server.clone();
+    let files = getrlimit(Resource::Nofile).current;
+    let room = Room::of(settings.workers, &state.limits, files);
+    let connections = Connections::new(&settings, &state.limits, room.bounds, state.metrics.clone());
+    let listeners = listen(&settings.bind)?;
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
     let first_version = state.first_version;
     let data = Data::from(state);
     let factory = move || {
         let app = App::new().app_data(data.clone()).wrap(from_fn(watch)).configure(super::routes);
         if first_version { app.configure(super::first_version_routes) } else { app }
     };
-    let server = HttpServer::new(factory)
-        .on_connect(follow::remember)
+    let mut builder = Server::build()
         .workers(settings.workers)
-        .backlog(BACKLOG)
-        .max_connections(connections_each(settings.workers, getrlimit(Resource::Nofile).current))
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_TIMEOUT)
+        .max_concurrent_connections(room.each_worker)
         .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
-        .disable_signals()
-        .bind(&settings.bind)?;
-    Ok(Bound { addresses: server.addrs(), server: server.run() })
+        .disable_signals();
+    for listener in listeners {
+        let (factory, connections) = (factory.clone(), connections.clone());
+        let stopping = builder.graceful_shutdown_signal();
+        let linger = settings.drain_timeout + LINGER_LONGER;
+        builder = builder.listen("http", listener, move || {
+            let stopping = stopping.clone();
+            let app = factory().into_factory().map_err(|error: Error| error.error_response());
+            let http = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let stopping = stopping.clone();
+                    async move { stopping.notified().await }
+                })
+                // The watcher of the connections has these deadlines.
+                .keep_alive(KeepAlive::Os)
+                .client_request_timeout(Duration::ZERO)
+                .client_disconnect_timeout(linger)
+                .on_connect_ext(|stream: &Stream, of_connection: &mut Extensions| {
+                    of_connection.insert(stream.connection().clone());
+                })
+                .h1(map_config(app, |()| AppConfig::default()));
+            let connections = connections.clone();
+            fn_service(move |socket| admit(connections.clone(), socket)).and_then(http)
+        })?;
+    }
+    connections::watch(&connections);
+    Ok(Bound { addresses, server: builder.run() })
 }
 
-/// The connections of each worker, further ones wait to be accepted: a quarter of the files is kept for the store, which
-/// could neither read nor write while clients hold all of them. `None` is no limit.
-fn connections_each(workers: usize, files: Option<u64>) -> usize {
-    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
-    ((files - files / 4) / FILES_EACH / workers.max(1)).clamp(1, CONNECTIONS_MAX)
+/// Gives an accepted connection a place, or tells its client that there is none.
+async fn admit(
+    connections: Arc<Connections>,
+    socket: TcpStream,
+) -> Result<(Stream, Option<SocketAddr>), DispatchError> {
+    let peer = socket.peer_addr().ok();
+    match connections.admit(socket) {
+        Ok(place) => Ok((Stream::new(place), peer)),
+        Err(refused) => {
+            refused.answer().await;
+            Err(DispatchError::Io(io::ErrorKind::ConnectionRefused.into()))
+        }
+    }
+}
+
+/// Listens on each address that this one stands for, at least on one of them.
+fn listen(bind: &str) -> io::Result<Vec<TcpListener>> {
+    let mut failed = io::ErrorKind::AddrNotAvailable.into();
+    let mut listeners = Vec::new();
+    for address in bind.to_socket_addrs()? {
+        match listen_on(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => failed = error,
+        }
+    }
+    if listeners.is_empty() { Err(failed) } else { Ok(listeners) }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A server that is started again must not wait until the system forgets the connections of the last one.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How many connections the process has room for.
+#[derive(Debug, PartialEq, Eq)]
+struct Room {
+    bounds: Bounds,
+    /// Connections of one worker, those included that are about to be refused. Further ones wait to be
+    /// accepted.
+    each_worker: usize,
+}
+
+impl Room {
+    /// The room that the limits and the file limit leave; `None` is no file limit. A quarter of the files
+    /// is kept for the store, which could neither read nor write while clients hold all of them.
+    fn of(workers: usize, limits: &Limits, files: Option<u64>) -> Self {
+        let workers = workers.max(1);
+        let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+        let slack = (files / 64).clamp(1, 64);
+        let most = (files - files / 4).saturating_sub(slack * workers);
+        let all = limits.connections.min(most).max(1);
+        if all < limits.connections {
+            tracing::warn!(
+                connections = all,
+                limit = limits.connections,
+                files,
+                "limits.connections is lowered: the process may not open more files (ulimit -n)"
+            );
+        }
+        let address = limits.connections_per_address.min(all.div_ceil(2));
+        Self { bounds: Bounds { all, address }, each_worker: all.div_ceil(workers) + slack }
+    }
 }
 
 #[cfg(test)]
@@ -76,8 +159,21 @@ mod tests {
 
     #[test]
     fn connections_leave_a_quarter_of_the_files() {
-        assert_eq!(connections_each(2, Some(1_024)), 192);
-        assert_eq!(connections_each(2, None), CONNECTIONS_MAX);
-        assert_eq!(connections_each(8, Some(4)), 1);
+        let limits = Limits {
+            connections: 10_000,
+            connections_per_address: 1_000,
+            ..crate::http::tests::settings().limits
+        };
+        let room = |workers, files| {
+            let Room { bounds, each_worker } = Room::of(workers, &limits, files);
+            (bounds.all, bounds.address, each_worker)
+        };
+        assert_eq!(room(2, None), (10_000, 1_000, 5_064));
+        assert_eq!(room(2, Some(1_024)), (736, 368, 384));
+        assert_eq!(room(8, Some(4)), (1, 1, 2));
+        for files in [64, 256, 1_024, 1 << 20] {
+            let room = Room::of(4, &limits, Some(files));
+            assert!(4 * room.each_worker as u64 <= files - files / 4 + 4, "{room:?} of {files}");
+        }
     }
 }

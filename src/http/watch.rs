@@ -1,5 +1,6 @@
 //! Around every request: its id, refusal while stopping or of a page that must not ask, one log line, one count.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, EitherBody, MessageBody};
@@ -10,6 +11,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{Error, HttpMessage, ResponseError};
 
 use super::body;
+use super::connections::{Answered, Connection};
 use super::failure::{Failure, Unread};
 use super::guard;
 use super::path;
@@ -40,12 +42,16 @@ pub(super) fn writes_each() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
-pub(super) async fn watch<B: MessageBody + 'static>(
+pub(super) async fn watch<B: MessageBody + Unpin + 'static>(
     state: Data<State>,
     mut request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+) -> Result<ServiceResponse<Answered<EitherBody<B>>>, Error> {
     let started = Instant::now();
+    let connection = request.conn_data::<Arc<Connection>>().cloned();
+    if let Some(connection) = &connection {
+        connection.begin(request.headers());
+    }
     let origin = Origin::of(request.headers());
     let socket = request.peer_addr().map(|address| address.ip());
     let peer = Peer::find(socket, request.headers(), &state.server.trusted_proxies);
@@ -70,7 +76,7 @@ pub(super) async fn watch<B: MessageBody + 'static>(
     }
     guard::seal(response.headers_mut());
     record(&state, &response, (&origin, peer), started);
-    Ok(response)
+    Ok(response.map_body(|_, body| Answered::new(body, connection)))
 }
 
 fn record<B: MessageBody + 'static>(

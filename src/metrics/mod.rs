@@ -31,6 +31,11 @@ pub const WRITER: &str = "writer";
 /// See [`ROUTER`].
 pub const COMPARER: &str = "comparer";
 
+/// The limits past which a connection is refused, as labels name them.
+const CONNECTION_LIMITS: [&str; 2] = ["connections", "connections_per_address"];
+/// The reasons for which the log ends a connection, as labels name them.
+const CONNECTION_ENDS: [&str; 5] = ["head", "idle", "unread_body", "unread_answer", "room"];
+
 /// The metrics of one process. Handles are shared atomics: cloning one shares it.
 #[derive(Debug)]
 pub struct Metrics {
@@ -46,6 +51,12 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Answers that are problems, by their code.
     pub refusals: Family<RefusalLabels, Counter>,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections that got no place, by the limit that was reached.
+    pub connections_refused: Family<RefusalLabels, Counter>,
+    /// Connections that the log has ended, by reason.
+    pub connections_ended: Family<RefusalLabels, Counter>,
     /// Publish requests, from the first byte of the body to the verdicts.
     pub publish_seconds: Histogram,
     /// Group commits, sync included.
@@ -81,10 +92,10 @@ pub struct RequestLabels {
     pub status: u16,
 }
 
-/// Why a request was not answered as asked.
+/// Why a request was not answered as asked, or a connection refused or ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusalLabels {
-    /// The code of the problem, as docs/API.md lists them.
+    /// For a request, the code of the problem, as docs/API.md lists them.
     pub reason: &'static str,
 }
 
@@ -124,6 +135,9 @@ impl Metrics {
             rejected: Counter::default(),
             requests: Family::default(),
             refusals: Family::default(),
+            connections: Gauge::default(),
+            connections_refused: Family::default(),
+            connections_ended: Family::default(),
             publish_seconds: seconds(),
             commit_seconds: seconds(),
             commit_events: Histogram::new(exponential_buckets(1.0, 2.0, 16)),
@@ -152,6 +166,17 @@ impl Metrics {
         to.register("events_rejected", "Invalid events", self.rejected.clone());
         to.register("http_requests", "Answers by method, route and status", self.requests.clone());
         to.register("refusals", "Answers that are problems, by code", self.refusals.clone());
+        to.register("connections", "Open connections", self.connections.clone());
+        to.register(
+            "connections_refused",
+            "Connections that got no place, by the limit that was reached",
+            self.connections_refused.clone(),
+        );
+        to.register(
+            "connections_ended",
+            "Connections that the log has ended, by reason",
+            self.connections_ended.clone(),
+        );
         to.register_with_unit("publish", "Publish requests", Unit::Seconds, self.publish_seconds.clone());
         to.register_with_unit(
             "commit",
@@ -188,6 +213,14 @@ impl Metrics {
         to.register("process_info", "1, and which run of the program answers", self.process.clone());
         let run = Uuid::new_v4().simple().to_string();
         self.process.get_or_create(&ProcessLabels { run }).set(1);
+        for (family, reasons) in [
+            (&self.connections_refused, &CONNECTION_LIMITS[..]),
+            (&self.connections_ended, &CONNECTION_ENDS[..]),
+        ] {
+            for reason in reasons {
+                drop(family.get_or_create(&RefusalLabels { reason }));
+            }
+        }
         for actor in [ROUTER, CONSUMER, WRITER] {
             // There from the start, so that a rate sees the first one.
             let labels = ActorLabels { actor };

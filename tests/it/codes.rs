@@ -33,6 +33,7 @@ async fn provoke(log: &Log, code: Code) -> Result<Answer, &'static str> {
         Code::TopicNotFound => log.get("/topics/nothing").await,
         Code::MethodNotAllowed => log.send(log.request(Method::DELETE, "/events"), "").await,
         Code::NotAcceptable => log.get_as("/events?topic=orders", "text/html").await,
+        Code::HeadTimeout => return Err("bytes must come slowly: hostile/deadlines.rs"),
         Code::BodyTimeout => return Err("bytes must come slowly: a_body_that_comes_too_slowly_is_given_up"),
         Code::HistoryChanged => log.get("/events?topic=orders&after=1&history=k3f9").await,
         Code::BodyTooLarge => log.publish(" ".repeat(8 * 1024 + 1)).await,

@@ -28,7 +28,6 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 pub(super) use followers::Followers;
-pub(super) use socket::remember;
 
 use self::follower::{Follower, Patience};
 use super::failure::Failure;
