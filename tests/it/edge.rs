@@ -99,10 +99,10 @@ async fn an_empty_last_event_id_is_as_if_absent() {
         "GET /events?topic=t&after=1 HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: \r\n\r\n",
     );
     let lines = BufReader::new(raw.stream()).lines().map(Result::unwrap);
-    let ids: Vec<_> = lines.filter(|line| line.starts_with("id: ")).take(2).collect();
+    let ids: Vec<_> = lines.filter(|line| line.starts_with("id: ")).take(3).collect();
     let history = log.read("/stats").await["history"].as_str().unwrap().to_owned();
-    let expected = [2, 3].map(|seq| format!("id: {seq}@{history}"));
-    assert_eq!(ids, expected, "from where the query says");
+    let expected = [1, 2, 3].map(|seq| format!("id: {seq}@{history}"));
+    assert_eq!(ids, expected, "the place that the query says, and the events after it");
 }
 
 #[actix_web::test]
