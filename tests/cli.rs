@@ -138,6 +138,52 @@ fn a_password_is_in_no_error_about_a_url() {
 }
 
 #[test]
+fn a_password_in_an_argument_is_warned_of_and_one_from_a_file_is_not() {
+    let home = TempDir::new().unwrap();
+    let file = home.path().join("password");
+    fs::write(&file, "topsecret\n").unwrap();
+    let warned = |url: &str, variables: &[(&str, &str)]| {
+        for arguments in [
+            &["serve", "--bind", "127.0.0.1:0", "--store", url][..],
+            &["serve", "--bind", "127.0.0.1:0", &format!("--store={url}")],
+            &["copy", "sqlite:none.db", url],
+        ] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
+            command.args(arguments).envs(variables.iter().copied()).current_dir(home.path());
+            // Nobody listens there.
+            let text = stderr(&command.assert().code(1));
+            assert!(!text.contains("topsecret"), "{text}");
+            let warned = text.contains("an argument holds the password");
+            assert_eq!(warned, url.contains("topsecret"), "{arguments:?}: {text}");
+            assert!(!warned || text.contains("SEKALI_STORE_PASSWORD_FILE"), "{text}");
+        }
+    };
+    warned("postgres://me:topsecret@127.0.0.1:1/log", &[]);
+    warned("postgres://127.0.0.1:1/log?user=me&password=topsecret", &[]);
+    warned("postgres://me@127.0.0.1:1/log", &[("SEKALI_STORE_PASSWORD_FILE", file.to_str().unwrap())]);
+    warned("postgres://me@127.0.0.1:1/log", &[("SEKALI_STORE_PASSWORD", "topsecret")]);
+}
+
+#[test]
+fn a_password_file_that_cannot_be_used_is_named() {
+    let home = TempDir::new().unwrap();
+    let (file, config) = (home.path().join("password"), home.path().join("sekali.toml"));
+    fs::write(&file, "topsecret\nmore\n").unwrap();
+    fs::write(
+        &config,
+        format!("[store]\nurl = \"postgres://me@127.0.0.1:1/log\"\npassword_file = {file:?}\n"),
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    for words in ["must hold the password of the store and nothing else", "cannot be read"] {
+        let text = stderr(&sekali(&["check", "--config", config]).code(1));
+        assert!(text.contains(words) && text.contains(file.to_str().unwrap()), "{text}");
+        assert!(!text.contains("topsecret"), "{text}");
+        let _ = fs::remove_file(&file);
+    }
+}
+
+#[test]
 fn a_wrong_key_of_a_database_url_is_named() {
     for (query, words) in [
         ("sslmode=verify-ca", "sslmode must be disable, prefer, require or verify-full"),

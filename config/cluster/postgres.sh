@@ -4,14 +4,21 @@ set -eu
 
 store=/var/lib/postgresql/store
 
+# The file of a secret; the variable is for those who have none.
+if [ -n "${SEKALI_DB_PASSWORD_FILE:-}" ]; then
+    if ! SEKALI_DB_PASSWORD=$(cat "$SEKALI_DB_PASSWORD_FILE"); then
+        echo "$SEKALI_DB_PASSWORD_FILE cannot be read by $(id -un): make the file readable (chmod 644)" >&2
+        exit 1
+    fi
+fi
 case "${SEKALI_DB_PASSWORD:-}" in
 '')
-    echo "SEKALI_DB_PASSWORD is not set: put SEKALI_DB_PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n') into .env" >&2
+    echo "there is no password: make a file with one, such as $(od -An -N16 -tx1 /dev/urandom | tr -d ' \n'), and put SEKALI_DB_PASSWORD_FILE=PATH into .env" >&2
     exit 1
     ;;
 *[!A-Za-z0-9_-]*)
-    # It stands in a URL and in SQL.
-    echo "SEKALI_DB_PASSWORD may have letters, digits, - and _ only" >&2
+    # It stands in SQL.
+    echo "the password of the database may have letters, digits, - and _ only" >&2
     exit 1
     ;;
 esac

@@ -45,7 +45,10 @@ struct Answer {
 pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let settings = config::load(args.config.as_deref(), &Overrides::default())?;
     let parse = |name, url: &str| StoreUrl::parse(url).map_err(|rule| WrongUsage(format!("{name}: {rule}")));
-    let (from, to) = (parse("FROM", &args.from)?, parse("TO", &args.to)?);
+    let (mut from, mut to) = (parse("FROM", &args.from)?, parse("TO", &args.to)?);
+    for url in [&mut from, &mut to] {
+        url.find_password(settings.store.password_file.as_deref())?;
+    }
     let names = (from.to_string(), to.to_string());
     let transferred = interrupt::run(move |stop| {
         let bar = output::bar("{human_pos}/{human_len}");

@@ -22,6 +22,7 @@ mod stats;
 mod tests;
 mod topics;
 
+use std::ffi::OsStr;
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app;
 use crate::client::ClientError;
-use crate::config::{ConfigErrors, home_rule};
+use crate::config::{ConfigErrors, StoreUrl, home_rule};
 
 /// What the exit code says, for the help and the manual page.
 const EXIT_CODES: &str = "\
@@ -105,6 +106,14 @@ fn written_path(name: &str, path: &Path) -> Result<(), WrongUsage> {
     home_rule(path, "").map_or(Ok(()), |rule| Err(fault(rule)))
 }
 
+/// Whether an argument, or its value behind `=`, is the URL of a database with its password.
+fn holds_password(argument: &OsStr) -> bool {
+    let Some(text) = argument.to_str() else { return false };
+    let value =
+        text.strip_prefix("--").and_then(|flag| flag.split_once('=')).map_or(text, |(_, value)| value);
+    matches!(StoreUrl::parse(value), Ok(StoreUrl::Postgres(url)) if url.has_password())
+}
+
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -112,6 +121,13 @@ pub fn main() -> ExitCode {
     let caught = app::outlive_file_limit();
     // Wrong usage that clap sees ends the process here.
     let cli = Cli::parse();
+    if std::env::args_os().skip(1).any(|argument| holds_password(&argument)) {
+        output::talk(
+            "warning: an argument holds the password of the database, and every user of this machine can \
+             read the arguments of a process; give the password by SEKALI_STORE_PASSWORD_FILE or \
+             SEKALI_STORE_PASSWORD, and the URL without it",
+        );
+    }
     let caught = caught.context("the signal SIGXFSZ cannot be caught");
     match caught.and_then(|()| run(cli.command.unwrap_or(Command::Serve(cli.serve)))) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ mod error;
 pub mod fuzzing;
 mod layer;
 mod load;
+mod password;
 mod postgres;
 mod raw;
 mod rules;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub struct PostgresUrl {
     config: Config,
     security: Security,
     root_certificates: Option<PathBuf>,
+    passfile: Option<PathBuf>,
 }
 
 /// Whether connections are encrypted, and whom they trust (`sslmode`).
@@ -29,13 +31,16 @@ pub struct PostgresUrl {
 pub enum Security {
     /// Not encrypted.
     Disable,
-    /// Encrypted where the server can; it may be anybody.
+    /// Encrypted; to a server on this machine only where that server can. The server may be anybody.
     Prefer,
     /// Encrypted; the server may be anybody.
     Require,
     /// Encrypted, and the server has a certificate for its name from an authority that is trusted.
     VerifyFull,
 }
+
+/// PostgreSQL's port, where the URL names none.
+const PORT: u16 = 5432;
 
 /// What a URL begins with.
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
@@ -60,13 +65,15 @@ impl PostgresUrl {
             Some(at) => (&text[..credentials + at], &text[credentials + at + 1..]),
             None => (text, ""),
         };
-        let (mut security, mut root_certificates, mut rest) = (Security::Prefer, None, Vec::new());
+        let (mut security, mut root_certificates, mut passfile) = (Security::Prefer, None, None);
+        let mut rest = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) =
                 pair.split_once('=').ok_or("each key of its query must have a value: KEY=VALUE")?;
             let value = percent_decode_str(value).decode_utf8().map_err(|_| "its query must be UTF-8")?;
             match key {
                 "sslmode" => security = Security::parse(&value).ok_or(SSLMODE)?,
+                "passfile" => passfile = Some(PathBuf::from(&*value)),
                 "sslrootcert" => root_certificates = Some(PathBuf::from(&*value)),
                 _ => rest.push(pair),
             }
@@ -81,9 +88,45 @@ impl PostgresUrl {
                 "sslrootcert needs sslmode=verify-full: else nothing is checked against it".to_owned()
             );
         }
-        config.ssl_mode(security.mode());
+        config.ssl_mode(security.mode(is_local(&config)));
         complete(&mut config);
-        Ok(Self { config, security, root_certificates })
+        Ok(Self { config, security, root_certificates, passfile })
+    }
+
+    /// Whether the URL has a password, or was given one.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+
+    pub(super) fn set_password(&mut self, password: &str) {
+        self.config.password(password);
+    }
+
+    /// The file with passwords that the URL names.
+    pub(super) fn passfile(&self) -> Option<&Path> {
+        self.passfile.as_deref()
+    }
+
+    /// What a line of libpq's password file must say to fit: host, port, database and user, for each
+    /// host. A socket's directory stands in place of its host.
+    pub(super) fn places(&self) -> Vec<[String; 4]> {
+        let user = self.config.get_user().unwrap_or_default();
+        let database = self.config.get_dbname().unwrap_or(user);
+        let place =
+            |(host, port): (String, u16)| [host, port.to_string(), database.to_owned(), user.to_owned()];
+        self.hosts().into_iter().map(place).collect()
+    }
+
+    /// The hosts with their ports.
+    fn hosts(&self) -> Vec<(String, u16)> {
+        let mut names: Vec<_> = self.config.get_hosts().iter().map(name).collect();
+        if names.is_empty() {
+            names.extend(self.config.get_hostaddrs().iter().map(ToString::to_string));
+        }
+        let ports = self.config.get_ports();
+        let port = |index| ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
+        names.into_iter().enumerate().map(|(index, host)| (host, port(index))).collect()
     }
 
     /// What the driver connects to.
@@ -146,11 +189,13 @@ impl Security {
         }
     }
 
-    fn mode(self) -> SslMode {
+    /// What the driver does. With its own `prefer` it would send the password in clear text to a server
+    /// that refuses TLS, and so to anybody on the way who says so in place of the server.
+    fn mode(self, is_local: bool) -> SslMode {
         match self {
             Self::Disable => SslMode::Disable,
-            Self::Prefer => SslMode::Prefer,
-            Self::Require | Self::VerifyFull => SslMode::Require,
+            Self::Prefer if is_local => SslMode::Prefer,
+            Self::Prefer | Self::Require | Self::VerifyFull => SslMode::Require,
         }
     }
 }
@@ -162,17 +207,25 @@ impl fmt::Display for PostgresUrl {
         if let Some(user) = self.config.get_user() {
             write!(formatter, "{user}@")?;
         }
-        let mut names: Vec<_> = self.config.get_hosts().iter().map(name).collect();
-        if names.is_empty() {
-            names.extend(self.config.get_hostaddrs().iter().map(ToString::to_string));
-        }
-        let ports = self.config.get_ports();
-        for (index, host) in names.iter().enumerate() {
-            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        for (index, (host, port)) in self.hosts().iter().enumerate() {
             write!(formatter, "{}{host}:{port}", if index > 0 { "," } else { "" })?;
         }
         write!(formatter, "/{}", self.config.get_dbname().or(self.config.get_user()).unwrap_or_default())
     }
+}
+
+/// Whether every host is this machine: by a loopback address, by `localhost`, or by a socket.
+fn is_local(config: &Config) -> bool {
+    let is_loopback = |address: &IpAddr| address.to_canonical().is_loopback();
+    let is_here = |host: &Host| match host {
+        Host::Tcp(name) => match name.parse() {
+            Ok(address) => is_loopback(&address),
+            Err(_) => name.eq_ignore_ascii_case("localhost"),
+        },
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    };
+    config.get_hosts().iter().all(is_here) && config.get_hostaddrs().iter().all(is_loopback)
 }
 
 fn name(host: &Host) -> String {
@@ -238,6 +291,37 @@ mod tests {
         );
         let socket = PostgresUrl::parse("postgres://me@%2Frun%2Fpg/d").unwrap();
         assert_eq!(socket.to_string(), "postgres://me@/run/pg:5432/d");
+    }
+
+    #[test]
+    fn without_a_word_connections_to_other_machines_are_encrypted() {
+        let mode = |url: &str| PostgresUrl::parse(url).unwrap().config().get_ssl_mode();
+        for (here, query) in [
+            ("localhost", ""),
+            ("127.0.0.2:1", ""),
+            ("[::1]", ""),
+            ("%2Frun", ""),
+            ("LOCALHOST", "?sslmode=prefer"),
+        ] {
+            assert_eq!(mode(&format!("postgres://me:x@{here}/d{query}")), SslMode::Prefer, "{here}");
+        }
+        for (elsewhere, query) in [
+            ("db.example", ""),
+            ("db.example", "?sslmode=prefer"),
+            ("10.0.0.1", ""),
+            ("[::2]", ""),
+            ("localhost,db.example", ""),
+            ("localhost.evil.example", ""),
+            ("localhost", "?hostaddr=10.0.0.1"),
+            ("db.example", "?hostaddr=127.0.0.1"),
+        ] {
+            assert_eq!(
+                mode(&format!("postgres://me:x@{elsewhere}/d{query}")),
+                SslMode::Require,
+                "{elsewhere}"
+            );
+        }
+        assert_eq!(mode("postgres://me:x@db.example/d?sslmode=disable"), SslMode::Disable);
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::error::ConfigErrors;
+use super::password::{Passwords, Refused};
 use super::postgres::{PostgresUrl, without_password};
 use super::texts;
 
@@ -130,6 +132,8 @@ pub struct Cache {
 pub struct Store {
     /// Which store.
     pub url: StoreUrl,
+    /// The file with the password of a PostgreSQL store whose URL has none.
+    pub password_file: Option<PathBuf>,
     /// When an acknowledged event is on disk.
     pub durability: Durability,
     /// Events of one group commit.
@@ -238,6 +242,17 @@ impl StoreUrl {
     /// The rule that it breaks and what was found, without its password.
     pub fn parse(text: &str) -> Result<Self, String> {
         texts::store_url(text).map_err(|rule| format!("{rule}, found {:?}", without_password(text)))
+    }
+
+    /// Gives the URL of a database that has no password the password of the environment or of `file`,
+    /// which is that of `store.password_file`.
+    ///
+    /// # Errors
+    /// The file that cannot be used, and why.
+    pub fn find_password(&mut self, file: Option<&Path>) -> Result<(), ConfigErrors> {
+        let Self::Postgres(url) = self else { return Ok(()) };
+        let refused = |refused: Refused| ConfigErrors::of_file(refused.file, refused.rule);
+        Passwords::of_the_environment().complete(url, file).map_err(refused)
     }
 }
 

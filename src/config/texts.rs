@@ -69,6 +69,20 @@ pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
     is_file.then(|| StoreUrl::Sqlite(PathBuf::from(path))).ok_or_else(neither)
 }
 
+/// A path; an empty text is none.
+///
+/// # Errors
+/// The rule that it breaks.
+pub(super) fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.contains(char::is_control) {
+        return Err("must not hold control characters such as a line end".to_owned());
+    }
+    if let Some(rule) = home_rule(Path::new(text), "") {
+        return Err(rule);
+    }
+    Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
+}
+
 /// The rule that a path breaks whose first part is a home directory as shells write it: nothing here
 /// replaces it, so that the path would lead into a directory named `~`. `before` stands before the path.
 #[must_use]

@@ -126,6 +126,7 @@ fn store(checker: &mut Checker<'_>) -> Store {
         url: checker
             .told("store.url", texts::STORE_URL, texts::store_url)
             .unwrap_or(StoreUrl::Sqlite(PathBuf::new())),
+        password_file: checker.told("store.password_file", "must be a path", texts::optional_path).flatten(),
         durability: checker
             .text("store.durability", DURABILITY, texts::durability)
             .unwrap_or(Durability::Full),
@@ -230,6 +231,7 @@ mod tests {
         assert_eq!(defaults.cache, Cache { keys: 1_000_000, keys_per_topic: 100_000 });
         let store = Store {
             url: StoreUrl::Sqlite("data/sekali.db".into()),
+            password_file: None,
             durability: Durability::Full,
             commit_events: 10_000,
             commit_bytes: 16 << 20,

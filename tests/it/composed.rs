@@ -80,7 +80,7 @@ fn compose_runs_one_log_by_default_and_three_nodes_on_demand() {
         assert!(services["balancer"].contains(&format!("      {name}:\n")), "the balancer waits for {name}");
     }
     // What a node connects to.
-    assert!(node.contains("@postgres:5432/sekali") && services.contains_key("postgres"));
+    assert!(node.contains("sekali@postgres:5432/sekali?") && services.contains_key("postgres"));
 }
 
 #[test]
@@ -127,7 +127,8 @@ fn no_container_has_a_volume_without_a_name() {
         let text = file(&format!("config/cluster/{dockerfile}"));
         for place in text.lines().filter_map(|line| line.strip_prefix("VOLUME ")) {
             let is_mounted = |line: &str| line.starts_with("- ") && line.ends_with(&format!(":{place}"));
-            let is_memory = |line: &str| line == format!("tmpfs: {place}");
+            let is_memory =
+                |line: &str| line == format!("tmpfs: {place}") || line.starts_with(&format!("- {place}:"));
             assert!(block.lines().map(str::trim).any(|line| is_mounted(line) || is_memory(line)), "{name}");
             places += 1;
         }
@@ -171,19 +172,54 @@ fn the_limits_of_the_cluster_fit_together() {
 fn no_password_is_given_away() {
     assert!(!file(COMPOSE).contains("PASSWORD"), "the single log runs without one");
     let cluster = file(CLUSTER);
-    let used = cluster.split("${SEKALI_DB_PASSWORD").skip(1).map(|rest| &rest[..2]);
-    assert_eq!(used.collect::<Vec<_>>(), [":-", ":?"], "no default that everybody knows");
+    let used = cluster.split("${SEKALI_DB_PASSWORD").skip(1).map(|rest| &rest[..7]);
+    assert_eq!(used.collect::<Vec<_>>(), ["_FILE:?"], "a file, and no default that everybody knows");
     // Without one the database does not start.
     let start = root().join("config/cluster/postgres.sh");
-    let refused = Command::new("sh").arg(&start).env_remove("SEKALI_DB_PASSWORD").output().unwrap();
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && said.contains("into .env"), "{said}");
-    let refused = Command::new("sh").arg(&start).env("SEKALI_DB_PASSWORD", "it's").output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("password");
+    for (written, words) in [(None, "cannot be read"), (Some("\n"), "into .env"), (Some("it's\n"), "letters")]
+    {
+        written.map(|text| fs::write(&file, text).unwrap());
+        let refused = Command::new("sh").arg(&start).env("SEKALI_DB_PASSWORD_FILE", &file).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && said.contains(words), "{written:?}: {said}");
+    }
+    let none = ["SEKALI_DB_PASSWORD_FILE", "SEKALI_DB_PASSWORD"];
+    let mut without = Command::new("sh");
+    for name in none {
+        without.env_remove(name);
+    }
+    assert_eq!(without.arg(&start).output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn every_container_is_confined_and_has_bounds() {
+    for compose in [COMPOSE, CLUSTER].map(file) {
+        let confined = compose.split("x-confined: &confined\n").nth(1).unwrap().split("\n\n").next().unwrap();
+        for line in [
+            "read_only: true",
+            "cap_drop: [ALL]",
+            "security_opt: [\"no-new-privileges:true\"]",
+            "driver: json-file",
+            "max-size: 10m",
+            "max-file: \"3\"",
+        ] {
+            assert!(confined.lines().any(|found| found.trim() == line), "{line} in {confined}");
+        }
+        for (name, block) in blocks(&compose, "services") {
+            let block = if block.trim() == "*node" { node(&compose).to_owned() } else { block };
+            assert!(block.contains("<<: *confined\n"), "{name}: {block}");
+            let whole = block + confined;
+            for bound in ["mem_limit", "pids_limit"] {
+                assert!(!value(&whole, bound).is_empty(), "{name}: {bound}");
+            }
+        }
+    }
 }
 
 /// What Compose makes of files, without Docker: its exit code, and both outputs. `None` where it is
-/// not installed.
+/// not installed. `password` is the file of one.
 fn composed(program: &[&str], files: &[&str], password: Option<&str>) -> Option<(bool, String)> {
     let (name, plugin) = program.split_first().unwrap();
     let is_there =
@@ -195,7 +231,8 @@ fn composed(program: &[&str], files: &[&str], password: Option<&str>) -> Option<
     let empty = tempfile::NamedTempFile::new().unwrap();
     let mut compose = Command::new(name);
     compose.args(plugin).arg("--env-file").arg(empty.path()).current_dir(root());
-    compose.env_remove("SEKALI_DB_PASSWORD").envs(password.map(|word| ("SEKALI_DB_PASSWORD", word)));
+    let variable = "SEKALI_DB_PASSWORD_FILE";
+    compose.env_remove(variable).envs(password.map(|file| (variable, file)));
     let ended = compose.args(files.iter().flat_map(|file| ["-f", file])).arg("config").output().unwrap();
     let said = [ended.stdout, ended.stderr].concat();
     Some((ended.status.success(), String::from_utf8_lossy(&said).into_owned()))
@@ -216,10 +253,24 @@ fn compose_takes_its_files_and_asks_for_a_password_only_where_one_is_needed() {
         assert!(compat.contains("SEKALI_ALLOWED_HOSTS: aggregator"), "{compat}");
         for missing in [None, Some("")] {
             let (done, refused) = composed(program, &[CLUSTER], missing).unwrap();
-            assert!(!done && refused.contains("SEKALI_DB_PASSWORD is not set. Add a line"), "{refused}");
+            assert!(
+                !done && refused.contains("SEKALI_DB_PASSWORD_FILE is not set. Make a file"),
+                "{refused}"
+            );
         }
-        let (done, cluster) = composed(program, &[CLUSTER], Some("secret")).unwrap();
-        assert!(done && cluster.matches("postgres://sekali:secret@postgres").count() >= 3, "{cluster}");
+        let (done, cluster) = composed(program, &[CLUSTER], Some("./secrets/db-password")).unwrap();
+        assert!(done && cluster.matches("postgres://sekali@postgres").count() >= 3, "{cluster}");
+        assert!(
+            cluster.contains("secrets/db-password") && cluster.contains("/run/secrets/db-password"),
+            "{cluster}"
+        );
+        for (services, all) in [(2, &single), (5, &cluster)] {
+            for confined in
+                ["read_only: true", "no-new-privileges:true", "- ALL", "mem_limit: ", "pids_limit: "]
+            {
+                assert!(all.matches(confined).count() >= services, "{confined} in {all}");
+            }
+        }
         tried += 1;
     }
     if tried == 0 {

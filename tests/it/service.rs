@@ -1,5 +1,6 @@
 //! The unit for systemd: what it names is there, and the server runs as it says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::support::{Ended, Process, Raw, event, skipped, until};
+use crate::support::{Ended, Process, Raw, event, signal, skipped, until};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/sekali.service");
 /// Where `StateDirectory=sekali` is.
@@ -75,6 +76,97 @@ fn systemd_takes_the_unit() {
     let wrong = verify(&unit("wrong.service", "\n[Service]\nProtectEverything=yes\n")).unwrap();
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(said.contains("ProtectEverything"), "a wrong one is told of: {said}");
+}
+
+/// The most that `systemd-analyze security` may find exposed, of 10: what is left is that a server needs
+/// the network and files of the system.
+const EXPOSURE_MAX: f64 = 1.3;
+
+#[test]
+fn the_unit_leaves_next_to_nothing_open() {
+    let analysed =
+        |unit: &Path| Command::new("systemd-analyze").args(["security", "--offline=true"]).arg(unit).output();
+    let exposure = |unit: &Path| {
+        let said = String::from_utf8(analysed(unit).unwrap().stdout).unwrap();
+        let level = said.lines().find(|line| line.contains("Overall exposure level")).unwrap();
+        level.rsplit(": ").next().unwrap().split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let unit = Path::new(UNIT);
+    if analysed(unit).is_err() {
+        return skipped("what the unit leaves open is not known: systemd-analyze is not here");
+    }
+    let found = exposure(unit);
+    assert!(found < EXPOSURE_MAX, "{found}");
+    // What the figure is worth: one line less is seen.
+    let home = tempdir().unwrap();
+    let open = home.path().join("open.service");
+    fs::write(&open, fs::read_to_string(UNIT).unwrap().replace("\nPrivateUsers=yes", "")).unwrap();
+    assert!(exposure(&open) > found);
+}
+
+/// The system calls of a set of systemd's, with those of the sets in it.
+fn calls(set: &str) -> Option<BTreeSet<String>> {
+    let listed = Command::new("systemd-analyze").args(["syscall-filter", set]).output().ok()?;
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let names = text.lines().map(str::trim).filter(|line| !line.starts_with('#') && !line.is_empty());
+    let (sets, own): (Vec<_>, Vec<_>) =
+        names.filter(|name| *name != set).partition(|name| name.starts_with('@'));
+    let mut found: BTreeSet<_> = own.into_iter().map(str::to_owned).collect();
+    for set in sets {
+        found.extend(calls(set)?);
+    }
+    Some(found)
+}
+
+#[actix_web::test]
+async fn the_server_makes_no_system_call_that_the_unit_forbids() {
+    let text = fs::read_to_string(UNIT).unwrap();
+    let mut allowed = BTreeSet::new();
+    for filter in text.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let forbids = filter.starts_with('~');
+        for set in filter.trim_start_matches('~').split(' ') {
+            let Some(calls) = calls(set) else { return skipped("systemd-analyze is not here") };
+            assert!(!calls.is_empty(), "{set}");
+            if forbids {
+                allowed.retain(|call| !calls.contains(call));
+            } else {
+                allowed.extend(calls);
+            }
+        }
+    }
+    if Command::new("strace").arg("--version").output().is_err() {
+        return skipped("system calls are not traced: strace is not here");
+    }
+    let home = tempdir().unwrap();
+    let trace = home.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["--follow-forks", "--quiet=all", "--output"]).arg(&trace);
+    // A user that is not root, as the unit's: root would give files to the owner of the store.
+    let line = Process::line(home.path(), "");
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(home.path(), Some(65_534), Some(65_534)).unwrap();
+        strace.args(user);
+    }
+    let process = Process::under(strace.args(line.split(' ')));
+    process.publish(event("t", "1")).await.ok();
+    process.read("/events?topic=t").await;
+    process.read("/stats").await;
+    signal(process.child(), "TERM");
+    assert_eq!(process.ended().await.code, Some(0));
+    let traced = fs::read_to_string(&trace).unwrap();
+    // From the start of the program on: what becomes of the user before it is systemd's business.
+    let started = traced.rfind("execve(").unwrap();
+    let called = traced[started..].lines().filter_map(|line| {
+        let call = line.split_whitespace().find(|word| word.contains('('))?;
+        let name = call.split('(').next()?;
+        (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+            .then_some(name)
+    });
+    let called: BTreeSet<_> = called.collect();
+    assert!(called.contains("accept4") && called.contains("openat") && called.len() > 20, "{called:?}");
+    let forbidden: Vec<_> = called.iter().filter(|call| !allowed.contains(**call)).collect();
+    assert!(forbidden.is_empty(), "{forbidden:?}");
 }
 
 #[actix_web::test]

@@ -58,6 +58,7 @@ pub(crate) fn settings() -> Settings {
         cache: Cache { keys: 100, keys_per_topic: 10 },
         store: Store {
             url: StoreUrl::Sqlite(PathBuf::from("unused")),
+            password_file: None,
             durability: Durability::Full,
             commit_events: 100,
             commit_bytes: 1 << 20,

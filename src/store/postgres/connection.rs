@@ -260,6 +260,9 @@ impl From<Error> for StoreError {
     }
 }
 
+/// The driver's words where a server refuses an encrypted connection.
+const NO_TLS: &str = "server does not support TLS";
+
 /// An error with its causes: the driver's own words are few. Never its detail, which may hold what producers sent.
 fn explain(error: &Error) -> String {
     if let Some(told) = error.as_db_error() {
@@ -270,6 +273,11 @@ fn explain(error: &Error) -> String {
     while let Some(next) = cause {
         let _ = write!(text, ": {next}");
         cause = next.source();
+    }
+    if text.contains(NO_TLS) {
+        text.push_str(
+            "; let the server use TLS, or write sslmode=disable into the URL to connect without (the password may pass in clear text then)",
+        );
     }
     text
 }
