@@ -95,13 +95,9 @@ fn record<B: MessageBody + 'static>(
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
-    let omitted = if status >= 400 && status != 503 {
-        state.failed_lines.admit(state.started.elapsed().as_secs())
-    } else {
-        None
-    };
-    if omitted.is_some() || writes_each() {
-        write(response, origin, (route, code), (started.elapsed(), omitted.unwrap_or(0)));
+    let failed = status >= 400 && status != 503;
+    if failed || writes_each() {
+        write(response, origin, (route, code), started.elapsed());
     }
 }
 
@@ -111,7 +107,7 @@ fn write<B: MessageBody + 'static>(
     response: &ServiceResponse<B>,
     origin: &Origin,
     (route, code): (&str, Option<Code>),
-    (took, omitted): (Duration, u64),
+    took: Duration,
 ) {
     let status = response.status().as_u16();
     let parent = origin.parent.as_ref();
@@ -139,8 +135,6 @@ fn write<B: MessageBody + 'static>(
         duplicates = published.map(|of| of.counts.duplicates),
         conflicts = published.map(|of| of.counts.conflicts),
         rejected = published.map(|of| of.counts.rejected),
-        // Lines about failed requests that were left out before this one, since there were too many in one second.
-        omitted = (omitted > 0).then_some(omitted),
         "{}",
         if status < 400 { "answered" } else { "not answered as asked" }
     );
