@@ -56,6 +56,8 @@ mod hanging_up;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod locked;

@@ -36,7 +36,12 @@ fn or_long<T>(ordinary: T, long: T) -> T {
 
 /// Memory of a process that is not a part of files, in bytes.
 fn memory(process: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    memory_of(process.id())
+}
+
+/// The same of the process with this id.
+pub(crate) fn memory_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }

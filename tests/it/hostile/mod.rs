@@ -1,0 +1,97 @@
+//! Clients with hostile intent against the real program, each beside a *victim*: a normal client that
+//! must not notice the attack.
+//!
+//! `SEKALI_HOSTILE_SECONDS=60` makes each attack last that long (default 2).
+
+mod heads;
+mod victim;
+
+use std::env;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tempfile::{TempDir, tempdir};
+
+use crate::support::Process;
+use victim::{Seen, Victim};
+
+/// Seconds of an attack where the environment names no number.
+const SECONDS: u64 = 2;
+
+/// The longest wait for a connection and for each answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Attempts before a share of successes counts as missed: a busy machine may stall any single one.
+const ATTEMPTS: usize = 3;
+
+/// The address of an attacker that shares nothing with the victim.
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// The address of the victim, from which an attack may come as well.
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The real program with a fresh store of its own.
+struct Target {
+    process: Process,
+    _home: TempDir,
+}
+
+impl Target {
+    /// Starts the program with this configuration file.
+    fn start(config: &str) -> Self {
+        let home = tempdir().unwrap();
+        Self { process: Process::configured(home.path(), config), _home: home }
+    }
+
+    /// Starts the program within limits that a shell sets, such as `ulimit -n 256`.
+    fn limited(config: &str, limits: &str) -> Self {
+        let home = tempdir().unwrap();
+        Self { process: Process::limited(home.path(), config, limits), _home: home }
+    }
+}
+
+/// The length of one attack.
+fn lasting() -> Duration {
+    let seconds = env::var("SEKALI_HOSTILE_SECONDS").ok().map(|value| value.parse().unwrap());
+    Duration::from_secs(seconds.unwrap_or(SECONDS))
+}
+
+/// Opens a connection from this address; `None` where the server does not take it within
+/// [`PATIENCE`].
+fn connect(from: IpAddr, to: SocketAddr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    socket.connect_timeout(&to.into(), PATIENCE).ok()?;
+    socket.set_tcp_nodelay(true).ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    Some(socket.into())
+}
+
+/// Runs an attack on a fresh target beside a victim until the victim was served in one of
+/// [`ATTEMPTS`]; fails with the last observation otherwise. The attack gets the target and the time
+/// that it lasts, and returns whatever must stay alive until the victim stops.
+fn endured<T>(start: impl Fn() -> Target, attack: impl Fn(&Target, Duration) -> T) -> (Target, Seen) {
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        let target = start();
+        let victim = Victim::start(&target.process, OWN);
+        let kept = attack(&target, lasting());
+        let seen = victim.stop();
+        drop(kept);
+        if seen.served() {
+            return (target, seen);
+        }
+        last = seen.said();
+    }
+    panic!("the victim was not served in {ATTEMPTS} attempts: {last}");
+}
+
+#[test]
+fn a_victim_without_an_attack_is_served() {
+    let (_target, seen) = endured(|| Target::start(""), |_, lasting| std::thread::sleep(lasting));
+    assert!(seen.published.total > 20 && seen.health.total > 5, "{seen:?}");
+    assert_eq!(seen.throttled, 0, "{seen:?}");
+    assert!(seen.memory > 1 << 20 && seen.failures.len() < 3, "{seen:?}");
+}
