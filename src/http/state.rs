@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use super::follow::Followers;
 use super::pause::Pauses;
 use super::scrape::Shown;
-use super::trace::FailedLines;
 use crate::config::{Limits, Server, Settings};
 use crate::intake;
 use crate::metrics::Metrics;
@@ -26,10 +24,6 @@ pub struct State {
     pub(super) server: Server,
     pub(super) limits: Limits,
     pub(super) shown: Shown,
-    pub(super) started: Instant,
-    pub(super) failed_lines: FailedLines,
-    /// Lines about requests that were refused with 429.
-    pub(super) throttled_lines: FailedLines,
     /// Whether the log is told that the store cannot be read.
     pub(super) unread: Throttle,
     /// Whether clients of the first version are served.
@@ -57,9 +51,6 @@ impl State {
             server: settings.server.clone(),
             limits: settings.limits.clone(),
             shown: Shown::new(settings.metrics.topics),
-            started: Instant::now(),
-            failed_lines: FailedLines::default(),
-            throttled_lines: FailedLines::default(),
             unread: Throttle::default(),
             first_version: settings.compat.first_version,
             stopping: AtomicBool::new(false),

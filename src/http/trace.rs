@@ -1,9 +1,8 @@
-//! Which request it is, in the log and for the client: an id that came with it, or a new one; and which requests get a
-//! line in the log.
+//! Which request it is, in the log and for the client: an id that came with it, or a new one.
 //!
 //! An id that a client sends ends in logs and in an answer, so only one that can harm neither is taken.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -18,9 +17,6 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest id that is taken from a client, in bytes. A UUID has 36, a trace id 32.
 const ID_MAX: usize = 128;
-
-/// Lines about requests that failed, in a second: a client that does nothing right fills no disk.
-const LINES_MAX: u32 = 100;
 
 /// The id of a request, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,33 +111,6 @@ pub(super) struct Published {
     pub(super) deciding: Duration,
 }
 
-/// How many lines about failed requests there were in this second.
-#[derive(Debug, Default)]
-pub(super) struct FailedLines(Mutex<Window>);
-
-#[derive(Debug, Default)]
-struct Window {
-    second: u64,
-    written: u32,
-    omitted: u64,
-}
-
-impl FailedLines {
-    /// Whether one more may be written in this second; if so, how many were left out before it.
-    pub(super) fn admit(&self, second: u64) -> Option<u64> {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.second != second {
-            *window = Window { second, written: 0, omitted: window.omitted };
-        }
-        if window.written == LINES_MAX {
-            window.omitted += 1;
-            return None;
-        }
-        window.written += 1;
-        Some(std::mem::take(&mut window.omitted))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,13 +176,5 @@ mod tests {
         }
         assert!(is_new(&of(&[(X_REQUEST_ID, b"one"), (X_REQUEST_ID, b"two")])));
         assert!(is_new(&of(&[])) && of(&[]) != of(&[]));
-    }
-
-    #[test]
-    fn failed_requests_have_so_many_lines_a_second_and_the_rest_is_counted() {
-        let lines = FailedLines::default();
-        assert!((0..LINES_MAX).all(|_| lines.admit(1) == Some(0)));
-        assert_eq!((lines.admit(1), lines.admit(1)), (None, None));
-        assert_eq!((lines.admit(2), lines.admit(2)), (Some(2), Some(0)));
     }
 }

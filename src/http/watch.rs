@@ -106,15 +106,9 @@ fn record<B: MessageBody + 'static>(
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
-    let lines = match status {
-        ..400 | 503 => None,
-        // Those of an address that is refused much must not take the lines of all others.
-        429 => Some(&state.throttled_lines),
-        _ => Some(&state.failed_lines),
-    };
-    let omitted = lines.and_then(|lines| lines.admit(state.started.elapsed().as_secs()));
-    if omitted.is_some() || writes_each() {
-        write(response, (origin, peer), (route, code), (started.elapsed(), omitted.unwrap_or(0)));
+    let failed = status >= 400 && status != 503;
+    if failed || writes_each() {
+        write(response, (origin, peer), (route, code), started.elapsed());
     }
 }
 
@@ -124,7 +118,7 @@ fn write<B: MessageBody + 'static>(
     response: &ServiceResponse<B>,
     (origin, peer): (&Origin, Peer),
     (route, code): (&str, Option<Code>),
-    (took, omitted): (Duration, u64),
+    took: Duration,
 ) {
     let status = response.status().as_u16();
     let parent = origin.parent.as_ref();
@@ -133,33 +127,41 @@ fn write<B: MessageBody + 'static>(
         BodySize::Sized(bytes) => Some(bytes),
         BodySize::None | BodySize::Stream => None,
     };
-    tracing::info!(
-        target: TARGET,
-        request_id = %origin.id,
-        parent_id = parent.map(|parent| &*parent.span),
-        sampled = parent.map(|parent| parent.sampled),
-        peer = peer.socket.map(tracing::field::display),
-        // The client that a trusted proxy names.
-        forwarded = peer.forwarded.map(tracing::field::display),
-        method = known(response.request().method()),
-        route,
-        path = beginning(response.request().path()),
-        status,
-        code = code.map(Code::as_str),
-        micros = micros(took),
-        decide_micros = published.map(|of| micros(of.deciding)),
-        received_bytes = published.map(|of| of.bytes),
-        sent_bytes = sent,
-        topics = published.map(|of| of.topics),
-        accepted = published.map(|of| of.counts.accepted),
-        duplicates = published.map(|of| of.counts.duplicates),
-        conflicts = published.map(|of| of.counts.conflicts),
-        rejected = published.map(|of| of.counts.rejected),
-        // Lines about failed requests that were left out before this one, since there were too many in one second.
-        omitted = (omitted > 0).then_some(omitted),
-        "{}",
-        if status < 400 { "answered" } else { "not answered as asked" }
-    );
+    macro_rules! line {
+        ($words:literal) => {
+            tracing::info!(
+                target: TARGET,
+                request_id = %origin.id,
+                parent_id = parent.map(|parent| &*parent.span),
+                sampled = parent.map(|parent| parent.sampled),
+                peer = peer.socket.map(tracing::field::display),
+                // The client that a trusted proxy names.
+                forwarded = peer.forwarded.map(tracing::field::display),
+                method = known(response.request().method()),
+                route,
+                path = beginning(response.request().path()),
+                status,
+                code = code.map(Code::as_str),
+                micros = micros(took),
+                decide_micros = published.map(|of| micros(of.deciding)),
+                received_bytes = published.map(|of| of.bytes),
+                sent_bytes = sent,
+                topics = published.map(|of| of.topics),
+                accepted = published.map(|of| of.counts.accepted),
+                duplicates = published.map(|of| of.counts.duplicates),
+                conflicts = published.map(|of| of.counts.conflicts),
+                rejected = published.map(|of| of.counts.rejected),
+                $words
+            )
+        };
+    }
+    // Each is a kind of line of its own, with its own limit (`telemetry`): the refusals of one address must
+    // not take the lines of all others.
+    match status {
+        ..400 => line!("answered"),
+        429 => line!("refused for the address"),
+        _ => line!("not answered as asked"),
+    }
 }
 
 /// A method by its name, where it is one of HTTP's own: the name of a span, which is made of it, is one of a few.

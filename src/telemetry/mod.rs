@@ -1,4 +1,6 @@
-//! The program's own log: to standard error, as text for people or JSON for machines.
+//! The program's own log: to standard error, as text for people or JSON for machines, at a bounded rate.
+
+mod limit;
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -11,6 +13,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, fmt, registry};
 
+use self::limit::{Limited, Reporter};
 use crate::config::{Log, LogFormat};
 
 /// Why there is no log.
@@ -31,6 +34,8 @@ pub enum TelemetryError {
 /// The log of this process, for as long as it is held: what is on its way elsewhere is sent when this is dropped.
 #[must_use]
 pub struct Telemetry {
+    /// Dropped first, while there is a log.
+    _reporter: Reporter,
     #[cfg(feature = "otlp")]
     _spans: Option<otlp::Spans>,
 }
@@ -41,7 +46,8 @@ pub struct Telemetry {
 /// # Errors
 /// When the filter is none, when the collector cannot be one, or when it is called again.
 pub fn init(log: &Log) -> Result<Telemetry, TelemetryError> {
-    let filter = EnvFilter::try_new(&log.level)?;
+    let filter = Limited::new(EnvFilter::try_new(&log.level)?, &log.level);
+    let kinds = filter.kinds();
     #[cfg(feature = "otlp")]
     let spans = otlp::Spans::of_environment()?;
     #[cfg(feature = "otlp")]
@@ -57,6 +63,7 @@ pub fn init(log: &Log) -> Result<Telemetry, TelemetryError> {
             .try_init()?;
     }
     Ok(Telemetry {
+        _reporter: Reporter::start(kinds),
         #[cfg(feature = "otlp")]
         _spans: spans,
     })

@@ -17,7 +17,6 @@ use super::refusal::{self, Refused};
 use crate::api::Code;
 use crate::config::{Limits, Server};
 use crate::domain::Address;
-use crate::http::trace::FailedLines;
 use crate::metrics::{Metrics, RefusalLabels};
 
 /// How long a connection may stay in each stage.
@@ -59,7 +58,6 @@ pub(in crate::http) struct Connections {
     unacknowledged: Duration,
     started: Instant,
     metrics: Arc<Metrics>,
-    lines: FailedLines,
     /// Refused connections that are still open until their clients have read the answer.
     pub(super) refused: AtomicUsize,
 }
@@ -93,7 +91,6 @@ impl Connections {
             trusted: server.trusted_proxies.clone(),
             started: Instant::now(),
             metrics,
-            lines: FailedLines::default(),
             refused: AtomicUsize::default(),
         })
     }
@@ -133,10 +130,8 @@ impl Connections {
         };
         self.metrics.connections_refused.get_or_create(&RefusalLabels { reason }).inc();
         self.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
-        if let Some(omitted) = self.line() {
-            let peer = connection.peer.map(tracing::field::display);
-            tracing::warn!(peer, limit = reason, omitted, "connection refused: all places are in use");
-        }
+        let peer = connection.peer.map(tracing::field::display);
+        tracing::warn!(peer, limit = reason, "connection refused: all places are in use");
         Refused::new(self.clone(), connection, full, code)
     }
 
@@ -157,11 +152,9 @@ impl Connections {
         let reason_label = reason.as_str();
         self.metrics.connections_ended.get_or_create(&RefusalLabels { reason: reason_label }).inc();
         // Idle connections end every day.
-        if reason != Reason::Idle
-            && let Some(omitted) = self.line()
-        {
+        if reason != Reason::Idle {
             let peer = connection.peer.map(tracing::field::display);
-            tracing::info!(peer, reason = reason_label, omitted, "connection ended by the log");
+            tracing::info!(peer, reason = reason_label, "connection ended by the log");
         }
     }
 
@@ -177,11 +170,6 @@ impl Connections {
         for (connection, reason) in late {
             self.end(&connection, reason);
         }
-    }
-
-    /// Whether one more line may be written in this second; if so, how many were left out before it.
-    fn line(&self) -> Option<u64> {
-        self.lines.admit(self.started.elapsed().as_secs())
     }
 
     fn places(&self) -> MutexGuard<'_, Places<Connection>> {

@@ -158,14 +158,23 @@ async fn requests_take_turns_however_much_each_has_to_be_compared() {
     let ids: Vec<_> = (0..LARGE).map(|id| format!("large {id}")).collect();
     let of_large = |payload| ids.iter().map(|id| event("large", id, payload)).collect::<Vec<_>>();
     log.publish(of_large("{}")).await.unwrap();
-    assert_eq!(log.publish_one("small", "small").await, Ok(accepted(1)));
+    for (seq, id) in (1..).zip(["small", "later"]) {
+        assert_eq!(log.publish_one("small", id).await, Ok(accepted(seq)));
+    }
     log.store.reads().close_gate();
     let mut large = Box::pin(log.publish(of_large(r#"{"n":1}"#)));
     assert!(is_pending(&mut large).await);
     log.until(|log| log.store.reads().asked().len() == 1).await;
+    let waiting = async |count: &str| {
+        let words = format!("comparer\"}} {count}");
+        log.until(|log| log.metrics.text(log.pipeline.sample()).unwrap().contains(&words)).await;
+    };
     let mut small = Box::pin(log.publish(of_key("small", "small", &["[1]"])));
     assert!(is_pending(&mut small).await);
-    log.until(|log| log.metrics.text(log.pipeline.sample()).unwrap().contains("comparer\"} 5001")).await;
+    waiting("5001").await;
+    let mut later = Box::pin(log.publish(of_key("small", "later", &["[1]"])));
+    assert!(is_pending(&mut later).await);
+    waiting("5002").await;
     log.store.reads().open_gate();
     assert!(
         large
@@ -174,11 +183,13 @@ async fn requests_take_turns_however_much_each_has_to_be_compared() {
             .into_iter()
             .all(|verdict| matches!(verdict, Verdict::Duplicate { conflict: true, .. }))
     );
-    assert_eq!(small.await, Ok(vec![conflict(1)]));
+    assert_eq!((small.await, later.await), (Ok(vec![conflict(1)]), Ok(vec![conflict(2)])));
     let reads: Vec<_> = log.store.reads().asked().into_iter().map(|(ids, _)| ids).collect();
     assert!(reads.iter().all(|ids| ids.len() <= 1_000), "a turn is bounded");
     let turn = reads.iter().position(|ids| ids == &["small"]).unwrap();
     assert!(turn <= 2 && reads.len() > 5, "the turn of the small one was {turn} of {}", reads.len());
+    let later_turn = reads.iter().position(|ids| ids == &["later"]).unwrap();
+    assert!(turn < later_turn && later_turn <= 4, "who comes first has the first turn: {turn}, {later_turn}");
     log.pipeline.stop().await;
 }
 

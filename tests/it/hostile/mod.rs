@@ -4,6 +4,7 @@
 //! `SEKALI_HOSTILE_SECONDS=60` makes each attack last that long (default 2).
 
 mod bodies;
+mod conflicts;
 mod deadlines;
 mod heads;
 mod victim;
