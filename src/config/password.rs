@@ -103,9 +103,8 @@ fn line_for(url: &PostgresUrl, path: &Path) -> Result<Option<String>, Refused> {
     let wanted = url.places();
     let of_line = |line: &str| {
         let fields = fields(line)?;
-        let fits = |place: &[String; 4]| {
-            place.iter().zip(&fields).all(|(wanted, field)| field == "*" || field == wanted)
-        };
+        let fits =
+            |place: &[String; 4]| place.iter().zip(&fields).all(|(own, field)| field == "*" || field == own);
         wanted.iter().any(fits).then(|| fields[4].clone())
     };
     Ok(text.lines().filter(|line| !line.starts_with('#')).find_map(of_line))

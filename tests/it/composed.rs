@@ -180,7 +180,9 @@ fn no_password_is_given_away() {
     let file = home.path().join("password");
     for (written, words) in [(None, "cannot be read"), (Some("\n"), "into .env"), (Some("it's\n"), "letters")]
     {
-        written.map(|text| fs::write(&file, text).unwrap());
+        if let Some(text) = written {
+            fs::write(&file, text).unwrap();
+        }
         let refused = Command::new("sh").arg(&start).env("SEKALI_DB_PASSWORD_FILE", &file).output().unwrap();
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(1) && said.contains(words), "{written:?}: {said}");

@@ -81,7 +81,7 @@ fn counted_append(writer: &mut dyn Writer, group: &[&Batch]) -> Result<Vec<Vec<F
 fn serve(requests: usize) -> anyhow::Result<()> {
     let store = OwnStore::make(Durability::Full)?;
     let (mut settings, engine) = (store.settings.clone(), store.engine.clone());
-    settings.server.bind = "127.0.0.1:0".to_owned();
+    "127.0.0.1:0".clone_into(&mut settings.server.bind);
     settings.server.workers = 1;
     settings.router.shards = 1;
     let (told, address) = mpsc::channel();

@@ -254,7 +254,7 @@ fn make_directory(given: &Path) -> Result<PathBuf, StoreError> {
 /// that are not its own.
 fn make_file(path: &Path) -> Result<(), StoreError> {
     let unavailable =
-        |path: &Path, error| StoreError::Unavailable(format!("{} cannot be used: {error}", path.display()));
+        |file: &Path, error| StoreError::Unavailable(format!("{} cannot be used: {error}", file.display()));
     for file in connection::kept_beside(path) {
         files::check(&file).map_err(|error| unavailable(&file, error))?;
     }
