@@ -98,9 +98,10 @@ fn record<B: MessageBody + 'static>(
         }
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
-    // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
+    // Not 503 and 507: a log that is overloaded, or cannot write, must not say so for each request that it
+    // refuses.
     let lines = match status {
-        ..400 | 503 => None,
+        ..400 | 503 | 507 => None,
         // Those of an address that is refused much must not take the lines of all others.
         429 => Some(&state.throttled_lines),
         _ => Some(&state.failed_lines),

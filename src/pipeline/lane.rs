@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::error::PublishError;
 use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
 use super::messages::Share;
+use super::new_topics::Made;
 use super::reply::Reply;
 use crate::domain::{Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
@@ -122,6 +123,11 @@ impl Lane {
 }
 
 impl Part {
+    /// The topics that the address of the request made.
+    pub(super) fn made(&self) -> Option<&Made> {
+        self.reply.made()
+    }
+
     /// Gives verdicts, or the error, to the events, which are those of its batch, and to who waits for them.
     pub(super) fn settle(mut self, events: &[Event], outcome: Result<Vec<Decision>, PublishError>) {
         debug_assert_eq!(events.len(), self.passed.len(), "a batch stays with its part");

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::commit::{BatchOutcome, Committer};
+use super::error::PublishError;
 use super::lane::Part;
 use super::messages::{Append, Close, Commit};
+use super::new_topics::NewTopics;
 use super::pending::Pending;
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Queued;
@@ -27,13 +29,20 @@ pub(super) struct WriterActor {
     committer: Committer,
     pending: Pending<(Part, Arc<Queued>)>,
     news: Arc<News>,
+    /// The limit of new topics for each address, where there is one.
+    new_topics: Option<NewTopics>,
     scheduled: bool,
     maintained: Instant,
 }
 
 impl WriterActor {
-    pub(super) fn new(committer: Committer, pending: Pending<(Part, Arc<Queued>)>, news: Arc<News>) -> Self {
-        Self { committer, pending, news, scheduled: false, maintained: Instant::now() }
+    pub(super) fn new(
+        committer: Committer,
+        pending: Pending<(Part, Arc<Queued>)>,
+        news: Arc<News>,
+        new_topics: Option<NewTopics>,
+    ) -> Self {
+        Self { committer, pending, news, new_topics, scheduled: false, maintained: Instant::now() }
     }
 
     fn maintain(&mut self) {
@@ -45,10 +54,9 @@ impl WriterActor {
     /// that: they may be many, and answers do not wait for them.
     fn commit_next_group(&mut self) {
         let (batches, parts) = self.pending.next_group();
-        let group: Vec<_> = batches.iter().collect();
         #[cfg(test)]
         pass(Moment::Commit);
-        let outcomes = self.committer.commit(&group);
+        let outcomes = self.commit(&batches, &parts);
         debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
         let fresh = if self.news.anybody_listens() { fresh(&batches, &outcomes) } else { Vec::new() };
         for ((batch, (part, _queued)), outcome) in batches.iter().zip(parts).zip(outcomes) {
@@ -59,6 +67,36 @@ impl WriterActor {
         }
     }
 
+    /// Commits a group without the batches of new topics that are too many for their address.
+    fn commit(&mut self, batches: &[Batch], parts: &[(Part, Arc<Queued>)]) -> Vec<BatchOutcome> {
+        let Some(new_topics) = self.new_topics else {
+            return self.committer.commit(&batches.iter().collect::<Vec<_>>());
+        };
+        let now = Instant::now();
+        let brought: Option<Vec<_>> = batches
+            .iter()
+            .zip(parts)
+            .map(|(batch, (part, _))| part.made().map(|made| (&batch.topic, made)))
+            .collect();
+        let brought = brought.unwrap_or_default();
+        let refused = new_topics.refused(&brought, now, |topics| self.committer.missing(topics));
+        let admitted = batches.iter().enumerate().filter(|(place, _)| !refused.contains_key(place));
+        let group: Vec<_> = admitted.map(|(_, batch)| batch).collect();
+        let committed = if group.is_empty() { Vec::new() } else { self.committer.commit(&group) };
+        let mut committed = committed.into_iter();
+        let next = |place| match refused.get(&place) {
+            Some(seconds) => Some(Err(PublishError::TooManyTopics { seconds: *seconds })),
+            None => committed.next(),
+        };
+        let outcomes: Vec<_> = (0..batches.len()).map_while(next).collect();
+        for ((_, made), outcome) in brought.iter().zip(&outcomes) {
+            if makes_topic(outcome) {
+                new_topics.count(made, 1, now);
+            }
+        }
+        outcomes
+    }
+
     /// Comes back once the messages that arrived meanwhile are taken in: actix handles a mailbox before it
     /// handles what an actor notifies itself of.
     fn schedule(&mut self, context: &mut Context<Self>) {
@@ -67,6 +105,12 @@ impl WriterActor {
             context.notify(Commit);
         }
     }
+}
+
+/// Whether a batch brought the first event of its topic.
+fn makes_topic(outcome: &BatchOutcome) -> bool {
+    let first = Verdict::Accepted { seq: 1 };
+    outcome.as_ref().is_ok_and(|decisions| decisions.iter().any(|decision| decision.verdict == first))
 }
 
 /// The last new seq of each batch that has one.

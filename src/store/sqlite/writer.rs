@@ -24,6 +24,7 @@ use crate::store::{AppendError, Batch, Decision, StoreError, Tally, Writer};
 use crate::testing::{Moment, pass};
 
 mod import;
+mod known;
 
 /// The one connection that writes, and what it remembers of the store.
 pub(super) struct SqliteWriter {
@@ -243,16 +244,6 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// A topic as the store has it.
-    fn find_topic(&self, name: &Topic) -> Result<Option<TopicState>, StoreError> {
-        if let Some(state) = self.remembered.get(name) {
-            return Ok(Some(state));
-        }
-        let Some(row) = topics::load(&self.connection, name)? else { return Ok(None) };
-        let last_seq = self.index.last_seq(&self.connection, name, row)?;
-        Ok(Some(TopicState { last_seq, ..row }))
-    }
-
     /// Writes the counts that waited in memory, and gives their sum. Those of a topic that is damaged are lost:
     /// they must not keep every other event from being stored.
     fn write_repeats(&self, lot: &Lot) -> Result<Counts, StoreError> {
@@ -402,6 +393,10 @@ impl SqliteWriter {
 impl Writer for SqliteWriter {
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Decision>>, AppendError> {
         self.transact(group, now, Sync::Later)
+    }
+
+    fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        topics.iter().map(|topic| self.lacks(topic)).collect()
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {

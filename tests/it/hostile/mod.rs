@@ -5,6 +5,7 @@
 
 mod bodies;
 mod heads;
+mod topics;
 mod victim;
 
 use std::env;
