@@ -54,6 +54,8 @@ pub enum Code {
     InvalidParameter,
     /// The client's address has used up its share of a limit.
     TooManyRequests,
+    /// The client's address made more new topics than `limits.new_topics_per_minute`.
+    TooManyTopics,
     /// Stored data is damaged.
     StoreDamaged,
     /// A fault of ours.
@@ -64,11 +66,15 @@ pub enum Code {
     ShuttingDown,
     /// The store cannot be written or read now, or could not say whether it wrote.
     StoreUnavailable,
+    /// The disk has less free than `limits.free_disk`.
+    DiskLow,
+    /// The store has more bytes than `limits.store_bytes`.
+    StoreFull,
 }
 
 impl Code {
     /// Every code, for documents and tests.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::NotJson,
         Self::BadEncoding,
         Self::CrossOrigin,
@@ -90,11 +96,14 @@ impl Code {
         Self::InvalidEvents,
         Self::InvalidParameter,
         Self::TooManyRequests,
+        Self::TooManyTopics,
         Self::StoreDamaged,
         Self::Internal,
         Self::Overloaded,
         Self::ShuttingDown,
         Self::StoreUnavailable,
+        Self::DiskLow,
+        Self::StoreFull,
     ];
 
     /// The HTTP status, the stable name and the title: the one table of docs/API.md.
@@ -122,11 +131,14 @@ impl Code {
             Self::InvalidEvents => (422, "invalid_events", "Invalid events"),
             Self::InvalidParameter => (422, "invalid_parameter", "Invalid parameter"),
             Self::TooManyRequests => (429, "too_many_requests", "This address uses more than its share"),
+            Self::TooManyTopics => (429, "too_many_topics", "This address makes too many topics"),
             Self::StoreDamaged => (500, "store_damaged", "Stored data is damaged"),
             Self::Internal => (500, "internal", "Internal error"),
             Self::Overloaded => (503, "overloaded", "Overloaded"),
             Self::ShuttingDown => (503, "shutting_down", "Shutting down"),
             Self::StoreUnavailable => (503, "store_unavailable", "The store is not available"),
+            Self::DiskLow => (507, "disk_low", "The disk is nearly full"),
+            Self::StoreFull => (507, "store_full", "The store is full"),
         }
     }
 

@@ -89,7 +89,7 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
-            Self::Refused(refused) => matches!(refused.status, 408 | 425 | 429 | 502..=504),
+            Self::Refused(refused) => matches!(refused.status, 408 | 425 | 429 | 502..=504 | 507),
             Self::Url(_) | Self::HistoryChanged { .. } | Self::Unreadable { .. } => false,
         }
     }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn only_answers_that_may_change_are_transient() {
         let transient = |status| ClientError::Refused(Box::new(refused(status, None))).is_transient();
-        assert!([408, 425, 429, 502, 503, 504].into_iter().all(transient));
+        assert!([408, 425, 429, 502, 503, 504, 507].into_iter().all(transient));
         assert!(![301, 400, 401, 404, 409, 413, 422, 500, 501, 505].into_iter().any(transient));
     }
 

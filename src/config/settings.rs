@@ -91,6 +91,10 @@ pub struct Limits {
     pub in_flight_events: usize,
     /// Bytes of bodies between their arrival and their commit, of all requests together.
     pub in_flight_bytes: usize,
+    /// Bytes of the disk that must be free for a publish; 0 is no limit.
+    pub free_disk: u64,
+    /// Bytes of the store, past which nothing is published; `None` is no limit.
+    pub store_bytes: Option<u64>,
     /// Topics in the store; `None` is no limit.
     pub topics: Option<u64>,
     /// Open connections; fewer where the process may not open as many files.
@@ -99,6 +103,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Bytes that are read of a body after its answer.
     pub drain_bytes: usize,
+    /// New topics that one address may make in a minute; `None` is no limit.
+    pub new_topics_per_minute: Option<u32>,
     /// Clients that follow a topic at once.
     pub followers: usize,
     /// Sources of a topic that are counted by name.

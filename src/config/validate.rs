@@ -29,6 +29,7 @@ const DEPTH_MAX: u64 = 100;
 const LANES_MAX: u64 = 64;
 const CACHE_KEYS_MAX: u64 = 1_000_000_000;
 const TOPICS_MAX: u64 = 1_000_000_000_000;
+const NEW_TOPICS_MAX: u32 = 1_000_000_000;
 const COMMIT_MAX: u64 = 1_000_000;
 
 /// One address gets at most 21/32 of what may be in flight (see `pipeline/pool.rs`). It must always be
@@ -95,13 +96,22 @@ fn limits(checker: &mut Checker<'_>) -> Limits {
         depth: checker.count("limits.depth", 2..=DEPTH_MAX),
         in_flight_events: checker.count("limits.in_flight_events", 1..=100_000_000),
         in_flight_bytes: checker.bytes("limits.in_flight_bytes", KIB..=TIB),
+        free_disk: checker.size("limits.free_disk", 0..=1024 * TIB),
+        store_bytes: Some(checker.size("limits.store_bytes", 0..=1024 * TIB)).filter(|limit| *limit > 0),
         topics: Some(checker.number("limits.topics", 0..=TOPICS_MAX)).filter(|limit| *limit > 0),
         connections: checker.count("limits.connections", 1..=1_000_000),
         connections_per_address: checker.count("limits.connections_per_address", 1..=1_000_000),
         drain_bytes: checker.bytes("limits.drain_bytes", 0..=TIB),
+        new_topics_per_minute: new_topics(checker),
         followers: checker.count("limits.followers", 0..=1_000_000),
         sources: checker.count("limits.sources", 0..=10_000),
     }
+}
+
+fn new_topics(checker: &mut Checker<'_>) -> Option<u32> {
+    let most = u64::from(NEW_TOPICS_MAX);
+    let limit = checker.number("limits.new_topics_per_minute", 0..=most);
+    u32::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
 fn router(checker: &mut Checker<'_>) -> Router {
@@ -219,10 +229,13 @@ mod tests {
             depth: 64,
             in_flight_events: 200_000,
             in_flight_bytes: 256 << 20,
+            free_disk: 256 << 20,
+            store_bytes: None,
             topics: None,
             connections: 10_000,
             connections_per_address: 2_000,
             drain_bytes: 32 << 20,
+            new_topics_per_minute: Some(10_000),
             followers: 2_000,
             sources: 50,
         };

@@ -13,8 +13,11 @@ use crate::intake::{BodyError, Invalid};
 use crate::pipeline::PublishError;
 use crate::store::StoreError;
 
-/// The seconds after which a client may send a request again that was refused with 429 or 503.
+/// The seconds after which a client may send a request again that was refused with 429 or 503, unless told otherwise.
 const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// The same where the disk has no room: somebody has to make some.
+const NO_ROOM_SECONDS: u32 = 10;
 
 /// Why a request is not answered as asked.
 #[derive(Debug)]
@@ -66,7 +69,6 @@ impl Failure {
     }
 
     /// The same refusal, for a client that should wait `seconds` before it sends again.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the limits for each address come next"))]
     pub(super) fn after(self, seconds: u32) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
@@ -146,13 +148,25 @@ impl ResponseError for Failure {
 
 /// Whether the same request may succeed at another time, so that its answer has `Retry-After`.
 pub(super) fn is_for_later(status: StatusCode) -> bool {
-    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE
+    )
 }
 
 impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
         let (code, detail) = match &error {
             PublishError::OverShare(_) => return Self::too_many_requests(error),
+            PublishError::TooManyTopics { seconds } => {
+                return Self::new(Code::TooManyTopics, error.to_string()).after(*seconds);
+            }
+            PublishError::DiskLow => {
+                return Self::new(Code::DiskLow, error.to_string()).after(NO_ROOM_SECONDS);
+            }
+            PublishError::StoreFull => {
+                return Self::new(Code::StoreFull, error.to_string()).after(NO_ROOM_SECONDS);
+            }
             PublishError::Overloaded => (Code::Overloaded, error.to_string()),
             PublishError::Stopping => (Code::ShuttingDown, error.to_string()),
             PublishError::Unavailable(_) | PublishError::ActorFailed => {
@@ -162,7 +176,12 @@ impl From<PublishError> for Failure {
         };
         match error {
             // The pipeline says once what keeps it from writing, and that it is overloaded.
-            PublishError::Overloaded | PublishError::OverShare(_) | PublishError::Unavailable(_) => {
+            PublishError::Overloaded
+            | PublishError::OverShare(_)
+            | PublishError::TooManyTopics { .. }
+            | PublishError::DiskLow
+            | PublishError::StoreFull
+            | PublishError::Unavailable(_) => {
                 tracing::debug!(cause = %error, "a publish was refused");
             }
             PublishError::Stopping | PublishError::Damaged(_) | PublishError::ActorFailed => {

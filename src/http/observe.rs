@@ -64,6 +64,7 @@ pub(super) async fn ready(state: Data<State>) -> Result<HttpResponse, Failure> {
     if !state.pipeline.ready() {
         return Err(Failure::new(Code::StoreUnavailable, "the store cannot write now"));
     }
+    state.pipeline.look_for_room()?;
     Ok(live().await)
 }
 

@@ -180,13 +180,13 @@ pub(super) struct MetricsProblems;
 
 impl IntoResponses for PublishProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[&BODY[..], &READ].concat())
+        problems(&[&BODY[..], &READ, &[Code::TooManyTopics, Code::DiskLow, Code::StoreFull]].concat())
     }
 }
 
 impl IntoResponses for LookupProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        PublishProblems::responses()
+        problems(&[&BODY[..], &READ].concat())
     }
 }
 
@@ -222,7 +222,14 @@ impl IntoResponses for LiveProblems {
 
 impl IntoResponses for HealthProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[Code::CrossOrigin, Code::HostNotAllowed, Code::ShuttingDown, Code::StoreUnavailable])
+        problems(&[
+            Code::CrossOrigin,
+            Code::HostNotAllowed,
+            Code::ShuttingDown,
+            Code::StoreUnavailable,
+            Code::DiskLow,
+            Code::StoreFull,
+        ])
     }
 }
 

@@ -67,7 +67,8 @@ pub(super) struct PublishBatch {
 ///
 /// The body is one event, an array of events or `{"events":[...]}`; or NDJSON, one event a line. It may be
 /// compressed (`Content-Encoding: gzip`, `deflate`, `br` or `zstd`). After 200 every event that is reported
-/// accepted or duplicate is durable. After 503, or no answer at all, send the same events again: it is safe.
+/// accepted or duplicate is durable. After 429, 503, 507, or no answer at all, send the same events again: it is
+/// safe.
 #[utoipa::path(
     post,
     path = "/publish",
@@ -92,17 +93,28 @@ pub(super) struct PublishBatch {
 pub(super) async fn publish(state: Data<State>, request: HttpRequest, payload: Payload) -> HttpResponse {
     match take(&state, &request, payload).await {
         Ok(answer) => answer,
-        Err(failure) if matches!(failure.code(), Code::Overloaded | Code::TooManyRequests) => {
-            state.pauses.after(failure.error_response())
-        }
+        Err(failure) if rests(failure.code()) => state.pauses.after(failure.error_response()),
         Err(failure) => failure.error_response(),
     }
+}
+
+/// Whether the connection of a request that was refused rests: a client that ignores `Retry-After` would send
+/// it again at once.
+fn rests(refused: Code) -> bool {
+    matches!(
+        refused,
+        Code::Overloaded | Code::TooManyRequests | Code::TooManyTopics | Code::DiskLow | Code::StoreFull
+    )
 }
 
 async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Failure> {
     let started = Instant::now();
     let on_invalid = on_invalid(request)?;
     let format = headers::content_format(request.headers())?;
+    if let Err(refused) = state.pipeline.look_for_room() {
+        body::discard(payload).await;
+        return Err(refused.into());
+    }
     let mut permit = body::permit(state, request);
     // To inflate and to parse costs the most: who would be refused after it is refused before it.
     let length = headers::content_length(request.headers()).unwrap_or(usize::MAX);

@@ -105,8 +105,9 @@ fn record<B: MessageBody + 'static>(
         }
     }
     state.metrics.requests.get_or_create(&RequestLabels { method, route, status }).inc();
-    // Not 503: a log that is overloaded, or cannot write, must not say so for each request that it refuses.
-    let failed = status >= 400 && status != 503;
+    // Not 503 and 507: a log that is overloaded, or cannot write, must not say so for each request that it
+    // refuses.
+    let failed = status >= 400 && !matches!(status, 503 | 507);
     if failed || writes_each() {
         write(response, (origin, peer), (route, code), started.elapsed());
     }

@@ -57,6 +57,8 @@ pub struct OwnSample {
     pub merges: u64,
     /// Bytes of the write-ahead log.
     pub wal_bytes: u64,
+    /// Bytes that the disk of the store has left; `None` where the system does not tell.
+    pub free_bytes: Option<u64>,
     /// Checkpoints that did not come to their end because somebody reads an old state of the store.
     pub checkpoints_blocked: u64,
 }
@@ -121,6 +123,9 @@ impl OwnSample {
             ("store_merges", "Merges of runs under way", self.merges),
         ] {
             to.register(name, help, gauge(value));
+        }
+        if let Some(free) = self.free_bytes {
+            to.register("store_disk_free_bytes", "Bytes that the disk of the store has left", gauge(free));
         }
         let blocked = ConstCounter::new(self.checkpoints_blocked);
         let help = "Checkpoints held up by somebody who reads an old state of the store";

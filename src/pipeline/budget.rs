@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::error::PublishError;
+use super::new_topics::Made;
 use super::pool::{Refused, Resource, Taken};
 use super::shares::{Share, Shares};
 use crate::domain::{Address, RequestId};
@@ -118,6 +119,11 @@ impl Permit {
     /// Which request it is.
     pub(super) fn request(&self) -> Option<&RequestId> {
         self.request.as_ref()
+    }
+
+    /// The topics that the address of the request made.
+    pub(super) fn made(&self) -> &Made {
+        &self.share.topics
     }
 
     /// Whether a body that is said to have so many bytes is worth reading now. Takes nothing.

@@ -46,7 +46,13 @@ impl Committer {
     /// # Errors
     /// When the store cannot be opened for writing.
     pub(super) fn open(&mut self) -> Result<(), StoreError> {
-        self.opening.begin()
+        self.opening.begin()?;
+        self.look_for_room();
+        Ok(())
+    }
+
+    fn look_for_room(&self) {
+        self.health.room().look(self.opening.space());
     }
 
     /// Whether the store could write when it last tried.
@@ -73,6 +79,16 @@ impl Committer {
                 }
                 vec![Err(refusal(&error)); group.len()]
             }
+        }
+    }
+
+    /// Which of these topics the store does not hold, in their order. A store that cannot tell is taken
+    /// to hold them: the commit meets its fault as well.
+    pub(super) fn missing(&mut self, topics: &[&Topic]) -> Vec<bool> {
+        let asked = self.opening.open().map(|writer| writer.missing(topics));
+        match asked {
+            Ok(Ok(missing)) if missing.len() == topics.len() => missing,
+            _ => vec![false; topics.len()],
         }
     }
 
@@ -111,9 +127,10 @@ impl Committer {
         outcomes
     }
 
-    /// Does what is due without events: stores waiting counts, and finds out whether a store that could not
+    /// Does what is due without events: looks at the room on the disk, stores waiting counts, and finds out whether a store that could not
     /// write can write again.
     pub(super) fn maintain(&mut self) {
+        self.look_for_room();
         if let Err(error) = self.store_counts() {
             tracing::debug!(%error, "the store cannot be maintained");
         }

@@ -11,6 +11,22 @@ pub enum PublishError {
     /// The address of the request holds its share of a limit, which this key names.
     #[error("this address has more in flight than three times what is left of {0}")]
     OverShare(&'static str),
+    /// The address of the request made as many new topics as `limits.new_topics_per_minute` allows.
+    /// Events of topics that exist may be stored.
+    #[error(
+        "this address has made as many new topics as limits.new_topics_per_minute allows; events of the \
+         other topics are stored; send all of them again, which is safe"
+    )]
+    TooManyTopics {
+        /// The seconds after which it may make those that are missing, 1 to 60.
+        seconds: u32,
+    },
+    /// The disk has less free than `limits.free_disk`.
+    #[error("the disk has less free than limits.free_disk; nothing was stored; send the same events later")]
+    DiskLow,
+    /// The store has more bytes than `limits.store_bytes`.
+    #[error("the store has as many bytes as limits.store_bytes allows; nothing was stored")]
+    StoreFull,
     /// The log is stopping.
     #[error("the log is stopping")]
     Stopping,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::space::Room;
 use crate::store::StoreError;
 
 /// Whether the store could write when it was last tried.
@@ -14,17 +15,29 @@ pub(super) struct Health {
     closed: Arc<AtomicU64>,
     /// The bit of the writer that holds this.
     own: u64,
+    /// Whether there is room on the disk.
+    room: Arc<Room>,
 }
 
 impl Health {
+    #[cfg(test)]
     pub(super) fn good() -> Self {
-        Self { failing: Arc::default(), closed: Arc::default(), own: 1 }
+        Self::within(Room::without_limits())
+    }
+
+    /// A store that can write, within these limits of space.
+    pub(super) fn within(room: Room) -> Self {
+        Self { failing: Arc::default(), closed: Arc::default(), own: 1, room: Arc::new(room) }
+    }
+
+    /// The room on the disk.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// The same, for the writer with this number, of which there are 64 at most.
     pub(super) fn of(&self, number: usize) -> Self {
-        let (failing, closed) = (Arc::clone(&self.failing), Arc::clone(&self.closed));
-        Self { failing, closed, own: 1 << number }
+        Self { own: 1 << number, ..self.clone() }
     }
 
     /// Whether every writer could write.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::error::PublishError;
 use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
 use super::messages::Share;
+use super::new_topics::Made;
 use super::reply::Reply;
 use crate::domain::{Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
@@ -173,6 +174,11 @@ impl Lane {
 }
 
 impl Part {
+    /// The topics that the address of the request made.
+    pub(super) fn made(&self) -> Option<&Made> {
+        self.reply.made()
+    }
+
     /// Gives verdicts, or the error, to the events, which are those of its batch, and to who waits for them. Gives back
     /// those that have to be compared first.
     pub(super) fn settle(

@@ -30,6 +30,7 @@ mod hot_cache;
 mod keeper;
 mod lane;
 mod messages;
+mod new_topics;
 mod opening;
 mod pending;
 mod pool;
@@ -37,6 +38,7 @@ mod reply;
 mod roster;
 mod router;
 mod shares;
+mod space;
 mod undecided;
 mod writer;
 mod writers;
@@ -61,6 +63,7 @@ use self::lane::Shared;
 use self::messages::{Halt, Publish};
 use self::reply::Reply;
 use self::router::{Router, Wiring};
+use self::space::Room as DiskRoom;
 use self::writers::Writers;
 use crate::config::Settings;
 use crate::domain::{Counts, Event, Verdict};
@@ -99,7 +102,7 @@ impl Pipeline {
     ) -> Result<Self, StoreError> {
         let settings = Arc::new(settings.clone());
         let (tally, era, durability) = (engine.tally(), engine.era(), engine.durability());
-        let health = Health::good();
+        let health = Health::within(DiskRoom::new(&settings.limits));
         let shards: Vec<Arbiter> = (0..settings.router.shards).map(|_| Arbiter::new()).collect();
         let writer_threads: Vec<Arbiter> = (0..engine.writers()).map(|_| Arbiter::new()).collect();
         let limits = &settings.limits;
@@ -199,6 +202,14 @@ impl Pipeline {
             writable: health.is_good(),
             ..Sample::default()
         }
+    }
+
+    /// Whether events would find room in the store.
+    ///
+    /// # Errors
+    /// [`PublishError::DiskLow`] and [`PublishError::StoreFull`].
+    pub fn look_for_room(&self) -> Result<(), PublishError> {
+        self.0.health.room().check()
     }
 
     /// The lanes of a topic, by the configuration.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::health::Health;
-use crate::store::{Engine, StoreError, Writer};
+use crate::store::{Engine, Space, StoreError, Writer};
 
 /// The time between the first two tries; each later one waits for twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -45,6 +45,11 @@ impl Opening {
     pub(super) fn begin(&mut self) -> Result<(), StoreError> {
         self.writer = Some(self.engine.open_writer()?);
         Ok(())
+    }
+
+    /// The space that the store takes and has.
+    pub(super) fn space(&self) -> Option<Space> {
+        self.engine.space()
     }
 
     /// The writer, opened again where it is not open and a try is due.

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::budget::Permit;
 use super::error::PublishError;
+use super::new_topics::Made;
 use crate::domain::{Counts, RequestId, Verdict};
 use crate::metrics::Metrics;
 
@@ -60,6 +61,11 @@ impl Reply {
     /// The id of the request in the log.
     pub(super) fn request(&self) -> Option<&RequestId> {
         self.0.permit.as_ref()?.request()
+    }
+
+    /// The topics that the address of the request made.
+    pub(super) fn made(&self) -> Option<&Made> {
+        self.0.permit.as_ref().map(Permit::made)
     }
 
     /// Says why some events will have no verdict.

@@ -1,4 +1,4 @@
-//! What each address holds at the moment, for as long as it holds anything.
+//! What each address holds at the moment, and how many topics it made in the last minute.
 //!
 //! A request looks its address up once and keeps the entry. Entries that nobody uses are swept when as
 //! many new ones have come as the last sweep left, so that addresses in a row cost neither memory nor
@@ -6,21 +6,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
+use super::new_topics::Made;
 use super::pool::Held;
 use crate::domain::Address;
 
 /// The entries that are kept without a sweep, of about 200 bytes each.
 const KEPT: usize = 1_024;
 
-/// What one address holds.
+/// What one address holds and made.
 #[derive(Debug, Default)]
 pub(super) struct Share {
     pub(super) bytes: Held,
     pub(super) events: Held,
+    pub(super) topics: Made,
 }
 
 /// The entries of all addresses.
@@ -47,9 +50,11 @@ impl Shares {
         Arc::clone(&self.of.entry(address).or_default())
     }
 
-    /// Drops the entries that only the map holds: the map is locked, so none is handed out meanwhile.
+    /// Drops the entries that only the map holds, and that remember nothing: the map is locked, so none is
+    /// handed out meanwhile.
     fn sweep(&self) {
-        self.of.retain(|_, share| Arc::strong_count(share) > 1);
+        let now = Instant::now();
+        self.of.retain(|_, share| Arc::strong_count(share) > 1 || !share.topics.is_forgotten(now));
         self.until_sweep.store(self.of.len().max(KEPT), Ordering::Relaxed);
     }
 }

@@ -10,9 +10,11 @@ use actix::prelude::*;
 
 use super::commit::{BatchOutcome, Committer};
 use super::comparer::Comparer;
+use super::error::PublishError;
 use super::keeper::Keeper;
 use super::lane::Part;
 use super::messages::{Append, Close, Commit, Compare};
+use super::new_topics::NewTopics;
 use super::pending::Pending;
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Queued;
@@ -30,6 +32,8 @@ pub(super) struct WriterActor {
     pending: Pending<(Part, Arc<Queued>)>,
     news: Arc<News>,
     comparer: Arc<Keeper<Comparer>>,
+    /// The limit of new topics for each address, where there is one.
+    new_topics: Option<NewTopics>,
     scheduled: bool,
     maintained: Instant,
 }
@@ -40,8 +44,10 @@ impl WriterActor {
         pending: Pending<(Part, Arc<Queued>)>,
         news: Arc<News>,
         comparer: Arc<Keeper<Comparer>>,
+        new_topics: Option<NewTopics>,
     ) -> Self {
-        Self { committer, pending, news, comparer, scheduled: false, maintained: Instant::now() }
+        let (scheduled, maintained) = (false, Instant::now());
+        Self { committer, pending, news, comparer, new_topics, scheduled, maintained }
     }
 
     fn maintain(&mut self) {
@@ -53,10 +59,9 @@ impl WriterActor {
     /// that: they may be many, and answers do not wait for them. Payloads that differ are compared elsewhere.
     fn commit_next_group(&mut self) {
         let (batches, parts) = self.pending.next_group();
-        let group: Vec<_> = batches.iter().collect();
         #[cfg(test)]
         pass(Moment::Commit);
-        let outcomes = self.committer.commit(&group);
+        let outcomes = self.commit(&batches, &parts);
         debug_assert_eq!(outcomes.len(), parts.len(), "an outcome for each batch");
         let fresh = if self.news.anybody_listens() { fresh(&batches, &outcomes) } else { Vec::new() };
         let settled = batches.into_iter().zip(parts).zip(outcomes);
@@ -71,6 +76,36 @@ impl WriterActor {
         }
     }
 
+    /// Commits a group without the batches of new topics that are too many for their address.
+    fn commit(&mut self, batches: &[Batch], parts: &[(Part, Arc<Queued>)]) -> Vec<BatchOutcome> {
+        let Some(new_topics) = self.new_topics else {
+            return self.committer.commit(&batches.iter().collect::<Vec<_>>());
+        };
+        let now = Instant::now();
+        let brought: Option<Vec<_>> = batches
+            .iter()
+            .zip(parts)
+            .map(|(batch, (part, _))| part.made().map(|made| (&batch.topic, made)))
+            .collect();
+        let brought = brought.unwrap_or_default();
+        let refused = new_topics.refused(&brought, now, |topics| self.committer.missing(topics));
+        let admitted = batches.iter().enumerate().filter(|(place, _)| !refused.contains_key(place));
+        let group: Vec<_> = admitted.map(|(_, batch)| batch).collect();
+        let committed = if group.is_empty() { Vec::new() } else { self.committer.commit(&group) };
+        let mut committed = committed.into_iter();
+        let next = |place| match refused.get(&place) {
+            Some(seconds) => Some(Err(PublishError::TooManyTopics { seconds: *seconds })),
+            None => committed.next(),
+        };
+        let outcomes: Vec<_> = (0..batches.len()).map_while(next).collect();
+        for ((_, made), outcome) in brought.iter().zip(&outcomes) {
+            if makes_topic(outcome) {
+                new_topics.count(made, 1, now);
+            }
+        }
+        outcomes
+    }
+
     /// Comes back once the messages that arrived meanwhile are taken in: actix handles a mailbox before it
     /// handles what an actor notifies itself of.
     fn schedule(&mut self, context: &mut Context<Self>) {
@@ -81,14 +116,22 @@ impl WriterActor {
     }
 }
 
+/// The seqs of the events of a batch that are new.
+fn accepted(outcome: &BatchOutcome) -> impl DoubleEndedIterator<Item = u64> + '_ {
+    outcome.iter().flatten().filter_map(|finding| match finding.verdict() {
+        Some(Verdict::Accepted { seq }) => Some(seq),
+        Some(Verdict::Duplicate { .. } | Verdict::Refused(_)) | None => None,
+    })
+}
+
+/// Whether a batch brought the first event of its topic.
+fn makes_topic(outcome: &BatchOutcome) -> bool {
+    accepted(outcome).next() == Some(1)
+}
+
 /// The last new seq of each batch that has one.
 fn fresh(batches: &[Batch], outcomes: &[BatchOutcome]) -> Vec<(Topic, u64)> {
-    let last = |outcome: &BatchOutcome| {
-        outcome.as_ref().ok()?.iter().rev().find_map(|finding| match finding.verdict() {
-            Some(Verdict::Accepted { seq }) => Some(seq),
-            Some(Verdict::Duplicate { .. } | Verdict::Refused(_)) | None => None,
-        })
-    };
+    let last = |outcome: &BatchOutcome| accepted(outcome).next_back();
     let pairs = batches.iter().zip(outcomes);
     pairs.filter_map(|(batch, outcome)| Some((batch.topic.clone(), last(outcome)?))).collect()
 }

@@ -13,6 +13,7 @@ use super::health::Health;
 use super::keeper::Keeper;
 use super::lane::Part;
 use super::messages::{Append, Close};
+use super::new_topics::NewTopics;
 use super::pending::Pending;
 use super::writer::WriterActor;
 use crate::config::Settings;
@@ -125,7 +126,10 @@ fn start_writer(
             .unwrap_or_else(|| Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(&for_next)));
         let pending = Pending::new(&settings.store);
         let (news, comparer) = (engine.news(), Arc::clone(&comparer));
-        WriterActor::start_in_arbiter(&on, |_| WriterActor::new(committer, pending, news, comparer))
+        let new_topics = NewTopics::limit(settings.limits.new_topics_per_minute);
+        WriterActor::start_in_arbiter(&on, move |_| {
+            WriterActor::new(committer, pending, news, comparer, new_topics)
+        })
     };
     Ok(Keeper::new(WRITER, Arc::clone(metrics), start))
 }

@@ -372,11 +372,17 @@ fn limits_topics(make: &dyn Fn(Option<u64>) -> Arc<dyn Engine>) {
     let engine = make(Some(1));
     let mut writer = engine.open_writer().unwrap();
     let refused = Verdict::Refused(Refusal::TopicLimit);
+    let names = [topic("z"), topic("b"), topic("z")];
+    let missing = |writer: &mut dyn Writer| writer.missing(&names.each_ref()).unwrap();
+    assert_eq!(missing(&mut *writer), [true, true, true]);
     // The first that comes, not the first by its name.
     let (z, b) = (batch("z", &[("1", "{}")]), batch("b", &[("1", "{}"), ("2", "{}")]));
     assert_eq!(verdicts(writer.append(&[&z, &b], at(1))), [vec![accepted(1)], vec![refused, refused]]);
     assert_eq!(append(&mut *writer, &b), [refused, refused]);
     assert_eq!(append(&mut *writer, &batch("z", &[("2", "{}")])), [accepted(2)]);
+    assert_eq!(missing(&mut *writer), [false, true, false]);
+    drop(writer);
+    assert_eq!(missing(&mut *engine.open_writer().unwrap()), [false, true, false], "without its memory");
     assert_eq!(wait(engine.reader().topic(topic("b"))), None);
     let totals = wait(engine.reader().totals());
     assert_eq!(totals.topics, 1);

@@ -108,6 +108,11 @@ impl Writer for MemoryStore {
         Ok(group.iter().map(append).collect())
     }
 
+    fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        let log = self.lock();
+        Ok(topics.iter().map(|topic| !log.topics.contains_key(*topic)).collect())
+    }
+
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {
         self.append(&[], now).map(drop)
     }

@@ -76,6 +76,12 @@ pub trait Engine: Send + Sync {
         Arc::default()
     }
 
+    /// The space that the store takes and has; `None` where the engine cannot tell, such as that of a
+    /// database elsewhere. Asked about twice a second.
+    fn space(&self) -> Option<Space> {
+        None
+    }
+
     /// When an acknowledged event is on disk: `full` or `relaxed`.
     fn durability(&self) -> &'static str;
 }
@@ -89,6 +95,15 @@ pub fn open(settings: &Settings) -> Result<Arc<dyn Engine>, StoreError> {
         StoreUrl::Sqlite(_) => Ok(Arc::new(SqliteStore::open(settings)?)),
         StoreUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(settings, url)?)),
     }
+}
+
+/// Bytes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of the store, its write-ahead log included.
+    pub store_bytes: u64,
+    /// Bytes that its file system has left for this process.
+    pub free_bytes: u64,
 }
 
 /// Events of one topic, in the order in which they get their seqs.
@@ -156,6 +171,13 @@ pub trait Writer: Send {
     /// a group of its own, and what is left without them: so only those fail that something else has locked indeed.
     /// [`AppendError::Unknown`]: all or nothing of it is stored; drop this writer and open another one.
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError>;
+
+    /// Which of these topics the store does not hold, in their order. Asked before a group, and only where
+    /// an address has made nearly as many topics as it may.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError>;
 
     /// Stores what waits in the [`Tally`] and syncs what no commit synced yet; writes nothing where there is
     /// nothing. Called at least once a second.

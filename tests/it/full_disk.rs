@@ -10,6 +10,9 @@ use sekali::api::Code;
 use crate::support::disk::SmallDisk;
 use crate::support::{Client, Log, event_with, everything, seqs, until};
 
+/// Publishes are taken until the disk has nothing left.
+const WITHOUT_RESERVE: &str = "[limits]\nfree_disk = 0\n";
+
 /// Events of 16 KiB.
 fn large(number: usize) -> String {
     event_with("t", &number.to_string(), &format!("{{\"text\":\"{}\"}}", "x".repeat(16 << 10)))
@@ -33,7 +36,7 @@ async fn a_full_disk_is_503_and_the_same_event_is_accepted_once_there_is_room() 
     // invariant 4: an event and its counters change together, or not at all.
     // invariant 5: a commit that failed, also in its middle, is never a success and never a duplicate.
     let Some(disk) = SmallDisk::of_kib(6_144, "a full disk") else { return };
-    let log = Log::inside(disk.path(), "");
+    let log = Log::inside(disk.path(), WITHOUT_RESERVE);
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, vec![0; 4 << 20]).unwrap();
     let accepted = publish_until_refused(&log).await;
@@ -47,13 +50,13 @@ async fn a_full_disk_is_503_and_the_same_event_is_accepted_once_there_is_room() 
     assert_eq!(log.publish(large(accepted)).await.fates(), [format!("accepted {}", accepted + 1)]);
     assert_eq!(log.publish(large(0)).await.fates(), ["duplicate 1"]);
     check_reads(&log, accepted + 1).await;
-    check_reads(&log.restarted_with(""), accepted + 1).await;
+    check_reads(&log.restarted_with(WITHOUT_RESERVE), accepted + 1).await;
 }
 
 #[actix_web::test]
 async fn a_disk_that_is_full_at_once_recovers_as_well() {
     let Some(disk) = SmallDisk::of_kib(2_048, "a disk that is full at once") else { return };
-    let log = Log::inside(disk.path(), "");
+    let log = Log::inside(disk.path(), WITHOUT_RESERVE);
     log.publish(large(0)).await.ok();
     let ballast = disk.fill();
     for _ in 0..2 {
@@ -73,4 +76,43 @@ async fn check_reads(log: &Client, accepted: usize) {
     let [received, unique, duplicates, ..] = log.totals("persistent").await;
     assert_eq!((received, unique), (unique + duplicates, accepted as u64));
     assert_eq!(log.read("/topics/t").await["accepted"], accepted);
+}
+
+#[actix_web::test]
+async fn a_disk_that_is_nearly_full_refuses_publishes_and_nothing_else() {
+    let Some(disk) = SmallDisk::of_kib(16_384, "a disk that is nearly full") else { return };
+    let log = Log::inside(disk.path(), "[limits]\nfree_disk = \"4MiB\"\n");
+    log.publish(large(0)).await.ok();
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![0; 12 << 20]).unwrap();
+    until("the log sees it", async || !log.is_ready().await).await;
+    let refused = log.publish(large(1)).await;
+    refused.problem(Code::DiskLow);
+    assert_eq!(refused.header("retry-after"), Some("10"));
+    log.get("/health/ready").await.problem(Code::DiskLow);
+    log.get("/health/live").await.ok();
+    check_reads(&log, 1).await;
+    assert!(log.metric("sekali_store_disk_free_bytes").await < f64::from(4 << 20));
+    fs::remove_file(ballast).unwrap();
+    until("the log is ready again", async || log.is_ready().await).await;
+    assert_eq!(log.publish(large(1)).await.fates(), ["accepted 2"], "nothing of it was stored");
+}
+
+#[actix_web::test]
+async fn a_store_over_its_limit_refuses_publishes_and_nothing_else() {
+    let log = Log::configured("[limits]\nstore_bytes = \"1MiB\"\n");
+    let mut accepted = 0;
+    let refused = loop {
+        let answer = log.publish(large(accepted)).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        accepted += 1;
+        assert!(accepted < 100_000, "the store has no limit");
+    };
+    refused.problem(Code::StoreFull);
+    check_reads(&log, accepted).await;
+    log.get("/health/ready").await.problem(Code::StoreFull);
+    let log = log.restarted_with("[limits]\nstore_bytes = \"10GiB\"\n");
+    assert_eq!(log.publish(large(accepted)).await.fates(), [format!("accepted {}", accepted + 1)]);
 }

@@ -25,7 +25,7 @@ fn good() -> Vec<u8> {
 
 #[actix_web::test]
 async fn statuses_that_may_pass_are_tried_again_and_others_are_final() {
-    for code in [408, 425, 429, 502, 503, 504] {
+    for code in [408, 425, 429, 502, 503, 504, 507] {
         let (sent, waits) = publish(vec![status(code, "", "<html>"), good()], Duration::from_mins(1)).await;
         assert_eq!((sent.unwrap(), waits.len()), (1, 1), "{code}");
     }

@@ -47,10 +47,13 @@ pub(crate) fn settings() -> Settings {
             depth: 8,
             in_flight_events: 1_000,
             in_flight_bytes: 1_000_000,
+            free_disk: 0,
+            store_bytes: None,
             topics: None,
             connections: 1_000,
             connections_per_address: 500,
             drain_bytes: 1_000_000,
+            new_topics_per_minute: None,
             followers: 2,
             sources: 5,
         },
@@ -236,6 +239,10 @@ impl Engine for Fake {
 struct Nowhere;
 
 impl Writer for Nowhere {
+    fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![false; topics.len()])
+    }
+
     fn append(&mut self, _group: &[&Batch], _now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         Err(AppendError::Failed(StoreError::Unavailable("it is only pretended".to_owned())))
     }

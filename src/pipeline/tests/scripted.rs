@@ -218,6 +218,10 @@ struct ScriptedWriter {
 }
 
 impl Writer for ScriptedWriter {
+    fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        self.inner.missing(topics)
+    }
+
     fn append(&mut self, group: &[&Batch], now: Timestamp) -> Result<Vec<Vec<Finding>>, AppendError> {
         let appended = group.iter().map(|batch| (batch.topic.to_string(), thread::current().id()));
         self.script.topics.lock().unwrap().extend(appended);

@@ -1,5 +1,6 @@
 //! Group commits, and how one of unknown outcome is settled.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::future::join3;
@@ -8,17 +9,21 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::Node;
+use super::connection::within;
 use super::group::{Fate, Group};
 use super::locked::LockedOut;
 use super::session::Session;
 use super::statements::{Mark, Values, parameters};
 use super::transaction::{Lock, Transaction, Trouble};
-use crate::domain::{Second, Verdict};
+use crate::domain::{Second, Topic, Verdict};
 use crate::store::sources::repeats;
 use crate::store::{AppendError, Batch, Finding, StoreError, Writer};
 
 /// How often a group is tried where the database says that it should be, or its outcome is unknown.
 const ATTEMPTS: usize = 3;
+
+/// Which of these topics there are.
+const HELD: &str = "SELECT topic FROM sekali.topics WHERE topic = ANY ($1::text[])";
 
 /// One of the writers of this node, on a connection of its own; other nodes have theirs.
 pub(super) struct PostgresWriter {
@@ -186,6 +191,19 @@ impl Writer for PostgresWriter {
         self.locked_out.forget(group);
         self.report(group, &findings, now);
         Ok(findings)
+    }
+
+    fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        let (session, database) = (&self.session, &self.node.database);
+        let unknown: Vec<_> =
+            topics.iter().map(|topic| topic.as_str()).filter(|name| !session.knows(name)).collect();
+        let parameters: &[&(dyn ToSql + Sync)] = &[&unknown];
+        let asked = session.client.query(HELD, parameters);
+        let rows = database.block_on(within(database.patience(), asked))?;
+        let held: HashSet<&str> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let unknown: HashSet<&str> = unknown.into_iter().collect();
+        let is_missing = |name: &str| unknown.contains(name) && !held.contains(name);
+        Ok(topics.iter().map(|topic| is_missing(topic.as_str())).collect())
     }
 
     fn flush(&mut self, _: Timestamp) -> Result<(), AppendError> {

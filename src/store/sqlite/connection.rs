@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::statvfs;
 use rustix::process::{Resource, getrlimit};
 
-use crate::store::StoreError;
+use crate::store::{Space, StoreError};
 
 /// The page size of new stores, in bytes: SQLite's default, which matches most disks' blocks.
 pub(super) const PAGE_SIZE: u32 = 4096;
@@ -95,6 +96,16 @@ pub(super) fn report_recovery(path: &Path) {
             "the store was not closed cleanly; recovering it from its write-ahead log"
         );
     }
+}
+
+/// The bytes of the store at this path and of its write-ahead log, and those that its disk has left;
+/// `None` where the system does not tell.
+pub(super) fn space(path: &Path) -> Option<Space> {
+    // A file system that tells no size, as some in user space do, does not tell what is left either.
+    let disk = statvfs(path).ok().filter(|disk| disk.f_blocks > 0)?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let database = fs::metadata(path).map_or(0, |file| file.len());
+    Some(Space { store_bytes: database + left_wal(path), free_bytes })
 }
 
 /// The bytes of the write-ahead log that the last process left; 0 where it closed the store.

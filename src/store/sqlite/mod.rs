@@ -68,7 +68,7 @@ use self::mark::{Left, Mark, Marker};
 use self::owner::Ownership;
 use self::reader::SqliteReader;
 use self::writer::SqliteWriter;
-use super::{Engine, News, Reader, StoreError, Tally, Writer};
+use super::{Engine, News, Reader, Space, StoreError, Tally, Writer};
 use crate::config::{Durability, Settings, StoreUrl};
 use crate::domain::HistoryId;
 
@@ -206,6 +206,10 @@ impl Engine for SqliteStore {
 
     fn news(&self) -> Arc<News> {
         Arc::clone(&self.news)
+    }
+
+    fn space(&self) -> Option<Space> {
+        connection::space(&self.options.database.path)
     }
 
     fn durability(&self) -> &'static str {

@@ -189,7 +189,8 @@ impl Reader for SqliteReader {
             let path = &options.database.path;
             let database_bytes = fs::metadata(path).map_or(0, |file| file.len());
             let wal_bytes = connection::left_wal(path);
-            let own = OwnSample { recent_keys, runs, merges, wal_bytes, checkpoints_blocked };
+            let free_bytes = connection::space(path).map(|space| space.free_bytes);
+            let own = OwnSample { recent_keys, runs, merges, wal_bytes, free_bytes, checkpoints_blocked };
             Ok(StoreSample { database_bytes, own: Some(own) })
         })
         .await

@@ -24,6 +24,7 @@ use crate::store::{AppendError, Batch, Finding, StoreError, Tally, Writer};
 use crate::testing::{Moment, pass};
 
 mod import;
+mod known;
 
 /// The one connection that writes, and what it remembers of the store.
 pub(super) struct SqliteWriter {
@@ -233,16 +234,6 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// A topic as the store has it.
-    fn find_topic(&self, name: &Topic) -> Result<Option<TopicState>, StoreError> {
-        if let Some(state) = self.remembered.get(name) {
-            return Ok(Some(state));
-        }
-        let Some(row) = topics::load(&self.connection, name)? else { return Ok(None) };
-        let last_seq = self.index.last_seq(&self.connection, name, row)?;
-        Ok(Some(TopicState { last_seq, ..row }))
-    }
-
     /// Writes the counts that waited in memory, and gives their sum. Those of a topic that is damaged are lost:
     /// they must not keep every other event from being stored.
     fn write_repeats(&self, lot: &Lot) -> Result<Counts, StoreError> {
@@ -397,6 +388,10 @@ impl Writer for SqliteWriter {
         // Without a mark the next start could not know of commits that were not synced.
         let is_known = self.marker.as_ref().is_none_or(|marker| marker.is_kept());
         self.transact(group, now, if is_known { Sync::Later } else { Sync::Now })
+    }
+
+    fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        topics.iter().map(|topic| self.lacks(topic)).collect()
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<(), AppendError> {

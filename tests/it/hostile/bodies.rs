@@ -99,7 +99,7 @@ fn compressed_bodies_that_stall_hold_only_what_was_sent() {
     assert!(bomb.len() < 16 << 10, "{} bytes", bomb.len());
     for from in [STRANGER, OWN] {
         let attack = |target: &Target, lasting| {
-            hold(COMPRESSED, (from, target.process.address()), ("br", &bomb), lasting)
+            hold(COMPRESSED, (from, target.process.address()), ("br", &bomb), lasting);
         };
         let (_target, seen) = endured(|| Target::start(""), attack);
         assert!(seen.memory < BESIDE, "{} bytes", seen.memory);

@@ -7,6 +7,7 @@ mod bodies;
 mod conflicts;
 mod deadlines;
 mod heads;
+mod topics;
 mod victim;
 
 use std::env;

@@ -21,7 +21,7 @@ const BESIDE: u64 = 48 << 20;
 #[actix_web::test]
 async fn very_many_topics_are_accepted_and_memory_stays() {
     let home = tempdir().unwrap();
-    let config = "[router]\nconsumers = 256\n[cache]\nkeys = 10000\n[store]\nseal_keys = 2000\n";
+    let config = "[limits]\nnew_topics_per_minute = 0\n[router]\nconsumers = 256\n[cache]\nkeys = 10000\n[store]\nseal_keys = 2000\n";
     let process = Process::configured(home.path(), config);
     let count = or_long(8_000, 100_000);
     let (begun, mut early) = (Instant::now(), 0);
