@@ -4,6 +4,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{OWN, connect};
 use crate::support::{Log, Raw, array, event, event_with, until};
@@ -70,7 +72,7 @@ async fn a_first_head_that_stalls_or_dribbles_is_408() {
     dribbling.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ").unwrap();
     // The log ends it while it still sends: whatever its bytes, they do not move the deadline.
     while dribbling.write_all(b"x").is_ok() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
     ended(&log, "head", 4).await;
     assert_eq!(refusals(&log, "head_timeout").await, 4);
@@ -188,7 +190,6 @@ async fn the_rest_of_a_body_that_was_answered_is_drained_for_bounded_bytes() {
 
 #[actix_web::test]
 async fn a_sender_that_reads_after_its_whole_body_sees_its_413() {
-    // 17 MiB at 6 MB/s take 3 s, as the issue has it: here as fast as the log reads, and with its defaults.
     let log = Log::start();
     let body = vec![b' '; 17 << 20];
     for framing in [format!("Content-Length: {}", body.len()), "Transfer-Encoding: chunked".to_owned()] {
@@ -226,4 +227,41 @@ async fn an_answer_that_nobody_reads_ends_its_connection() {
         .await;
     assert!(rest(stream).len() < 20_000_000, "a part of the answer is missing");
     ended(&log, "unread_answer", 1).await;
+}
+
+#[actix_web::test]
+async fn a_sender_of_17_mib_at_6_mb_a_second_sees_its_413() {
+    const PIECE: usize = 60_000;
+    let log = Log::start();
+    let body = vec![b' '; 17 << 20];
+    let mut stream = opened(&log);
+    let head = format!("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    let started = Instant::now();
+    for (number, piece) in body.chunks(PIECE).enumerate() {
+        let due = Duration::from_millis(10 * number as u64);
+        thread::sleep(due.saturating_sub(started.elapsed()));
+        stream.write_all(piece).expect("the log reads on after its answer");
+    }
+    let text = rest(stream);
+    assert_eq!(statuses(&text), ["413"]);
+    assert!(text.contains("\"code\":\"body_too_large\""), "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[actix_web::test]
+async fn accepted_sockets_have_tcp_keepalive() {
+    /// The code of the keepalive timer in `/proc/net/tcp`.
+    const KEEPALIVE: &str = "02";
+    let log = Log::start();
+    let stream = opened(&log);
+    let port = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
+    let (server, client) = (port(log.address()), port(stream.local_addr().unwrap()));
+    until("the accepted socket has a timer of keepalive", async || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let sockets = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut own = sockets.filter(|socket| socket[1].ends_with(&server) && socket[2].ends_with(&client));
+        own.any(|socket| socket[5].starts_with(KEEPALIVE))
+    })
+    .await;
 }

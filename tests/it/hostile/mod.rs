@@ -3,8 +3,9 @@
 //!
 //! `SEKALI_HOSTILE_SECONDS=60` makes each attack last that long (default 2).
 
+mod crowds;
 mod deadlines;
-mod heads;
+mod ops;
 mod victim;
 
 use std::env;
