@@ -60,7 +60,7 @@ impl Failure {
     }
 
     /// A refusal of an address that uses more than its share. `share` names what it uses and the limit
-    /// that bounds it, such as "this address has 70 followers (limits.followers_per_address)".
+    /// that bounds it, such as "this address has 70 followers (`limits.followers_per_address`)".
     #[cfg_attr(not(test), expect(dead_code, reason = "the limits for each address come next"))]
     pub(super) fn too_many_requests(share: impl fmt::Display) -> Self {
         Self::new(Code::TooManyRequests, format!("{share}; other addresses are served; send again later"))

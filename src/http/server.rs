@@ -74,8 +74,8 @@ pub fn bind_ops(state: &Arc<State>) -> io::Result<Option<Bound>> {
     start(state, Listener { bind, workers: 1, room, routes: super::ops_routes, more_routes: None }).map(Some)
 }
 
-fn start(state: &Arc<State>, listener: Listener<'_>) -> io::Result<Bound> {
-    let Listener { bind, workers, room, routes, more_routes } = listener;
+fn start(state: &Arc<State>, of: Listener<'_>) -> io::Result<Bound> {
+    let Listener { bind, workers, room, routes, more_routes } = of;
     let settings = state.server.clone();
     let connections = Connections::new(&settings, &state.limits, room.bounds, state.metrics.clone());
     let listeners = listen(bind)?;

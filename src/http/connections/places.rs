@@ -182,7 +182,7 @@ impl Waiting {
         if !is_clear && now >= self.next_search {
             self.next_search = now + SEARCH_PAUSE_EACH * u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             let mut found: Vec<_> = numbers.filter_map(|number| Some((wait(number)?, *number))).collect();
-            found.sort_unstable_by_key(|(wait, number)| (wait.turn(now), *wait, *number));
+            found.sort_unstable_by_key(|(waits, number)| (waits.turn(now), *waits, *number));
             self.queue = found.into();
         }
         self.queue.pop_front().map(|(_, number)| number)
