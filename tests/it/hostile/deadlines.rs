@@ -14,7 +14,7 @@ use crate::support::{Log, Raw, array, event, event_with, until};
 fn only(deadline: &str) -> String {
     let long = ["head_timeout", "body_timeout", "drain_timeout", "write_timeout", "keep_alive"];
     let others = long.iter().filter(|name| !deadline.starts_with(**name));
-    let others: String = others.map(|name| format!("{name} = \"1h\"\n")).collect();
+    let others: String = others.flat_map(|name| [*name, " = \"1h\"\n"]).collect();
     format!("[server]\n{others}{deadline}\n")
 }
 

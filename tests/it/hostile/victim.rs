@@ -155,7 +155,7 @@ fn publish(from: IpAddr, to: SocketAddr, stop: &AtomicBool) -> Counts {
         // A server may end a connection that waits, at any time. As every client does, this one sends the
         // request again on a new connection, once; the time until then counts.
         let anew = || reached(from, to).and_then(on);
-        let outcome = open.map_or_else(|| anew(), on).or_else(|_| anew());
+        let outcome = open.map_or_else(anew, on).or_else(|_| anew());
         let outcome = outcome.map(|((status, stays), connection)| {
             kept = if stays && !is_new { Some(connection) } else { kept.take() };
             status
