@@ -24,10 +24,12 @@ WORKDIR /app
 USER sekali
 # The world outside of the container reaches it only through a published port.
 ENV SEKALI_BIND=0.0.0.0:8080 \
+    SEKALI_OPS_BIND=0.0.0.0:8081 \
     SEKALI_STORE=sqlite:/app/data/sekali.db
 VOLUME /app/data
-EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=5 CMD ["sekali", "health"]
+# 8081 has health and metrics alone, which no client of 8080 can fill.
+EXPOSE 8080 8081
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=5 CMD ["sekali", "health", "--url", "http://127.0.0.1:8081"]
 # Time for `server.shutdown_timeout`; Docker kills 10 s after it by default.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["sekali"]

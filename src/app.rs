@@ -33,6 +33,13 @@ pub struct App {
     pipeline: Pipeline,
     handle: ServerHandle,
     server: JoinHandle<io::Result<()>>,
+    ops: Option<Ops>,
+}
+
+/// The listener for health and metrics.
+struct Ops {
+    addresses: Vec<SocketAddr>,
+    handle: ServerHandle,
 }
 
 /// Runs the log until a signal stops it.
@@ -137,29 +144,37 @@ impl App {
         let pipeline =
             Pipeline::start(settings, engine, metrics.clone()).context("the store cannot be opened")?;
         let state = Arc::new(State::new(settings, reader, news, pipeline.clone(), metrics));
-        let bound = match http::bind(state.clone()) {
+        let bound = match Self::bind(settings, &state) {
             Ok(bound) => bound,
             Err(error) => {
                 pipeline.stop().await;
-                let bind = &settings.server.bind;
-                return Err(error).with_context(|| {
-                    format!("cannot listen on {bind} (--bind or server.bind can give another one)")
-                });
+                return Err(error);
             }
         };
+        let (bound, ops) = bound;
+        let ops = ops.map(|ops| {
+            let handle = ops.server.handle();
+            // Its end is that of the whole process, or of its own thread, which the health check sees.
+            rt::spawn(ops.server);
+            Ops { addresses: ops.addresses, handle }
+        });
+        if let Some(ops) = &ops {
+            tracing::info!("health and metrics on {}", urls(&ops.addresses));
+        }
         let app = Self {
             addresses: bound.addresses,
             state,
             pipeline,
             handle: bound.server.handle(),
             server: rt::spawn(bound.server),
+            ops,
         };
         tracing::info!(
             store = %found(&settings.store.url),
             durability = app.pipeline.durability(),
             shards = app.pipeline.shards(),
             "listening on {}",
-            app.urls()
+            urls(&app.addresses)
         );
         Ok(app)
     }
@@ -170,9 +185,22 @@ impl App {
         &self.addresses
     }
 
-    fn urls(&self) -> String {
-        let urls: Vec<_> = self.addresses.iter().map(|address| format!("http://{address}")).collect();
-        urls.join(", ")
+    /// The addresses that it listens on for health and metrics alone; none without `server.ops_bind`.
+    #[must_use]
+    pub fn ops_addresses(&self) -> &[SocketAddr] {
+        self.ops.as_ref().map_or(&[], |ops| &ops.addresses)
+    }
+
+    fn bind(settings: &Settings, state: &Arc<State>) -> Result<(http::Bound, Option<http::Bound>)> {
+        let bound = http::bind(state).with_context(|| {
+            let bind = &settings.server.bind;
+            format!("cannot listen on {bind} (--bind or server.bind can give another one)")
+        })?;
+        let ops = http::bind_ops(state).with_context(|| {
+            let bind = settings.server.ops_bind.as_deref().unwrap_or_default();
+            format!("cannot listen on {bind} (--ops-bind or server.ops_bind can give another one)")
+        })?;
+        Ok((bound, ops))
     }
 
     /// Stops: no new requests, answers to those in flight within `server.shutdown_timeout`, idle connections
@@ -182,6 +210,10 @@ impl App {
         self.state.stop();
         self.handle.stop(true).await;
         self.pipeline.stop().await;
+        // To the end it says that the process is alive.
+        if let Some(ops) = self.ops {
+            ops.handle.stop(false).await;
+        }
         tracing::info!("stopped");
     }
 
@@ -202,6 +234,12 @@ impl App {
             () = signals.next() => Err(anyhow!("stopped at once by a second signal")),
         }
     }
+}
+
+/// Addresses as a person opens them.
+fn urls(addresses: &[SocketAddr]) -> String {
+    let urls: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
+    urls.join(", ")
 }
 
 #[cfg(test)]

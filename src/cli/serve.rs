@@ -15,6 +15,9 @@ pub(super) struct Args {
     /// Where to listen, HOST:PORT; port 0 takes a free one
     #[arg(long, value_name = "ADDR", env = "SEKALI_BIND")]
     bind: Option<String>,
+    /// Where to listen for health and metrics alone, HOST:PORT
+    #[arg(long, value_name = "ADDR", env = "SEKALI_OPS_BIND")]
+    ops_bind: Option<String>,
     /// Where the events are, such as sqlite:data/sekali.db or `postgres://USER@HOST/DATABASE`
     #[arg(long, value_name = "URL", env = "SEKALI_STORE", hide_env_values = true)]
     store: Option<String>,
@@ -39,6 +42,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let overrides = Overrides {
         bind: args.bind.clone(),
+        ops_bind: args.ops_bind.clone(),
         store: args.store.clone(),
         log: args.log.clone(),
         allowed_hosts: args.allowed_hosts.clone(),

@@ -17,6 +17,8 @@ const TOPIC_KEYS: [&str; 2] = ["keys_per_topic", "lanes"];
 pub struct Overrides {
     /// In place of `server.bind`.
     pub bind: Option<String>,
+    /// In place of `server.ops_bind`.
+    pub ops_bind: Option<String>,
     /// In place of `store.url`.
     pub store: Option<String>,
     /// In place of `log.level`.
@@ -127,6 +129,7 @@ impl Overrides {
         let hosts = Some(&self.allowed_hosts).filter(|hosts| !hosts.is_empty());
         let all = [
             ("server", "bind", "--bind (SEKALI_BIND)", self.bind.as_ref().map(text)),
+            ("server", "ops_bind", "--ops-bind (SEKALI_OPS_BIND)", self.ops_bind.as_ref().map(text)),
             ("store", "url", "--store (SEKALI_STORE)", self.store.as_ref().map(text)),
             ("log", "level", "--log (SEKALI_LOG)", self.log.as_ref().map(text)),
             (

@@ -40,6 +40,8 @@ pub struct Settings {
 pub struct Server {
     /// The address to listen on, `HOST:PORT`; port 0 takes a free one.
     pub bind: String,
+    /// The address to listen on for health and metrics alone, as `bind`.
+    pub ops_bind: Option<String>,
     /// Names that requests may use in `Host` besides addresses and localhost, in lower case.
     pub allowed_hosts: Vec<String>,
     /// Proxies whose word is taken for the address of the client before them.

@@ -21,6 +21,12 @@ pub(super) fn bind(text: &str) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
+/// The same, or nothing.
+#[expect(clippy::option_option, reason = "nothing is a value here, and an error is none")]
+pub(super) fn optional_bind(text: &str) -> Option<Option<String>> {
+    if text.is_empty() { Some(None) } else { bind(text).map(Some) }
+}
+
 /// A name of a server, without a port, in lower case.
 pub(super) fn host(text: &str) -> Option<String> {
     let name = text.trim_end_matches('.');

@@ -65,10 +65,12 @@ pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
 
 fn server(checker: &mut Checker<'_>) -> Server {
     const BIND: &str = "must be HOST:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
+    const OPS_BIND: &str = "must be HOST:PORT, such as \"127.0.0.1:8081\", or \"\" for no second listener";
     const HOSTS: &str = "must be a list of names without ports, such as [\"log.example\"]";
     const PROXIES: &str = "must be a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]";
     Server {
         bind: checker.text("server.bind", BIND, texts::bind).unwrap_or_default(),
+        ops_bind: checker.text("server.ops_bind", OPS_BIND, texts::optional_bind).flatten(),
         allowed_hosts: checker.texts("server.allowed_hosts", HOSTS, texts::host),
         trusted_proxies: checker.texts("server.trusted_proxies", PROXIES, texts::network),
         workers: or_cores(checker.count("server.workers", 0..=1024)),
@@ -211,6 +213,7 @@ mod tests {
     fn the_defaults_are_valid_and_those_of_the_design() {
         let defaults = settings("").unwrap();
         assert_eq!(defaults.server.bind, "127.0.0.1:8080");
+        assert_eq!(defaults.server.ops_bind, None);
         assert_eq!(defaults.server.allowed_hosts, Vec::<String>::new());
         assert_eq!(defaults.server.trusted_proxies, []);
         assert!(defaults.server.workers > 0 && defaults.router.shards > 0);

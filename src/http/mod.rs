@@ -40,7 +40,7 @@ use actix_web::dev::Handler;
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{FromRequest, HttpResponse, Resource, Responder, ResponseError, web};
 
-pub use server::{Bound, bind};
+pub use server::{Bound, bind, bind_ops};
 pub use state::State;
 
 use crate::api::Code;
@@ -58,16 +58,26 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(get("/topics/{topic}", topics::one))
         .service(get("/topic", topics::one_by_query))
         .service(get("/stats", observe::stats))
-        .service(get("/health", observe::health))
-        .service(get(watch::LIVE, observe::live))
-        .service(get("/health/ready", observe::ready))
-        .service(get("/metrics", observe::metrics))
+        .configure(observed)
         .service(get("/openapi.json", openapi::document))
         .service(get("/", console::page))
         .service(get("/console/{file:.*}", console::part))
         .service(get("/docs", openapi::to_page))
         .service(get("/docs/{file:.*}", openapi::page))
         .default_service(web::to(not_found));
+}
+
+/// The paths that say how the log is doing, which both listeners have.
+fn observed(app: &mut web::ServiceConfig) {
+    app.service(get("/health", observe::health))
+        .service(get(watch::LIVE, observe::live))
+        .service(get("/health/ready", observe::ready))
+        .service(get("/metrics", observe::metrics));
+}
+
+/// Every path of the listener for health and metrics.
+fn ops_routes(app: &mut web::ServiceConfig) {
+    app.configure(observed).default_service(web::to(not_found));
 }
 
 /// The first version's paths with a slash at their end, which its framework accepted.

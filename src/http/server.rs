@@ -10,7 +10,7 @@ use actix_http::{HttpService, KeepAlive};
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::{AppConfig, Extensions, Server};
 use actix_web::middleware::from_fn;
-use actix_web::web::Data;
+use actix_web::web::{Data, ServiceConfig};
 use actix_web::{App, Error};
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -35,25 +35,58 @@ pub struct Bound {
     pub server: Server,
 }
 
-/// Binds the configured address. Port 0 takes a free one. Must be called in an actix system.
+/// What one listener serves.
+struct Listener<'a> {
+    bind: &'a str,
+    workers: usize,
+    room: Room,
+    /// Its paths.
+    routes: fn(&mut ServiceConfig),
+    /// Its further paths.
+    more_routes: Option<fn(&mut ServiceConfig)>,
+}
+
+/// Binds `server.bind`, which has every path. Port 0 takes a free one. Must be called in an actix
+/// system.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub fn bind(state: Arc<State>) -> io::Result<Bound> {
+pub fn bind(state: &Arc<State>) -> io::Result<Bound> {
+    let workers = state.server.workers;
+    let listener = Listener {
+        bind: &state.server.bind,
+        workers,
+        room: Room::of(workers, &state.limits, getrlimit(Resource::Nofile).current),
+        routes: super::routes,
+        more_routes: state.first_version.then_some(super::first_version_routes),
+    };
+    start(state, listener)
+}
+
+/// Binds `server.ops_bind`, where there is one. It has health and metrics, with a worker, places and
+/// files of its own: no client of the other listener can fill it. Must be called in an actix system.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub fn bind_ops(state: &Arc<State>) -> io::Result<Option<Bound>> {
+    let Some(bind) = &state.server.ops_bind else { return Ok(None) };
+    let room = Room::of_ops(getrlimit(Resource::Nofile).current);
+    start(state, Listener { bind, workers: 1, room, routes: super::ops_routes, more_routes: None }).map(Some)
+}
+
+fn start(state: &Arc<State>, of: Listener<'_>) -> io::Result<Bound> {
+    let Listener { bind, workers, room, routes, more_routes } = of;
     let settings = state.server.clone();
-    let files = getrlimit(Resource::Nofile).current;
-    let room = Room::of(settings.workers, &state.limits, files);
     let connections = Connections::new(&settings, &state.limits, room.bounds, state.metrics.clone());
-    let listeners = listen(&settings.bind)?;
+    let listeners = listen(bind)?;
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-    let first_version = state.first_version;
-    let data = Data::from(state);
+    let data = Data::from(state.clone());
     let factory = move || {
-        let app = App::new().app_data(data.clone()).wrap(from_fn(watch)).configure(super::routes);
-        if first_version { app.configure(super::first_version_routes) } else { app }
+        let app = App::new().app_data(data.clone()).wrap(from_fn(watch)).configure(routes);
+        if let Some(more) = more_routes { app.configure(more) } else { app }
     };
     let mut builder = Server::build()
-        .workers(settings.workers)
+        .workers(workers)
         .max_concurrent_connections(room.each_worker)
         .shutdown_timeout(settings.shutdown_timeout.as_secs().max(1))
         .disable_signals();
@@ -150,6 +183,13 @@ impl Room {
         }
         let address = limits.connections_per_address.min(all.div_ceil(2));
         Self { bounds: Bounds { all, address }, each_worker: all.div_ceil(workers) + slack }
+    }
+
+    /// The room of the listener for health and metrics, a small part of the files that clients cannot take.
+    fn of_ops(files: Option<u64>) -> Self {
+        let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+        let all = (files / 32).clamp(4, 64);
+        Self { bounds: Bounds { all, address: all / 2 }, each_worker: all + 4 }
     }
 }
 

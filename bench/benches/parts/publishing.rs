@@ -55,7 +55,7 @@ fn publish(group: &mut BenchmarkGroup<'_, WallTime>, kind: Kind) {
 }
 
 async fn publish_one(pipeline: &Pipeline, events: Vec<Event>) -> Vec<Verdict> {
-    let mut permit = pipeline.budget().permit();
+    let mut permit = pipeline.budget().permit(sekali::domain::Address::UNKNOWN);
     permit.charge_events(events.len()).unwrap();
     pipeline.publish(events, permit).await.unwrap()
 }

@@ -1,16 +1,20 @@
 //! Which connections are open: a bound for all of them and one for each address, and which one is
 //! closed for a new one.
 //!
-//! A new connection past a bound takes the place of one that waits for its client: one that waits for
-//! a head or the rest of a body, otherwise one that is idle, of each kind the one that waits longest; among those of the same address past the bound of the address, among all past the
-//! bound of all. So idle connections lock nobody out. Where every connection is being served, the new
-//! one is refused.
+//! A new connection past a bound takes the place of one that waits for its client: first one that owes
+//! a head or the rest of a body for more than a second, then an idle one, then a newer one; of each kind
+//! the one that waits longest. Past the bound of an address it is one of the same address. So idle
+//! connections lock nobody out. Where every connection is being served, the new one is refused.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::Address;
+
+/// How long a client may take for a head or the rest of a body before its connection ends in favour of a
+/// new one that an idle connection could make room for as well. Honest clients send a head at once.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The least time between two searches for the connections that wait, for each connection that the first
 /// one looked at: clients can ask for a search with each connection, which takes some 50 ns for each.
@@ -22,13 +26,23 @@ pub(super) trait Waits {
     fn wait(&self) -> Option<Wait>;
 }
 
-/// A wait of a connection for its client. The least one ends first: a connection between two requests
-/// belongs to a client that has shown that it speaks HTTP.
+/// A wait of a connection for its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Wait {
+    pub(super) since: Duration,
     /// Whether it is between two requests.
     pub(super) was_served: bool,
-    pub(super) since: Duration,
+}
+
+/// The order in which waiting connections end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// It owes a head or the rest of a body for longer than [`GRACE`].
+    Slow,
+    /// It is idle between two requests.
+    Idle,
+    /// It is new, or in the middle of sending.
+    Sending,
 }
 
 /// Why a new connection is not served.
@@ -138,6 +152,18 @@ impl<C: Waits> Places<C> {
     }
 }
 
+impl Wait {
+    fn turn(self, now: Duration) -> Turn {
+        if self.was_served {
+            Turn::Idle
+        } else if now.saturating_sub(self.since) >= GRACE {
+            Turn::Slow
+        } else {
+            Turn::Sending
+        }
+    }
+}
+
 impl Waiting {
     /// The connection among these that ends first. A connection that was served since the last search
     /// is passed over.
@@ -152,11 +178,11 @@ impl Waiting {
             while queue.pop_front_if(|(then, number)| wait(number) != Some(*then)).is_some() {}
         };
         drop_changed(&mut self.queue);
-        let is_clear = self.queue.front().is_some_and(|(first, _)| !first.was_served);
+        let is_clear = self.queue.front().is_some_and(|(first, _)| first.turn(now) == Turn::Slow);
         if !is_clear && now >= self.next_search {
             self.next_search = now + SEARCH_PAUSE_EACH * u32::try_from(numbers.len()).unwrap_or(u32::MAX);
             let mut found: Vec<_> = numbers.filter_map(|number| Some((wait(number)?, *number))).collect();
-            found.sort_unstable();
+            found.sort_unstable_by_key(|(waits, number)| (waits.turn(now), *waits, *number));
             self.queue = found.into();
         }
         self.queue.pop_front().map(|(_, number)| number)
@@ -261,17 +287,17 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_between_requests_is_closed_after_those_that_never_had_one() {
-        let mut places = places(2, 2);
-        let fresh = Some(Wait { was_served: false, since: at(2) });
-        places.admit(None, waiting(1), at(3)).unwrap();
-        places.admit(None, Arc::new(Fake(Mutex::new(fresh))), at(3)).unwrap();
-        let another = Arc::new(Fake(Mutex::new(fresh)));
-        for (seconds, admitted) in [(3, another), (4, busy())] {
-            let (_, closed) = places.admit(None, admitted, at(seconds)).unwrap();
-            assert_eq!(closed.unwrap().wait(), fresh);
+    fn slow_connections_end_before_idle_ones_and_those_before_new_ones() {
+        let mut places = places(4, 4);
+        let unserved = |seconds| Wait { was_served: false, since: at(seconds) };
+        let sending = |seconds| Arc::new(Fake(Mutex::new(Some(unserved(seconds)))));
+        for connection in [waiting(1), sending(5), sending(3), sending(2)] {
+            places.admit(None, connection, at(5)).unwrap();
         }
-        let (_, closed) = places.admit(None, busy(), at(4)).unwrap();
-        assert_eq!(closed.unwrap().wait(), Some(since(1)));
+        for expected in [unserved(2), unserved(3), since(1), unserved(5)] {
+            let (_, closed) = places.admit(None, busy(), at(5)).unwrap();
+            assert_eq!(closed.unwrap().wait(), Some(expected));
+        }
+        assert_eq!(places.admit(None, busy(), at(6)).err(), Some(Full::All));
     }
 }

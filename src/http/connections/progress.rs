@@ -249,7 +249,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
     /// A connection that got these bytes at second 1, whose request is served since second 2.
     fn serving(bytes: &[u8], body: Body) -> Progress {
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(progress.stage(), (Stage::Fresh, at(0)));
         progress.received(b"GET / HT", at(3));
         assert_eq!(progress.stage(), (Stage::Head, at(0)));
-        progress.received(b"TP/1.1\r\nHost: x\r\n\r\n", at(4));
+        progress.received(b"TP/1.1\r\nHost: localhost\r\n\r\n", at(4));
         progress.begin(Body::Length(0), at(4));
         progress.answered(at(5));
         assert_eq!(progress.stage(), (Stage::Idle, at(5)));

@@ -57,24 +57,27 @@ impl Refused {
                  them are in use; connect again later"
             }
         };
-        let socket = &self.connection.socket;
-        let written = socket.try_write(&answer(self.code, detail));
         let refused = &self.connections.refused;
         let is_over = refused.fetch_add(1, Ordering::Relaxed) >= LINGERING_MAX;
-        if written.is_ok() && !is_over && SockRef::from(socket).shutdown(Shutdown::Write).is_ok() {
+        if !is_over {
             // Whether the client has closed or the time is over: the connection ends.
-            let _ = timeout(LINGER, discard(&self.connection)).await;
+            let _ = timeout(LINGER, say(&self.connection, &answer(self.code, detail))).await;
         }
         refused.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Reads until the client closes.
-async fn discard(connection: &Connection) -> io::Result<()> {
+/// Writes an answer and reads until the client closes.
+async fn say(connection: &Connection, answer: &[u8]) -> io::Result<()> {
+    let socket = &connection.socket;
+    // A new socket takes the whole answer at once.
+    socket.writable().await?;
+    socket.try_write(answer)?;
+    SockRef::from(socket).shutdown(Shutdown::Write)?;
     let mut unread = [0; 1_024];
     loop {
-        connection.socket.readable().await?;
-        match connection.socket.try_read(&mut unread) {
+        socket.readable().await?;
+        match socket.try_read(&mut unread) {
             Ok(0) => return Ok(()),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => {}

@@ -23,6 +23,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         server: Server {
             bind: "127.0.0.1:0".to_owned(),
+            ops_bind: None,
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             workers: 1,

@@ -57,7 +57,7 @@ async fn until(mut stream: BufReader<TcpStream>, beginning: &'static str) -> (Bu
 }
 
 fn served(fake: Fake) -> SocketAddr {
-    let bound = bind(state(fake, &settings())).unwrap();
+    let bound = bind(&state(fake, &settings())).unwrap();
     rt::spawn(bound.server);
     bound.addresses[0]
 }

@@ -5,8 +5,9 @@
 
 mod bodies;
 mod conflicts;
+mod crowds;
 mod deadlines;
-mod heads;
+mod ops;
 mod topics;
 mod victim;
 

@@ -70,12 +70,13 @@ impl Victim {
     /// Starts a victim of this program at this address of its own.
     pub(super) fn start(process: &Process, from: IpAddr) -> Self {
         let (to, pid) = (process.address(), process.id());
+        let health = process.ops_address().unwrap_or(to);
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = || Arc::clone(&stop);
         let (publishing, asking, measuring) = (stopping(), stopping(), stopping());
         Self {
             publishing: thread::spawn(move || publish(from, to, &publishing)),
-            asking: thread::spawn(move || ask(from, to, &asking)),
+            asking: thread::spawn(move || ask(from, health, &asking)),
             measuring: thread::spawn(move || measure(pid, &measuring)),
             stop,
         }
@@ -150,9 +151,11 @@ fn publish(from: IpAddr, to: SocketAddr, stop: &AtomicBool) -> Counts {
         let is_new = number % 2 == 1;
         number += 1;
         let open = if is_new { None } else { kept.take() };
-        let outcome = open
-            .map_or_else(|| reached(from, to), Ok)
-            .and_then(|mut connection| Ok((exchange(&mut connection, &request)?, connection)));
+        let on = |mut connection| Ok((exchange(&mut connection, &request)?, connection));
+        // A server may end a connection that waits, at any time. As every client does, this one sends the
+        // request again on a new connection, once; the time until then counts.
+        let anew = || reached(from, to).and_then(on);
+        let outcome = open.map_or_else(anew, on).or_else(|_| anew());
         let outcome = outcome.map(|((status, stays), connection)| {
             kept = if stays && !is_new { Some(connection) } else { kept.take() };
             status

@@ -25,6 +25,9 @@ const START_MAX: Duration = Duration::from_mins(2);
 /// What stands before the address in the line that names it.
 const LISTENING: &str = "listening on http://";
 
+/// The same before the address for health and metrics, in an earlier line.
+const OPS: &str = "health and metrics on http://";
+
 /// A running `sekali serve`.
 pub(crate) struct Process {
     client: Client,
@@ -146,7 +149,7 @@ impl Process {
             let line = program.lines.recv_timeout(patience).ok();
             let line = line.unwrap_or_else(|| panic!("it does not listen: {}", program.said));
             program.said.push_str(&line);
-            if let Some(address) = address_in(&line) {
+            if let Some(address) = address_in(&line, LISTENING) {
                 return Self { client: Client::of(address), program };
             }
         }
@@ -155,6 +158,11 @@ impl Process {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.program.child.id()
+    }
+
+    /// Where it listens for health and metrics alone.
+    pub(crate) fn ops_address(&self) -> Option<SocketAddr> {
+        address_in(&self.program.said, OPS)
     }
 
     /// The process id of its child.
@@ -365,8 +373,8 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, after) = line.split_once(LISTENING)?;
+fn address_in(line: &str, before: &str) -> Option<SocketAddr> {
+    let (_, after) = line.split_once(before)?;
     let end = after.find(|mark: char| !mark.is_ascii_digit() && mark != '.' && mark != ':');
     after[..end.unwrap_or(after.len())].parse().ok()
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use tempfile::tempdir;
 
 use super::{memory, or_long};
-use crate::support::{Process, Raw, array, event, everything, ids, say, skipped, until};
+use crate::support::{Client, Process, Raw, array, event, everything, ids, say, skipped, until};
 
 /// What an idle connection may take of the log's memory, in bytes.
 const EACH: u64 = 32 << 10;
@@ -43,23 +43,24 @@ async fn idle_connections_harm_nobody() {
 }
 
 #[actix_web::test]
-async fn more_connections_than_files_wait_and_the_store_keeps_its_own() {
+async fn more_connections_than_files_make_room_and_the_store_keeps_its_own() {
     let home = tempdir().unwrap();
     let process = Process::limited(home.path(), "[store]\nseal_keys = 1000\n", "ulimit -n 256");
     process.publish(event("t", "first")).await.ok();
-    // Those that are not accepted wait in the system. The client's own is older than all of them.
+    // Each that is one too many takes the place of one before it, also of the client's own.
     let idle: Vec<_> = (0..400).map(|_| TcpStream::connect(process.address()).unwrap()).collect();
+    let client = Client::of(process.address());
     for number in 0..10 {
         let topic = format!("t{number}");
-        let answer = process.publish(array(ids(&topic, 0..1_000))).await;
+        let answer = client.publish(array(ids(&topic, 0..1_000))).await;
         assert_eq!(answer.counts(), [1_000, 1_000, 0, 0, 0]);
-        assert_eq!(everything(&process, &topic).await.len(), 1_000);
+        assert_eq!(everything(&client, &topic).await.len(), 1_000);
     }
     drop(idle);
     let mut next = Raw::open(process.address());
     next.send("GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(next.answer().status, 200, "it is served as soon as others are gone");
-    until("all is well", async || process.is_ready().await).await;
+    until("all is well", async || client.is_ready().await).await;
     process.signal("TERM");
     let ended = process.ended().await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
