@@ -97,7 +97,7 @@ pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<H
     let history = state.reader.history().await?;
     let counts = history::check(&*state.reader, &wanted.topic, wanted.cursor().as_ref()).await?;
     let plan = plan(wanted, history, counts.as_ref());
-    stream::answer(&request, state.reader.clone(), plan, format).await
+    stream::answer(&request, &state, plan, format).await
 }
 
 impl Wanted {

@@ -12,9 +12,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::api::Code;
+use crate::http::answers::SEND_BUFFER;
 use crate::http::failure::Failure;
 
 /// A second handle on the socket of a connection, until someone follows on it.
@@ -26,6 +28,10 @@ pub(super) struct Socket(TcpStream);
 /// Keeps a second handle with the data of a new connection. Later there is no way to get one.
 pub(in crate::http) fn remember(connection: &dyn Any, data: &mut Extensions) {
     let stream = connection.downcast_ref::<TcpStream>();
+    if let Some(stream) = stream {
+        // Where the system refuses, the socket keeps its own bound: net.ipv4.tcp_wmem.
+        let _ = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER);
+    }
     let handle = stream.and_then(|stream| stream.as_fd().try_clone_to_owned().ok());
     data.insert(Spare(RefCell::new(handle)));
 }
