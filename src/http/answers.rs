@@ -75,12 +75,11 @@ impl Answers {
     /// No answers yet.
     pub(super) fn new(settings: &Settings, metrics: Arc<Metrics>) -> Self {
         let rate = settings.server.answer_min_rate;
-        let seconds = |rate: usize| Duration::from_secs(SLICE_BYTES.div_ceil(rate) as u64);
         Self {
             budget: Budget::of_answers(settings.limits.answer_bytes),
             turns: Semaphore::new(settings.store.readers * TURNS_EACH),
             page: PAGE_BYTES.max(settings.limits.event) + AROUND,
-            slice_time: (rate > 0).then(|| seconds(rate)),
+            slice_time: (rate > 0).then(|| Duration::from_secs(SLICE_BYTES.div_ceil(rate) as u64)),
             metrics,
         }
     }
@@ -110,7 +109,7 @@ impl Answers {
     /// As [`Self::page`].
     pub(super) fn room(&self, address: Address, bytes: usize) -> Result<Room, Failure> {
         let mut permit = self.budget.permit(address);
-        permit.charge_bytes(bytes).map_err(refused)?;
+        permit.charge_bytes(bytes).map_err(|cause| refused(&cause))?;
         Ok(Room { permit, bytes })
     }
 
@@ -120,7 +119,7 @@ impl Answers {
     }
 }
 
-fn refused(cause: PublishError) -> Failure {
+fn refused(cause: &PublishError) -> Failure {
     match cause {
         PublishError::OverShare(_) => Failure::too_many_requests(
             "this address has not taken more bytes of answers than three times what is left of \

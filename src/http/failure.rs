@@ -30,7 +30,7 @@ pub(super) struct Failure {
     detail: String,
     errors: Vec<EventError>,
     /// The number of all errors, where `errors` has only the first.
-    errors_total: Option<usize>,
+    errors_total: Option<u32>,
     fork: Option<Fork>,
     unread: Option<Unread>,
     /// Seconds in `Retry-After`, where they differ from [`RETRY_AFTER_SECONDS`].
@@ -113,13 +113,13 @@ impl Failure {
     pub(super) fn invalid(invalid: &[Invalid]) -> Self {
         let too_large = invalid.iter().any(Invalid::too_large);
         let code = if too_large { Code::EventTooLarge } else { Code::InvalidEvents };
-        let total = invalid.iter().map(|bad| bad.faults.len()).sum();
+        let total: usize = invalid.iter().map(|bad| bad.faults.len()).sum();
         let errors = invalid
             .iter()
             .flat_map(|bad| bad.faults.iter().map(|fault| EventError::new(bad.index, fault)))
             .take(ERRORS_MAX)
             .collect();
-        let errors_total = (total > ERRORS_MAX).then_some(total);
+        let errors_total = (total > ERRORS_MAX).then(|| u32::try_from(total).unwrap_or(u32::MAX));
         Self { errors_total, ..Self::faulty(code, invalid.len(), errors) }
     }
 
@@ -154,7 +154,7 @@ impl ResponseError for Failure {
         if self.code == Code::ShuttingDown {
             response.force_close().insert_header((CONNECTION, "close"));
         }
-        let errors_total = self.errors_total;
+        let errors_total = self.errors_total.and_then(|total| usize::try_from(total).ok());
         let problem =
             Problem { errors_total, ..Problem::new(self.code, self.detail.clone(), self.errors.clone()) };
         let mut response = response.json(match &self.fork {

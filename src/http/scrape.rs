@@ -113,7 +113,9 @@ impl Shown {
         let mut own = Counts::default();
         let (before, said) = match &chosen.said {
             None => {
-                shown.values().for_each(|counts| own += *counts);
+                for counts in shown.values() {
+                    own += *counts;
+                }
                 (Counts::default(), Counts::default())
             }
             Some(Said { all: before, shown: earlier, other }) => {
@@ -140,7 +142,9 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The events of a topic.
 fn counted(sample: &TopicSample) -> Counts {
     let mut sum = sample.other;
-    sample.sources.iter().for_each(|(_, counts)| sum += *counts);
+    for (_, counts) in &sample.sources {
+        sum += *counts;
+    }
     sum
 }
 

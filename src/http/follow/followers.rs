@@ -136,7 +136,9 @@ impl Tails {
         drop(last);
         // A tail that is dropped forgets itself under the lock, so none may be dropped while it is held.
         let tails: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
-        tails.iter().for_each(|tail| tail.shed());
+        for tail in tails {
+            tail.shed();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Followed, Weak<Tail>, RandomState>> {
