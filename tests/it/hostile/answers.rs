@@ -158,7 +158,7 @@ fn an_answer_that_is_read_too_slowly_is_cut_off() {
 
 #[test]
 fn queries_of_thousands_of_parameters_are_refused_unread() {
-    let query: String = (0..12_000).map(|number| format!("{number:x}&")).collect();
+    let query = (0..12_000).map(|number| format!("{number:x}&")).collect::<Vec<_>>().concat();
     for from in [STRANGER, OWN] {
         let attack = |target: &Target, lasting| {
             let (to, until) = (target.process.address(), Instant::now() + lasting);
