@@ -169,9 +169,13 @@ pub struct Problem {
     pub code: String,
     /// What happened this time.
     pub detail: String,
-    /// Every rule that every bad event breaks, where events are at fault.
+    /// The rules that bad events break, where events are at fault: all of them, or the first 100 of a
+    /// request of which nothing is stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<EventError>,
+    /// The number of all errors, where `errors` has only the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors_total: Option<usize>,
     /// The current history, with the code `history_changed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<String>,
@@ -193,6 +197,7 @@ impl Problem {
             code: name.to_owned(),
             detail: detail.into(),
             errors,
+            errors_total: None,
             history: None,
             common_seq: None,
         }

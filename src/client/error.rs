@@ -127,7 +127,7 @@ impl fmt::Display for Refused {
             let field = error.fault.field.as_deref().unwrap_or("the event");
             write!(formatter, "\n  event {}: {field}: {}", error.index, error.fault.detail)?;
         }
-        match problem.errors.len().saturating_sub(SHOWN) {
+        match problem.errors_total.unwrap_or(problem.errors.len()).saturating_sub(SHOWN) {
             0 => Ok(()),
             more => write!(formatter, "\n  and {more} more"),
         }

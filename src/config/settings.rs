@@ -65,6 +65,8 @@ pub struct Server {
     pub write_timeout: Duration,
     /// The longest time between two requests of a connection.
     pub keep_alive: Duration,
+    /// The least bytes a second at which a client takes an answer; 0 is no bound.
+    pub answer_min_rate: usize,
     /// The longest time for a stop to answer what is in flight.
     pub shutdown_timeout: Duration,
     /// A follower without news is sent a sign of life this often.
@@ -109,6 +111,12 @@ pub struct Limits {
     pub new_topics_per_minute: Option<u32>,
     /// Clients that follow a topic at once.
     pub followers: usize,
+    /// Clients at one address (IPv6: in one /64 network) that follow a topic at once, at least 1.
+    pub followers_per_address: usize,
+    /// Keys of one look-up.
+    pub lookup_keys: usize,
+    /// Bytes of answers that clients have not taken yet, of all answers together.
+    pub answer_bytes: usize,
     /// Sources of a topic that are counted by name.
     pub sources: usize,
 }
@@ -171,8 +179,10 @@ pub struct Store {
 /// What `/metrics` tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
-    /// Topics with labels of their own.
+    /// Topics with labels of their own, beside those of `topic_names`.
     pub topics: usize,
+    /// Topics that always have labels of their own, once they exist.
+    pub topic_names: Vec<String>,
 }
 
 /// Where the store is.

@@ -39,6 +39,12 @@ const BODIES: usize = 5;
 /// The same for the largest batch, which is there once.
 const BATCHES: usize = 2;
 
+/// Half of it is the share of one address, which must be able to read a few pages at once.
+const ANSWERS_MIN: u64 = 16 * MIB;
+
+/// The same for the largest event, which is a page of its own.
+const EVENTS_ANSWERED: usize = 8;
+
 /// Each is a connection and a thread, and a database has a hundred connections by default.
 const WRITERS_MAX: u64 = 32;
 
@@ -54,7 +60,7 @@ pub(super) fn validate(raw: &Raw) -> Result<Settings, ConfigErrors> {
         router: router(&mut checker),
         cache: cache(&mut checker),
         store: store(&mut checker),
-        metrics: Metrics { topics: checker.count("metrics.topics", 0..=1_000) },
+        metrics: metrics(&mut checker),
         topics: topics(&mut checker, raw),
         log: log(&mut checker),
         compat: Compat { first_version: checker.switch("compat.first_version") },
@@ -82,6 +88,7 @@ fn server(checker: &mut Checker<'_>) -> Server {
         drain_timeout: checker.duration("server.drain_timeout", SHORTEST..=HOUR),
         write_timeout: checker.duration("server.write_timeout", SHORTEST..=HOUR),
         keep_alive: checker.duration("server.keep_alive", SHORTEST..=HOUR),
+        answer_min_rate: checker.bytes("server.answer_min_rate", 0..=GIB),
         shutdown_timeout: checker.duration("server.shutdown_timeout", Duration::ZERO..=HOUR),
         follow_heartbeat: checker.duration("server.follow_heartbeat", SHORTEST..=MINUTE / 2),
         follow_timeout: checker.duration("server.follow_timeout", SHORTEST..=HOUR),
@@ -106,6 +113,9 @@ fn limits(checker: &mut Checker<'_>) -> Limits {
         drain_bytes: checker.bytes("limits.drain_bytes", 0..=TIB),
         new_topics_per_minute: new_topics(checker),
         followers: checker.count("limits.followers", 0..=1_000_000),
+        followers_per_address: checker.count("limits.followers_per_address", 1..=1_000_000),
+        lookup_keys: checker.count("limits.lookup_keys", 1..=1_000_000),
+        answer_bytes: checker.bytes("limits.answer_bytes", ANSWERS_MIN..=TIB),
         sources: checker.count("limits.sources", 0..=10_000),
     }
 }
@@ -114,6 +124,13 @@ fn new_topics(checker: &mut Checker<'_>) -> Option<u32> {
     let most = u64::from(NEW_TOPICS_MAX);
     let limit = checker.number("limits.new_topics_per_minute", 0..=most);
     u32::try_from(limit).ok().filter(|limit| *limit > 0)
+}
+
+fn metrics(checker: &mut Checker<'_>) -> Metrics {
+    const NAMES: &str = "must be a list of topics, such as [\"orders\"]";
+    let name = |text: &str| check_name(text).is_ok().then(|| text.to_owned());
+    let topic_names = checker.texts("metrics.topic_names", NAMES, name);
+    Metrics { topics: checker.count("metrics.topics", 0..=1_000), topic_names }
 }
 
 fn router(checker: &mut Checker<'_>) -> Router {
@@ -188,6 +205,8 @@ fn relations(checker: &mut Checker<'_>, settings: &Settings) {
     let (limits, router) = (&settings.limits, &settings.router);
     checker.at_most(1, ("limits.event", limits.event), ("limits.body", limits.body));
     let bytes = ("limits.in_flight_bytes", limits.in_flight_bytes);
+    let answers = ("limits.answer_bytes", limits.answer_bytes);
+    checker.at_most(EVENTS_ANSWERED, ("limits.event", limits.event), answers);
     checker.at_most(BODIES, ("limits.body", limits.body), bytes);
     let events = ("limits.in_flight_events", limits.in_flight_events);
     checker.at_most(BATCHES, ("limits.batch_events", limits.batch_events), events);
@@ -240,6 +259,9 @@ mod tests {
             drain_bytes: 32 << 20,
             new_topics_per_minute: Some(10_000),
             followers: 2_000,
+            followers_per_address: 1_000,
+            lookup_keys: 1_000,
+            answer_bytes: 64 << 20,
             sources: 50,
         };
         assert_eq!(defaults.limits, limits);
@@ -262,7 +284,7 @@ mod tests {
             repeated_keys: 10_000,
         };
         assert_eq!(defaults.store, store);
-        assert_eq!(defaults.metrics, Metrics { topics: 20 });
+        assert_eq!(defaults.metrics, Metrics { topics: 20, topic_names: Vec::new() });
         let level = "info,actix_server=warn,actix_http=off".to_owned();
         assert_eq!(defaults.log, Log { level, format: LogFormat::Auto });
         assert_eq!(defaults.compat, Compat { first_version: false });

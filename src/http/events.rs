@@ -98,7 +98,7 @@ pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<H
     let cursor = wanted.cursor();
     let counts = history::check(&*state.reader, &wanted.topic, &history, cursor.as_ref()).await?;
     let plan = plan(wanted, history, counts.as_ref());
-    stream::answer(&request, state.reader.clone(), plan, format).await
+    stream::answer(&request, &state, plan, format).await
 }
 
 impl Wanted {

@@ -18,6 +18,12 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// The same where the disk has no room: somebody has to make some.
 const NO_ROOM_SECONDS: u32 = 10;
+/// The characters of a parameter's name that an error repeats: a client may choose any name.
+const NAME_SHOWN: usize = 100;
+
+/// The errors of one answer, where nothing of the request is stored: ten thousand bad events fit into a
+/// few kilobytes, and all their errors are megabytes.
+const ERRORS_MAX: usize = 100;
 
 /// Why a request is not answered as asked.
 #[derive(Debug)]
@@ -25,6 +31,8 @@ pub(super) struct Failure {
     code: Code,
     detail: String,
     errors: Vec<EventError>,
+    /// The number of all errors, where `errors` has only the first.
+    errors_total: Option<u32>,
     fork: Option<Fork>,
     unread: Option<Unread>,
     /// Seconds in `Retry-After`, where they differ from [`RETRY_AFTER_SECONDS`].
@@ -44,7 +52,15 @@ pub(super) struct Unread(pub(super) String);
 
 impl Failure {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), fork: None, unread: None, retry_after: None }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            errors_total: None,
+            fork: None,
+            unread: None,
+            retry_after: None,
+        }
     }
 
     /// What kind of failure it is.
@@ -59,7 +75,7 @@ impl Failure {
 
     /// A parameter that breaks a rule, which is the end of a sentence.
     pub(super) fn parameter(name: &str, rule: &str) -> Self {
-        Self::new(Code::InvalidParameter, format!("parameter {name} {rule}"))
+        Self::new(Code::InvalidParameter, format!("parameter {name:.NAME_SHOWN$} {rule}"))
     }
 
     /// A refusal of an address that uses more than its share. `share` names what it uses and the limit
@@ -91,11 +107,14 @@ impl Failure {
     pub(super) fn invalid(invalid: &[Invalid]) -> Self {
         let too_large = invalid.iter().any(Invalid::too_large);
         let code = if too_large { Code::EventTooLarge } else { Code::InvalidEvents };
+        let total: usize = invalid.iter().map(|bad| bad.faults.len()).sum();
         let errors = invalid
             .iter()
             .flat_map(|bad| bad.faults.iter().map(|fault| EventError::new(bad.index, fault)))
+            .take(ERRORS_MAX)
             .collect();
-        Self::faulty(code, invalid.len(), errors)
+        let errors_total = (total > ERRORS_MAX).then(|| u32::try_from(total).unwrap_or(u32::MAX));
+        Self { errors_total, ..Self::faulty(code, invalid.len(), errors) }
     }
 
     /// This many events with these errors.
@@ -129,7 +148,9 @@ impl ResponseError for Failure {
         if self.code == Code::ShuttingDown {
             response.force_close().insert_header((CONNECTION, "close"));
         }
-        let problem = Problem::new(self.code, self.detail.clone(), self.errors.clone());
+        let errors_total = self.errors_total.and_then(|total| usize::try_from(total).ok());
+        let problem =
+            Problem { errors_total, ..Problem::new(self.code, self.detail.clone(), self.errors.clone()) };
         let mut response = response.json(match &self.fork {
             None => problem,
             Some(Fork { history, common_seq }) => {
@@ -233,6 +254,21 @@ impl From<BodyError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_errors_are_named_and_all_are_counted() {
+        let bad = |index| {
+            let fault = crate::domain::Fault::of_event(crate::domain::FaultCode::NotAnObject, "no");
+            Invalid { index, faults: vec![fault; 2] }
+        };
+        let shown = |items: usize| {
+            let failure = Failure::invalid(&(0..items).map(bad).collect::<Vec<_>>());
+            (failure.errors.len(), failure.errors_total, failure.detail)
+        };
+        let said = |count: usize| format!("{count} items of the request break a rule; see errors");
+        assert_eq!(shown(50), (100, None, said(50)));
+        assert_eq!(shown(10_000), (100, Some(20_000), said(10_000)));
+    }
 
     #[test]
     fn an_address_over_its_share_is_told_when_to_send_again() {

@@ -1,8 +1,12 @@
 //! Events by their keys: one event whole, or where and when many were stored.
 
+use std::collections::HashMap;
+
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use foldhash::fast::RandomState;
 
+use super::answers;
 use super::body;
 use super::failure::Failure;
 use super::headers;
@@ -13,7 +17,10 @@ use super::state::State;
 use crate::api;
 use crate::domain::Topic;
 use crate::intake::{self, Format};
-use crate::store::Key;
+use crate::store::{Found, Key};
+
+/// The keys that a reader looks up before other reads have their turn.
+const KEYS_AT_ONCE: usize = 100;
 
 /// Read one event
 ///
@@ -31,7 +38,7 @@ pub(super) async fn event(state: Data<State>, request: HttpRequest) -> Result<Ht
     Query::none(&request)?;
     let topic = topic(&segment(&request, 1, "topic")?)?;
     let event_id = segment(&request, 2, "event_id")?;
-    found(&state, topic, event_id).await
+    found(&state, &request, topic, event_id).await
 }
 
 /// The parameters, for the document.
@@ -77,17 +84,27 @@ pub(super) async fn event_by_query(
     let topic = topic(&query.name("topic")?)?;
     let event_id = query.name("event_id")?;
     query.finish()?;
-    found(&state, topic, event_id).await
+    found(&state, &request, topic, event_id).await
 }
 
-async fn found(state: &State, topic: Topic, event_id: String) -> Result<HttpResponse, Failure> {
+async fn found(
+    state: &State,
+    request: &HttpRequest,
+    topic: Topic,
+    event_id: String,
+) -> Result<HttpResponse, Failure> {
+    let turn = state.answers.turn().await;
+    let room = state.room_of_page(answers::address(request))?;
     let Some(stored) = state.reader.event(Key { topic: topic.clone(), event_id }).await? else {
         return Err(Failure::new(api::Code::EventNotFound, "this topic has no event with this id"));
     };
     let mut body = Vec::new();
     let repeats = state.reader.repeats(topic, stored.seq).await?;
     render::event_with(&mut body, &stored, repeats).map_err(|error| Failure::internal(&error))?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    drop(turn);
+    let mut response = HttpResponse::Ok().content_type("application/json").body(body);
+    answers::attach(&mut response, room);
+    Ok(response)
 }
 
 /// Look up events by their keys
@@ -112,18 +129,55 @@ pub(super) async fn lookup(
     }
     let mut permit = body::permit(&state, &request);
     let bytes = body::read(&state, &request, payload, &mut permit).await?;
-    let parsed = intake::keys(&bytes, state.intake_limits())?;
+    let limits = intake::Limits { items: state.limits.lookup_keys, ..state.intake_limits() };
+    let parsed = intake::keys(&bytes, limits)?;
+    drop(bytes);
     if !parsed.invalid.is_empty() {
         return Err(Failure::invalid(&parsed.invalid));
     }
-    let found = state.reader.lookup(keys(parsed.valid)?).await?;
-    let answer: Vec<_> = found
-        .into_iter()
-        .map(|found| found.map(|at| api::Found { seq: at.seq, received_at: render::time(at.received_at) }))
-        .collect();
+    let (distinct, places) = distinct(keys(parsed.valid)?);
+    let mut found = Vec::with_capacity(distinct.len());
+    for some in distinct.chunks(KEYS_AT_ONCE) {
+        found.extend(state.reader.lookup(some.to_vec()).await?);
+    }
+    if found.len() != distinct.len() {
+        return Err(Failure::internal(&"the store gave another number of answers than keys"));
+    }
+    let shown = |at: &Found| api::Found { seq: at.seq, received_at: render::time(at.received_at) };
+    let found: Vec<_> = found.iter().map(|found| found.as_ref().map(shown)).collect();
+    let answer: Vec<_> = places.into_iter().map(|place| &found[place]).collect();
     Ok(HttpResponse::Ok().json(answer))
+}
+
+/// Each key once, in the order in which they come first, and for each key its place among those.
+fn distinct(keys: Vec<Key>) -> (Vec<Key>, Vec<usize>) {
+    let mut known = HashMap::with_capacity_and_hasher(keys.len(), RandomState::default());
+    let mut places = Vec::with_capacity(keys.len());
+    for key in keys {
+        let next = known.len();
+        places.push(*known.entry(key).or_insert(next));
+    }
+    let mut once: Vec<_> = known.into_iter().collect();
+    once.sort_unstable_by_key(|(_, place)| *place);
+    (once.into_iter().map(|(key, _)| key).collect(), places)
 }
 
 fn keys(keys: Vec<api::Key>) -> Result<Vec<Key>, Failure> {
     keys.into_iter().map(|key| Ok(Key { topic: topic(&key.topic)?, event_id: key.event_id })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_looked_up_once_and_answered_at_each_of_its_places() {
+        let key =
+            |topic: &str, id: &str| Key { topic: Topic::parse(topic).unwrap(), event_id: id.to_owned() };
+        let asked = [key("b", "1"), key("a", "1"), key("b", "1"), key("a", "2"), key("a", "1")];
+        let (once, places) = distinct(asked.to_vec());
+        assert_eq!(once, [key("b", "1"), key("a", "1"), key("a", "2")]);
+        assert_eq!(places, [0, 1, 0, 2, 1]);
+        assert_eq!(distinct(vec![key("t", "x"); 10_000]).0.len(), 1);
+    }
 }

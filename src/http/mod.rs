@@ -1,6 +1,8 @@
 //! The HTTP server: one handler for each path of the contract, over a reader and the pipeline.
 
 mod accept;
+mod activity;
+mod answers;
 mod arrival;
 mod body;
 mod connections;

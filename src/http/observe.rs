@@ -24,7 +24,11 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
     Query::none(&request)?;
     let history = state.reader.history().await?;
     let totals = state.reader.totals().await?;
-    let topics = state.reader.topics(None, TOPICS_MAX).await?;
+    let listed = state.reader.topics(None, TOPICS_MAX).await?;
+    let mut topics: Vec<_> = listed.into_iter().map(|found| found.topic.to_string()).collect();
+    if totals.topics > topics.len() as u64 {
+        scrape::add_shown(&state, &mut topics).await?;
+    }
     let counted = Stats {
         uptime_seconds: state.metrics.uptime().as_secs_f64(),
         runtime: Totals::from(state.metrics.counts()),
@@ -33,7 +37,7 @@ pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
         durability: state.pipeline.durability().to_owned(),
         history: history.to_string(),
         topics_total: totals.topics,
-        topics: topics.iter().map(|found| found.topic.to_string()).collect(),
+        topics,
     };
     Ok(if state.first_version {
         HttpResponse::Ok().json(FirstVersionStats::from(counted))

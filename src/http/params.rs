@@ -7,7 +7,11 @@ use actix_web::HttpRequest;
 use percent_encoding::percent_decode_str;
 
 use super::failure::Failure;
+use crate::api::Code;
 use crate::domain::{FaultCode, NAME_MAX_BYTES, Topic, check_name};
+
+/// The most parameters of a query. No route knows more than six.
+const PARAMETERS_MAX: usize = 16;
 
 /// The parameters of a query that were not taken yet.
 #[derive(Debug)]
@@ -16,9 +20,19 @@ pub(super) struct Query {
 }
 
 impl Query {
+    /// Reads the query of a request.
+    ///
+    /// # Errors
+    /// 422 for more than [`PARAMETERS_MAX`] parameters, which are counted before any is decoded; for a
+    /// parameter that is there twice, and for one that is not UTF-8.
     pub(super) fn of(request: &HttpRequest) -> Result<Self, Failure> {
         let mut query = Self { pairs: Vec::new() };
-        for pair in request.query_string().split('&').filter(|pair| !pair.is_empty()) {
+        let pairs = || request.query_string().split('&').filter(|pair| !pair.is_empty());
+        if pairs().nth(PARAMETERS_MAX).is_some() {
+            let rule = format!("the query has more than {PARAMETERS_MAX} parameters");
+            return Err(Failure::new(Code::InvalidParameter, rule));
+        }
+        for pair in pairs() {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decoded(name, &name.replace('+', " "))?;
             let value = decoded(&name, &value.replace('+', " "))?;
@@ -137,6 +151,23 @@ mod tests {
         let error = query("order=up").unwrap().word("order", &[("asc", 1), ("desc", 2)]).unwrap_err();
         assert!(error.to_string().contains("order must be asc or desc"));
         assert!(query("x=1").unwrap().finish().unwrap_err().to_string().contains("parameter x "));
+    }
+
+    #[test]
+    fn more_than_sixteen_parameters_are_refused_before_they_are_read() {
+        let of = |count: usize| (0..count).map(|number| format!("p{number}=1&")).collect::<Vec<_>>().concat();
+        assert_eq!(query(&of(16)).unwrap().pairs.len(), 16);
+        // The parameters that are wrong are not looked at.
+        for bad in [of(17), "a=%FF&".repeat(17), "a&".repeat(30_000)] {
+            let refused = query(&bad).unwrap_err().to_string();
+            assert_eq!(refused, "invalid_parameter: the query has more than 16 parameters");
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_not_repeated_whole() {
+        let refused = query(&"x".repeat(60_000)).unwrap().finish().unwrap_err().to_string();
+        assert!(refused.len() < 200 && refused.contains("parameter xxx"), "{refused}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answers;
 use super::body;
 use super::failure::{Failure, NOT_STORED};
 use super::headers;
@@ -62,6 +63,10 @@ pub(super) struct PublishBatch {
     /// The events.
     events: Vec<EventInput>,
 }
+
+/// The bytes of one result in an answer: a status, a seq and whether it is a conflict have 70 at most,
+/// with the members of the first version twice as many.
+const RESULT_BYTES: usize = 128;
 
 /// Publish events
 ///
@@ -140,6 +145,12 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
             return Err(Failure::invalid(&parsed.invalid));
         }
     }
+    // Taken before anything is stored: afterwards every event has its verdict.
+    let minimal = headers::prefers_minimal(request.headers());
+    let count = if minimal { 0 } else { parsed.valid.len() + parsed.invalid.len() };
+    let room = state.answers.room(answers::address(request), count * RESULT_BYTES)?;
+    // Also where they are duplicates: what a topic's clients send makes it busy.
+    state.shown.note(parsed.valid.iter().map(Event::topic));
     let decided_from = Instant::now();
     let verdicts = decide(state, parsed.valid, permit).await?;
     if on_invalid == OnInvalid::Refuse {
@@ -147,9 +158,9 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
     }
     state.metrics.publish_seconds.observe(started.elapsed().as_secs_f64());
     let counts = counts(&verdicts, &parsed.invalid);
-    let minimal = headers::prefers_minimal(request.headers());
     let results = (!minimal).then(|| results(&verdicts, &parsed.invalid));
     let mut response = answer(PublishAnswer::new(counts, results), state.first_version);
+    answers::attach(&mut response, room);
     if let Some(topics) = topics {
         response.extensions_mut().insert(Published {
             topics,

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::answers::{Answers, Room};
+use super::failure::Failure;
 use super::follow::Followers;
 use super::pause::Pauses;
 use super::scrape::Shown;
 use crate::config::{Limits, Server, Settings};
+use crate::domain::Address;
 use crate::intake;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -18,6 +21,7 @@ pub struct State {
     pub(super) reader: Arc<dyn Reader>,
     pub(super) news: Arc<News>,
     pub(super) followers: Followers,
+    pub(super) answers: Arc<Answers>,
     pub(super) pauses: Pauses,
     pub(super) pipeline: Pipeline,
     pub(super) metrics: Arc<Metrics>,
@@ -44,13 +48,14 @@ impl State {
         Self {
             reader,
             news,
-            followers: Followers::new(settings.limits.followers),
+            followers: Followers::new(settings.limits.followers, settings.limits.followers_per_address),
+            answers: Arc::new(Answers::new(settings, Arc::clone(&metrics))),
             pauses: Pauses::default(),
             pipeline,
             metrics,
             server: settings.server.clone(),
             limits: settings.limits.clone(),
-            shown: Shown::new(settings.metrics.topics),
+            shown: Shown::new(&settings.metrics),
             unread: Throttle::default(),
             first_version: settings.compat.first_version,
             stopping: AtomicBool::new(false),
@@ -65,6 +70,18 @@ impl State {
 
     pub(super) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Room for a page of an answer to this address. Where there is none, pages that followers only keep
+    /// for others are dropped first.
+    ///
+    /// # Errors
+    /// As [`Answers::page`].
+    pub(super) fn room_of_page(&self, address: Address) -> Result<Room, Failure> {
+        self.answers.page(address).or_else(|_| {
+            self.followers.shed();
+            self.answers.page(address)
+        })
     }
 
     pub(super) fn intake_limits(&self) -> intake::Limits {

@@ -11,10 +11,12 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, rt};
 use futures_util::{Stream, stream};
 use tokio::task::JoinHandle;
 
+use super::answers::{self, Answers, Room, SLICE_BYTES, Taken};
 use super::failure::Failure;
 use super::headers::NDJSON;
 use super::history::changed_meanwhile;
 use super::render::{self, Lines};
+use super::state::State;
 use crate::api::HISTORY_HEADER;
 use crate::domain::{HistoryId, StoredEvent, Topic};
 use crate::intake::Format;
@@ -22,10 +24,6 @@ use crate::store::{Order, Page, PageQuery, Reader, StoreError};
 
 /// The most events of one read. Reads of large events end earlier, by `store::PAGE_BYTES`.
 const PAGE_EVENTS: usize = 1_000;
-
-/// The bytes that are handed to the server at once. It copies what it is given: of a page, a client that does not read
-/// would hold a second copy.
-const SLICE_BYTES: usize = 64 << 10;
 
 /// Names the history of the events in an answer.
 pub(super) const HISTORY: HeaderName = HeaderName::from_static(HISTORY_HEADER);
@@ -49,7 +47,7 @@ pub(super) struct Plan {
 /// and what fits into one page has a Content-Length.
 pub(super) async fn answer(
     request: &HttpRequest,
-    reader: Arc<dyn Reader>,
+    state: &State,
     plan: Plan,
     format: Format,
 ) -> Result<HttpResponse, Failure> {
@@ -59,16 +57,34 @@ pub(super) async fn answer(
         Format::NdJson => NDJSON,
     });
     response.insert_header((HISTORY, plan.history.as_str()));
-    let mut listing = Listing { reader, plan, format, given: 0 };
-    let first = listing.next().await?;
+    let (reader, answers) = (Arc::clone(&state.reader), Arc::clone(&state.answers));
+    let mut listing = Listing { reader, answers, plan, format, given: 0 };
     if listing.done() {
-        return Ok(response.body(first));
+        return Ok(response.body(listing.next().await?));
+    }
+    let address = answers::address(request);
+    let (first, room) = {
+        let _turn = state.answers.turn().await;
+        let room = state.room_of_page(address)?;
+        (listing.next().await?, room)
+    };
+    if listing.done() {
+        let mut whole = response.body(first);
+        answers::attach(&mut whole, room);
+        return Ok(whole);
     }
     if *request.method() == Method::HEAD {
         return Ok(without_length(request, response, stream::empty()));
     }
-    let rest = (Bytes::new(), Rest::Ready(first, listing));
-    Ok(without_length(request, response, stream::try_unfold(rest, slice)))
+    let giving = Giving {
+        piece: Bytes::new(),
+        rest: Rest::Ready(first, listing),
+        taken: state.answers.taken(),
+        _room: room,
+        // Only where there is room for two pages is the next one read while the client takes the first.
+        ahead: state.answers.page(address).ok(),
+    };
+    Ok(without_length(request, response, stream::try_unfold(giving, slice)))
 }
 
 /// An answer whose length nobody knows when it begins.
@@ -86,11 +102,24 @@ pub(super) fn without_length(
     whole
 }
 
+/// A streamed answer, and the room that it holds to its end.
+struct Giving {
+    /// The piece that is being sent.
+    piece: Bytes,
+    rest: Rest,
+    taken: Taken,
+    _room: Room,
+    /// The room of a second page.
+    ahead: Option<Room>,
+}
+
 /// The pieces of an answer that are still to be given.
 enum Rest {
     Ready(Vec<u8>, Listing),
     /// The next piece is read while the client takes the one before: one, so that memory stays constant.
     Ahead(Reading),
+    /// The next piece is read once the client has taken the one before.
+    Later(Listing),
     Nothing,
 }
 
@@ -104,31 +133,38 @@ impl Drop for Reading {
 }
 
 /// Gives a slice of the piece that is being sent, or of the next one.
-async fn slice((mut piece, mut rest): (Bytes, Rest)) -> io::Result<Option<(Bytes, (Bytes, Rest))>> {
-    while piece.is_empty() {
-        let Some(next) = step(rest).await? else { return Ok(None) };
-        (piece, rest) = next;
+async fn slice(mut giving: Giving) -> io::Result<Option<(Bytes, Giving)>> {
+    giving.taken.note()?;
+    while giving.piece.is_empty() {
+        let Some(next) = step(giving.rest, giving.ahead.is_some()).await? else { return Ok(None) };
+        (giving.piece, giving.rest) = next;
     }
-    let given = piece.split_to(piece.len().min(SLICE_BYTES));
-    Ok(Some((given, (piece, rest))))
+    let given = giving.piece.split_to(giving.piece.len().min(SLICE_BYTES));
+    giving.taken.given();
+    Ok(Some((given, giving)))
 }
 
-/// Gives a piece, and begins to read the next one. After an error the connection is cut, so that the client cannot
-/// take a part for the whole.
-async fn step(rest: Rest) -> io::Result<Option<(Bytes, Rest)>> {
+/// Gives a piece, and begins to read the next one where that may be done ahead. After an error the
+/// connection is cut, so that the client cannot take a part for the whole.
+async fn step(rest: Rest, may_read_ahead: bool) -> io::Result<Option<(Bytes, Rest)>> {
     let (piece, listing) = match rest {
         Rest::Ready(piece, listing) => (piece, listing),
         Rest::Ahead(mut reading) => (&mut reading.0).await.map_err(io::Error::other)??,
+        Rest::Later(listing) => listing.read_on().await?,
         Rest::Nothing => return Ok(None),
     };
-    let next =
-        if listing.done() { Rest::Nothing } else { Rest::Ahead(Reading(rt::spawn(listing.read_on()))) };
+    let next = match (listing.done(), may_read_ahead) {
+        (true, _) => Rest::Nothing,
+        (false, true) => Rest::Ahead(Reading(rt::spawn(listing.read_on()))),
+        (false, false) => Rest::Later(listing),
+    };
     Ok(Some((piece.into(), next)))
 }
 
 /// A plan that is being carried out.
 struct Listing {
     reader: Arc<dyn Reader>,
+    answers: Arc<Answers>,
     plan: Plan,
     format: Format,
     /// The events given so far.
@@ -144,6 +180,8 @@ pub(super) enum ReadError {
     HistoryChanged,
     #[error(transparent)]
     Render(#[from] io::Error),
+    #[error("{0}")]
+    NoRoom(Failure),
 }
 
 impl From<ReadError> for Failure {
@@ -152,6 +190,7 @@ impl From<ReadError> for Failure {
             ReadError::Store(cause) => Self::from(cause),
             ReadError::HistoryChanged => changed_meanwhile(),
             ReadError::Render(cause) => Self::internal(&cause),
+            ReadError::NoRoom(refusal) => refusal,
         }
     }
 }
@@ -172,7 +211,11 @@ impl Listing {
     }
 
     async fn read_on(mut self) -> io::Result<(Vec<u8>, Self)> {
-        let piece = self.next().await.map_err(|error| {
+        let answers = Arc::clone(&self.answers);
+        let turn = answers.turn().await;
+        let next = self.next().await;
+        drop(turn);
+        let piece = next.map_err(|error| {
             tracing::error!(%error, topic = %self.plan.topic, given = self.given, "a read was cut off");
             io::Error::other(error.to_string())
         })?;

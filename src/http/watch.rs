@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::body::{BodySize, EitherBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::web::{Data, Payload};
 use actix_web::{Error, HttpMessage, ResponseError};
 
+use super::answers;
 use super::body;
 use super::connections::{Answered, Connection};
 use super::failure::{Failure, Unread};
@@ -46,7 +47,7 @@ pub(super) async fn watch<B: MessageBody + Unpin + 'static>(
     state: Data<State>,
     mut request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<Answered<EitherBody<B>>>, Error> {
+) -> Result<ServiceResponse<Answered<BoxBody>>, Error> {
     let started = Instant::now();
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     if let Some(connection) = &connection {
@@ -64,11 +65,11 @@ pub(super) async fn watch<B: MessageBody + Unpin + 'static>(
         guard::check(request.request(), &state.server.allowed_hosts)
     };
     let mut response = match admitted {
-        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Ok(()) => answers::bounded(&state.answers, next.call(request).await?),
         Err(refusal) => {
             let unread = request.extract::<Payload>().await?;
             body::discard(unread).await;
-            request.into_response(refusal.error_response()).map_into_right_body()
+            request.into_response(refusal.error_response())
         }
     };
     if let Some(value) = origin.header() {

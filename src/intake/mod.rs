@@ -72,7 +72,9 @@ pub enum BodyError {
     #[error("{0}")]
     NotAList(String),
     /// It holds more items than the limit.
-    #[error("the body holds more than {0} items, the limit of limits.batch_events")]
+    #[error(
+        "the body holds more than {0} items, the limit (limits.batch_events; limits.lookup_keys of a look-up)"
+    )]
     TooMany(usize),
 }
 

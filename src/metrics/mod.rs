@@ -75,6 +75,8 @@ pub struct Metrics {
     pub followers: Gauge,
     /// Followers that were cut off because they took nothing.
     pub followers_cut: Counter,
+    /// Answers that were cut off because the client took them too slowly.
+    pub answers_cut: Counter,
     /// Actors started again after a panic, by kind.
     pub actor_restarts: Family<ActorLabels, Counter>,
     /// Events that wait for an actor, by its kind.
@@ -147,6 +149,7 @@ impl Metrics {
             consumers: Gauge::default(),
             followers: Gauge::default(),
             followers_cut: Counter::default(),
+            answers_cut: Counter::default(),
             actor_restarts: Family::default(),
             queued_events: Family::default(),
         };
@@ -197,6 +200,11 @@ impl Metrics {
             "followers_cut",
             "Followers cut off because they took nothing",
             self.followers_cut.clone(),
+        );
+        to.register(
+            "answers_cut",
+            "Answers cut off because the client took them too slowly",
+            self.answers_cut.clone(),
         );
         to.register("actor_restarts", "Actors started again after a panic", self.actor_restarts.clone());
         to.register(

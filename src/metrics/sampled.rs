@@ -22,6 +22,8 @@ pub struct Sample {
     pub in_flight_bytes: (u64, u64),
     /// Events between their parsing and their commit, and how many there may be.
     pub in_flight_events: (u64, u64),
+    /// Bytes of answers that clients have not taken yet, and how many there may be.
+    pub answer_bytes: (u64, u64),
     /// Keys in all hot caches, and how many there may be.
     pub cache_keys: (u64, u64),
     /// Actors that live, by their kind.
@@ -79,12 +81,14 @@ pub struct TopicSample {
 impl Sample {
     pub(super) fn register(self, to: &mut Registry) {
         let ((bytes, bytes_limit), (events, events_limit)) = (self.in_flight_bytes, self.in_flight_events);
-        let (keys, keys_limit) = self.cache_keys;
+        let ((keys, keys_limit), (answers, answers_limit)) = (self.cache_keys, self.answer_bytes);
         for (name, help, value) in [
             ("in_flight_bytes", "Bytes of requests in flight", bytes),
             ("in_flight_limit_bytes", "limits.in_flight_bytes", bytes_limit),
             ("in_flight_events", "Events of requests in flight", events),
             ("in_flight_limit_events", "limits.in_flight_events", events_limit),
+            ("answer_bytes", "Bytes of answers that clients have not taken yet", answers),
+            ("answer_limit_bytes", "limits.answer_bytes", answers_limit),
             ("cache_keys", "Keys in all hot caches", keys),
             ("cache_limit_keys", "cache.keys", keys_limit),
             ("store_writable", "1 if the store could write when it last tried, else 0", self.writable.into()),

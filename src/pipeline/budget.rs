@@ -71,6 +71,18 @@ impl Budget {
         }))
     }
 
+    /// A budget of the bytes of answers; of it no events are taken.
+    #[must_use]
+    pub fn of_answers(bytes: usize) -> Self {
+        Self(Arc::new(Inner {
+            bytes: Resource::new("limits.answer_bytes", bytes, SMALL_BYTES),
+            events: Resource::new("limits.answer_bytes", 0, 0),
+            shares: Shares::new(),
+            emptied: Notify::new(),
+            said: Throttle::default(),
+        }))
+    }
+
     /// A permit for a request of this address that has taken nothing yet.
     #[must_use]
     pub fn permit(&self, address: Address) -> Permit {

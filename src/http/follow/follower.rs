@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::web::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -11,9 +11,10 @@ use tokio::time::{sleep, timeout};
 use super::followers::Place;
 use super::socket::Socket;
 use super::sse;
-use super::tail::{Piece, Tail};
+use super::tail::{Chunk, Piece, Tail};
 use crate::api::Code;
 use crate::config::Server;
+use crate::domain::Address;
 use crate::http::failure::Failure;
 use crate::http::history;
 use crate::http::stream::ReadError;
@@ -23,12 +24,14 @@ use crate::store::Listener;
 /// A follower, and all that it holds: a place, a chunk that is on its way, a piece that it shares where it is in front.
 pub(super) struct Follower {
     pub(super) tail: Arc<Tail>,
+    /// The address that what it holds counts for.
+    pub(super) address: Address,
     /// Listens since before the first read.
     pub(super) listener: Listener,
     /// The seq of the last event that was given.
     pub(super) given: u64,
     /// To the body of the answer, which takes the next chunk when the client has taken most of the one before.
-    pub(super) pieces: mpsc::Sender<Bytes>,
+    pub(super) pieces: mpsc::Sender<Chunk>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) patience: Patience,
     pub(super) socket: Socket,
@@ -39,6 +42,9 @@ pub(super) struct Follower {
 /// The longest that a stop waits for a client to take the last words, and to close the connection. Who does not take
 /// them knows the last event all the same: it is the last one that is whole.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The time after which a follower asks for room again that found none.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a follower waits, and for what.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +101,7 @@ impl Follower {
     }
 
     async fn follow(&mut self, hello: Bytes, first: Option<Piece>) -> Result<Infallible, End> {
-        self.send(hello).await?;
+        self.send(hello.into()).await?;
         let mut next = first;
         loop {
             match next {
@@ -106,17 +112,42 @@ impl Follower {
         }
     }
 
+    /// Reads the next piece. While its address holds its share of the room for answers it waits, and
+    /// holds nothing.
     async fn read(&mut self) -> Result<Option<Piece>, End> {
+        let mut silent_since = Instant::now();
+        loop {
+            let read = tokio::select! {
+                biased;
+                () = stopped(&mut self.stopping) => return Err(End::Stopping),
+                read = self.tail.after(self.given, self.address) => read,
+            };
+            match read {
+                Ok(piece) => return Ok(piece),
+                Err(ReadError::NoRoom(_)) => self.without_room().await?,
+                Err(error) => {
+                    tracing::debug!(topic = %self.tail.topic(), %error, "a follower's events cannot be read");
+                    return Err(End::Failed(match error {
+                        ReadError::HistoryChanged => history::ended(),
+                        other => other.into(),
+                    }));
+                }
+            }
+            if silent_since.elapsed() >= self.patience.heartbeat {
+                self.send(sse::BEAT.into()).await?;
+                silent_since = Instant::now();
+            }
+        }
+    }
+
+    /// Waits before it asks for room again.
+    async fn without_room(&mut self) -> Result<(), End> {
         tokio::select! {
             biased;
             () = stopped(&mut self.stopping) => Err(End::Stopping),
-            read = self.tail.after(self.given) => read.map_err(|error| {
-                tracing::debug!(topic = %self.tail.topic(), %error, "a follower's events cannot be read");
-                End::Failed(match error {
-                    ReadError::HistoryChanged => history::ended(),
-                    other => other.into(),
-                })
-            }),
+            () = self.pieces.closed() => Err(End::Gone),
+            () = self.socket.closed() => Err(End::Gone),
+            () = sleep(ROOM_PAUSE.min(self.patience.heartbeat)) => Ok(()),
         }
     }
 
@@ -138,13 +169,13 @@ impl Follower {
                 () = self.pieces.closed() => return Err(End::Gone),
                 () = self.socket.closed() => return Err(End::Gone),
                 () = self.listener.beyond(self.given) => return Ok(()),
-                () = sleep(self.patience.heartbeat) => self.send(sse::BEAT).await?,
+                () = sleep(self.patience.heartbeat) => self.send(sse::BEAT.into()).await?,
             }
         }
     }
 
     /// Gives a chunk to the body. One that is not given is dropped whole, so that the last event is always clear.
-    async fn send(&mut self, chunk: Bytes) -> Result<(), End> {
+    async fn send(&mut self, chunk: Chunk) -> Result<(), End> {
         tokio::select! {
             biased;
             () = stopped(&mut self.stopping) => Err(End::Stopping),
@@ -160,7 +191,7 @@ impl Follower {
     async fn end(self, code: Code, detail: &str) {
         let words = sse::end(code, detail, self.given);
         let Self { pieces, socket, patience, .. } = self;
-        if timeout(patience.end, pieces.send(words)).await.is_ok() {
+        if timeout(patience.end, pieces.send(words.into())).await.is_ok() {
             drop(pieces);
             let _ = timeout(patience.end, socket.closed()).await;
         }

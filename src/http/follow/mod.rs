@@ -30,8 +30,10 @@ use tokio::sync::mpsc;
 pub(super) use followers::Followers;
 
 use self::follower::{Follower, Patience};
+use self::tail::Chunk;
 use super::failure::Failure;
 use super::history::{self, Cursor};
+use super::peer::Peer;
 use super::state::State;
 use super::stream::{HISTORY, without_length};
 use crate::api::Code;
@@ -73,15 +75,17 @@ pub(super) async fn answer(
     if request.method() == Method::HEAD {
         return Ok(without_length(request, response, stream::empty()));
     }
-    let place = state.followers.place(&state.metrics)?;
+    let address = Peer::of(request).address();
+    let place = state.followers.place(address, &state.metrics)?;
     let socket = socket::of(request)?;
     let listener = state.news.listen(wanted.topic.clone());
     let hello = sse::hello(is_stored.then_some((given, &history)));
-    let tail = state.followers.tail((wanted.topic, history), &state.reader);
-    let first = tail.after(given).await?;
+    let tail = state.followers.tail((wanted.topic, history), (&state.reader, &state.answers));
+    let first = tail.after(given, address).await?;
     let (pieces, mut body) = mpsc::channel(1);
     let follower = Follower {
         tail,
+        address,
         listener,
         given,
         pieces,
@@ -93,7 +97,7 @@ pub(super) async fn answer(
     };
     rt::spawn(follower.run(hello, first));
     let body = stream::poll_fn(move |context| body.poll_recv(context));
-    Ok(without_length(request, response, body.map(Ok)))
+    Ok(without_length(request, response, body.map(|chunk: Chunk| Ok(chunk.text))))
 }
 
 /// Where a follower begins.

@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 
 use super::followers::{Followed, Tails};
 use super::sse;
-use crate::domain::{HistoryId, StoredEvent, Topic};
+use crate::domain::{Address, HistoryId, StoredEvent, Topic};
+use crate::http::answers::{Answers, Room};
 use crate::http::stream::{ReadError, check_gapless};
 use crate::store::{Order, Page, PageQuery, Reader};
 
@@ -29,6 +30,7 @@ pub(super) struct Tail {
     /// Events of another history are never given: the same seqs may name other events there.
     history: HistoryId,
     reader: Arc<dyn Reader>,
+    answers: Arc<Answers>,
     front: Mutex<Front>,
     /// Told when a read at the front has ended.
     read_on: Notify,
@@ -66,11 +68,31 @@ pub(super) struct Piece {
     text: Bytes,
     /// Where the text of each event ends.
     ends: Arc<[usize]>,
+    /// Held until nobody holds the text.
+    room: Arc<Room>,
+}
+
+/// Text on its way to one follower. It keeps the whole piece that it is a part of in memory.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) text: Bytes,
+    _room: Option<Arc<Room>>,
+}
+
+impl From<Bytes> for Chunk {
+    /// A text that is no part of a piece.
+    fn from(text: Bytes) -> Self {
+        Self { text, _room: None }
+    }
 }
 
 impl Tail {
-    pub(super) fn new((topic, history): Followed, reader: Arc<dyn Reader>, tails: Arc<Tails>) -> Self {
-        Self { topic, history, reader, front: Mutex::default(), read_on: Notify::new(), tails }
+    pub(super) fn new(
+        (topic, history): Followed,
+        (reader, answers): (Arc<dyn Reader>, Arc<Answers>),
+        tails: Arc<Tails>,
+    ) -> Self {
+        Self { topic, history, reader, answers, front: Mutex::default(), read_on: Notify::new(), tails }
     }
 
     pub(super) fn topic(&self) -> &Topic {
@@ -81,15 +103,20 @@ impl Tail {
     ///
     /// Who is in front reads, and who follows closely is given the same. Who is behind reads for itself alone: it
     /// must not hold back those in front.
-    pub(super) async fn after(self: &Arc<Self>, seq: u64) -> Result<Option<Piece>, ReadError> {
+    /// What is read needs room among the answers to the address.
+    pub(super) async fn after(
+        self: &Arc<Self>,
+        seq: u64,
+        address: Address,
+    ) -> Result<Option<Piece>, ReadError> {
         loop {
             let read = pin!(self.read_on.notified());
             match self.turn(seq) {
                 Turn::Given(piece) => return Ok(Some(piece)),
-                Turn::Behind => return self.read(seq).await,
+                Turn::Behind => return self.read(seq, address).await,
                 Turn::Front => {
                     let _reading = Reading(self);
-                    let piece = self.read(seq).await?;
+                    let piece = self.read(seq, address).await?;
                     let is_shared = Arc::strong_count(self) > 1;
                     if let Some(next) =
                         piece.as_ref().filter(|next| is_shared || next.text.len() <= KEPT_BYTES)
@@ -120,7 +147,7 @@ impl Tail {
     }
 
     /// invariant 1: what a reader sees is durable. invariant 6: it comes in the order of seqs, without a gap.
-    async fn read(&self, seq: u64) -> Result<Option<Piece>, ReadError> {
+    async fn read(&self, seq: u64, address: Address) -> Result<Option<Piece>, ReadError> {
         let Some(first) = seq.checked_add(1) else { return Ok(None) };
         let query = PageQuery {
             topic: self.topic.clone(),
@@ -129,12 +156,27 @@ impl Tail {
             limit: PIECE_EVENTS,
             order: Order::Ascending,
         };
+        let _turn = self.answers.turn().await;
+        let mut room = self.answers.page(address).map_err(|refusal| {
+            self.tails.shed();
+            ReadError::NoRoom(refusal)
+        })?;
         let Page { history, events } = self.reader.page(query).await?;
         if history != self.history {
             return Err(ReadError::HistoryChanged);
         }
         check_gapless(&self.topic, &events, first..)?;
-        Ok(if events.is_empty() { None } else { Some(Piece::of(&events, &history)?) })
+        if events.is_empty() {
+            return Ok(None);
+        }
+        let (text, ends) = rendered(&events, &history)?;
+        room.keep(text.len());
+        Ok(Some(Piece { first, text, ends, room: Arc::new(room) }))
+    }
+
+    /// Drops the piece that is only kept for followers that may come.
+    pub(super) fn shed(&self) {
+        self.front().newest = None;
     }
 }
 
@@ -151,26 +193,26 @@ impl Drop for Tail {
     }
 }
 
-impl Piece {
-    fn of(page: &[StoredEvent], history: &HistoryId) -> io::Result<Self> {
-        let mut text = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 200).sum());
-        let mut ends = Vec::with_capacity(page.len());
-        for stored in page {
-            sse::event(&mut text, stored, history)?;
-            ends.push(text.len());
-        }
-        let first = page.first().map_or(0, |stored| stored.seq);
-        // Without the room that was not needed: pieces are held for as long as someone is slow.
-        Ok(Self { first, text: Bytes::from(text.into_boxed_slice()), ends: ends.into() })
+/// Consecutive events as they are sent, and where the text of each one ends.
+fn rendered(page: &[StoredEvent], history: &HistoryId) -> io::Result<(Bytes, Arc<[usize]>)> {
+    let mut text = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 200).sum());
+    let mut ends = Vec::with_capacity(page.len());
+    for stored in page {
+        sse::event(&mut text, stored, history)?;
+        ends.push(text.len());
     }
+    // Without the room that was not needed: pieces are held for as long as someone is slow.
+    Ok((Bytes::from(text.into_boxed_slice()), ends.into()))
+}
 
+impl Piece {
     /// The seq of its last event.
     fn last(&self) -> u64 {
         self.first + self.ends.len() as u64 - 1
     }
 
     /// What to send to one who has the events up to this seq: chunks of whole events, each with the seq of its last.
-    pub(super) fn chunks(self, seq: u64) -> impl Iterator<Item = (u64, Bytes)> {
+    pub(super) fn chunks(self, seq: u64) -> impl Iterator<Item = (u64, Chunk)> {
         let mut next =
             usize::try_from(seq.saturating_add(1).saturating_sub(self.first)).unwrap_or(usize::MAX);
         std::iter::from_fn(move || {
@@ -178,7 +220,8 @@ impl Piece {
             let start = next.checked_sub(1).map_or(0, |before| self.ends[before]);
             let events = rest.iter().take_while(|end| **end - start <= CHUNK_BYTES).count().max(1);
             next += events;
-            Some((self.first + next as u64 - 1, self.text.slice(start..rest[events - 1])))
+            let (text, room) = (self.text.slice(start..rest[events - 1]), Some(Arc::clone(&self.room)));
+            Some((self.first + next as u64 - 1, Chunk { text, _room: room }))
         })
     }
 }
@@ -188,11 +231,15 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::http::tests::Fake;
+    use crate::http::tests::{Fake, settings};
+    use crate::metrics::Metrics;
+
+    const ANY: Address = Address::UNKNOWN;
 
     fn tail(fake: Fake) -> Arc<Tail> {
         let followed = (Topic::parse("t").unwrap(), HistoryId::parse("fake0").unwrap());
-        Arc::new(Tail::new(followed, Arc::new(fake), Arc::default()))
+        let answers = Answers::new(&settings(), Arc::new(Metrics::new()));
+        Arc::new(Tail::new(followed, (Arc::new(fake), Arc::new(answers)), Arc::default()))
     }
 
     fn with(events: u64) -> Arc<Tail> {
@@ -200,14 +247,14 @@ mod tests {
     }
 
     async fn piece(tail: &Arc<Tail>, seq: u64) -> Piece {
-        tail.after(seq).await.unwrap().unwrap()
+        tail.after(seq, ANY).await.unwrap().unwrap()
     }
 
     /// The ids that are sent to one who has the events up to a seq, and the last one as the chunks say.
     fn ids(piece: Piece, seq: u64) -> (Vec<u64>, u64) {
         let (mut ids, mut said) = (Vec::new(), seq);
         for (last, text) in piece.chunks(seq) {
-            let text = String::from_utf8(text.to_vec()).unwrap();
+            let text = String::from_utf8(text.text.to_vec()).unwrap();
             assert!(text.starts_with("id: ") && text.ends_with("\n\n"), "events are whole: {text}");
             ids.extend(
                 text.lines().filter_map(|line| {
@@ -241,7 +288,7 @@ mod tests {
         let tail = with(3);
         assert!(matches!(tail.turn(0), Turn::Front));
         let reading = Reading(&tail);
-        let mut waiting = pin!(tail.after(0));
+        let mut waiting = pin!(tail.after(0, ANY));
         assert!((&mut waiting).now_or_never().is_none(), "one reads");
         drop(reading);
         assert_eq!(ids(waiting.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
@@ -251,18 +298,18 @@ mod tests {
     async fn after_the_last_event_there_is_nothing() {
         let tail = with(3);
         for seq in [3, 4, u64::MAX] {
-            assert!(tail.after(seq).await.unwrap().is_none(), "{seq}");
+            assert!(tail.after(seq, ANY).await.unwrap().is_none(), "{seq}");
         }
         assert_eq!(ids(piece(&tail, 2).await, 2), (vec![3], 3));
-        assert!(with(0).after(0).await.unwrap().is_none());
+        assert!(with(0).after(0, ANY).await.unwrap().is_none());
     }
 
     #[actix_web::test]
     async fn a_gap_is_an_error() {
         // invariant 6: a reader never skips an event.
         let tail = tail(Fake { events: 9, missing: Some(4), ..Fake::default() });
-        assert!(tail.after(0).await.is_err() && tail.after(3).await.is_err());
-        assert!(tail.after(4).await.is_ok());
+        assert!(tail.after(0, ANY).await.is_err() && tail.after(3, ANY).await.is_err());
+        assert!(tail.after(4, ANY).await.is_ok());
     }
 
     #[actix_web::test]
@@ -272,9 +319,9 @@ mod tests {
         let tail = tail(fake);
         piece(&tail, 0).await;
         restores.store(1, std::sync::atomic::Ordering::Relaxed);
-        let ended = tail.after(500).await;
+        let ended = tail.after(500, ANY).await;
         assert!(matches!(ended, Err(ReadError::HistoryChanged)), "{ended:?}");
-        let waiting = tail.after(600).await;
+        let waiting = tail.after(600, ANY).await;
         assert!(matches!(waiting, Err(ReadError::HistoryChanged)), "also where there is nothing to give");
     }
 
@@ -285,9 +332,11 @@ mod tests {
         for length in [small, small, small, small, small, large, small, large] {
             ends.push(ends.last().copied().unwrap_or(0) + length);
         }
-        let piece = Piece { first: 11, text: vec![0; *ends.last().unwrap()].into(), ends: ends.into() };
+        let answers = Answers::new(&settings(), Arc::new(Metrics::new()));
+        let room = Arc::new(answers.page(ANY).unwrap());
+        let piece = Piece { first: 11, text: vec![0; *ends.last().unwrap()].into(), ends: ends.into(), room };
         let chunks =
-            |seq| piece.clone().chunks(seq).map(|(last, text)| (last, text.len())).collect::<Vec<_>>();
+            |seq| piece.clone().chunks(seq).map(|(last, text)| (last, text.text.len())).collect::<Vec<_>>();
         let all = [(14, 4 * small), (15, small), (16, large), (17, small), (18, large)];
         assert_eq!((piece.last(), chunks(10)), (18, all.to_vec()));
         assert_eq!(chunks(13), [(15, 2 * small), (16, large), (17, small), (18, large)]);

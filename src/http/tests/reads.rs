@@ -68,6 +68,35 @@ async fn a_long_list_is_streamed_whole_in_both_formats_and_orders() {
 }
 
 #[actix_web::test]
+async fn a_long_list_is_whole_also_where_there_is_room_for_one_page_only() {
+    let mut narrow = settings();
+    narrow.limits.answer_bytes = 2 << 20;
+    let state = state(Fake { events: 2_500, ..Fake::default() }, &narrow);
+    let rising = get(&state, "/events?topic=t").await.json();
+    assert_eq!(seqs(&rising), (1..=2_500).collect::<Vec<_>>());
+    assert_eq!(state.answers.bytes(), 0, "everything is given back");
+}
+
+#[actix_web::test]
+async fn reads_are_refused_while_there_is_no_room_for_their_answers() {
+    let state = with(5);
+    let address = crate::domain::Address::UNKNOWN;
+    let mut held: Vec<_> = std::iter::from_fn(|| state.answers.page(address).ok()).collect();
+    assert!(held.len() > 10, "{}", held.len());
+    for read in ["/events?topic=t", "/events/t/a%2F3"] {
+        let refused = get(&state, read).await;
+        assert_eq!(refused.header("retry-after"), "1");
+        assert_eq!(refused.problem(), (429, "too_many_requests".to_owned()), "{read}");
+    }
+    let small = get(&state, "/events?topic=none").await;
+    assert_eq!(small.status, 200, "what needs no page is answered");
+    held.pop();
+    assert_eq!(get(&state, "/events?topic=t").await.status, 200);
+    drop(held);
+    assert_eq!(state.answers.bytes(), 0);
+}
+
+#[actix_web::test]
 async fn chunks_are_for_clients_that_know_them() {
     use actix_web::http::{Method, Version};
     let state = with(2_500);

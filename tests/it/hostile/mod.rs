@@ -3,6 +3,7 @@
 //!
 //! `SEKALI_HOSTILE_SECONDS=60` makes each attack last that long (default 2).
 
+mod answers;
 mod bodies;
 mod conflicts;
 mod crowds;
