@@ -219,6 +219,11 @@ impl Metrics {
             self.sync_seconds.clone(),
         );
         to.register("process_info", "1, and which run of the program answers", self.process.clone());
+        self.begin();
+    }
+
+    /// Makes the label sets that are there from the start, so that a rate sees the first one.
+    fn begin(&self) {
         let run = Uuid::new_v4().simple().to_string();
         self.process.get_or_create(&ProcessLabels { run }).set(1);
         for (family, reasons) in [
@@ -229,8 +234,7 @@ impl Metrics {
                 drop(family.get_or_create(&RefusalLabels { reason }));
             }
         }
-        for actor in [ROUTER, CONSUMER, WRITER] {
-            // There from the start, so that a rate sees the first one.
+        for actor in [ROUTER, CONSUMER, WRITER, COMPARER] {
             let labels = ActorLabels { actor };
             drop((self.queued_events.get_or_create(&labels), self.actor_restarts.get_or_create(&labels)));
         }

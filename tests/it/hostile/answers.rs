@@ -197,7 +197,7 @@ fn topics_that_sort_first_hide_no_busy_topic() {
     let publish = |events: String| assert_eq!(post(STRANGER, to, "/publish", &events).0, 200);
     publish(array((0..10_000).map(|number| event(&format!("!{number:05}"), "1"))));
     publish(array((0..50).map(|number| event("orders", &number.to_string()))));
-    publish(array([event("rare", "1")].into_iter()));
+    publish(array([event("rare", "1")]));
     let metrics = get(OWN, to, "/metrics").1;
     for topic in ["orders", "rare"] {
         let label = format!("sekali_topic_events_accepted_total{{topic=\"{topic}\"");
