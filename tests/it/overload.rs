@@ -93,7 +93,11 @@ async fn who_will_be_refused_is_refused_before_anything_is_parsed() {
 
 #[actix_web::test]
 async fn a_large_body_is_refused_before_it_is_sent_and_a_small_one_keeps_its_connection() {
-    let log = Log::configured("[limits]\nbody = \"2MiB\"\nevent = \"1KiB\"\nin_flight_bytes = \"10MiB\"");
+    // The stalled bodies must outlive the connection of the refused one.
+    let log = Log::configured(
+        "[server]\ndrain_timeout = \"100ms\"\nbody_grace = \"1h\"\nbody_timeout = \"1h\"
+        [limits]\nbody = \"2MiB\"\nevent = \"1KiB\"\nin_flight_bytes = \"10MiB\"",
+    );
     let _slow = stalled(&log, 2_000_000).await;
     let _more = stalled(&log, 270_000).await;
     let mut large = Raw::publishing(log.address(), "Content-Length: 1000000\r\n");
