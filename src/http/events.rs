@@ -157,9 +157,6 @@ fn wanted(request: &HttpRequest) -> Result<Wanted, Failure> {
             .unwrap_or_default(),
     };
     query.finish()?;
-    if wanted.history.is_some() && wanted.after.is_none() && wanted.before.is_none() {
-        return Err(Failure::parameter("history", "belongs to a seq: give it with after or before"));
-    }
     Ok(wanted)
 }
 
