@@ -85,11 +85,21 @@ export class Log {
   }
 }
 
+/**
+ * A port that nobody listens on, below those that the system gives to connections: a log that is
+ * started again must find it free.
+ */
 async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 10_000);
+    const server = createServer();
+    const taken = await new Promise((told) => {
+      server.once("error", () => told(true));
+      server.listen(port, "127.0.0.1", () => told(false));
+    });
+    if (taken) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
