@@ -24,6 +24,9 @@ use crate::config::Limits;
 /// Connections that wait to be accepted, so that a burst of clients is not refused.
 const BACKLOG: i32 = 4_096;
 
+/// The most refused connections that stay open at once until their clients have read the answer.
+const REFUSED_MAX: usize = 16;
+
 /// How much longer actix drains a refused body than the watcher lets it: the watcher counts the reason.
 const LINGER_LONGER: Duration = Duration::from_secs(1);
 
@@ -182,14 +185,18 @@ impl Room {
             );
         }
         let address = limits.connections_per_address.min(all.div_ceil(2));
-        Self { bounds: Bounds { all, address }, each_worker: all.div_ceil(workers) + slack }
+        // While all places are taken, half of the slack is left to accept the next one that is refused.
+        let refused = (slack * workers / 2).min(REFUSED_MAX);
+        Self { bounds: Bounds { all, address, refused }, each_worker: all.div_ceil(workers) + slack }
     }
 
     /// The room of the listener for health and metrics, a small part of the files that clients cannot take.
     fn of_ops(files: Option<u64>) -> Self {
         let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
         let all = (files / 32).clamp(4, 64);
-        Self { bounds: Bounds { all, address: all / 2 }, each_worker: all + 4 }
+        let slack = 4;
+        let bounds = Bounds { all, address: all / 2, refused: slack / 2 };
+        Self { bounds, each_worker: all + slack }
     }
 }
 
@@ -213,6 +220,7 @@ mod tests {
         assert_eq!(room(8, Some(4)), (1, 1, 2));
         for files in [64, 256, 1_024, 1 << 20] {
             let room = Room::of(4, &limits, Some(files));
+            assert!(room.bounds.all + room.bounds.refused < 4 * room.each_worker, "{room:?} of {files}");
             assert!(4 * room.each_worker as u64 <= files - files / 4 + 4, "{room:?} of {files}");
         }
     }

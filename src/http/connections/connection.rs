@@ -71,6 +71,8 @@ impl Waits for Connection {
     fn wait(&self) -> Option<Wait> {
         match self.progress.stage() {
             (Stage::Serving | Stage::Ended, _) => None,
+            // The stage is looked at first: it is stored after the mark.
+            _ if self.progress.is_unsent() => None,
             (stage, since) => Some(Wait { was_served: stage == Stage::Idle, since }),
         }
     }

@@ -2,9 +2,11 @@
 //! closed for a new one.
 //!
 //! A new connection past a bound takes the place of one that waits for its client: first one that owes
-//! a head or the rest of a body for more than a second, then an idle one, then a newer one; of each kind
-//! the one that waits longest. Past the bound of an address it is one of the same address. So idle
-//! connections lock nobody out. Where every connection is being served, the new one is refused.
+//! a head or the rest of a body for more than a second, then an idle one; of each kind the one that
+//! waits longest. Past the bound of an address it is one of the same address. So idle connections lock
+//! nobody out. A connection that was just accepted has that second too: in a burst, newer connections
+//! would otherwise end it before its head is read, and its client would get no answer. Where every
+//! connection is being served or has time left, the new one is refused.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,8 +14,9 @@ use std::time::Duration;
 
 use crate::domain::Address;
 
-/// How long a client may take for a head or the rest of a body before its connection ends in favour of a
-/// new one that an idle connection could make room for as well. Honest clients send a head at once.
+/// How long a client may take for a head or the rest of a body before its connection can be closed for a
+/// new one; for the first head it counts from the accept. Honest clients send a head at once; a second
+/// is time for a packet that was lost on the way, which is sent again after 200 ms to 1 s (RFC 6298).
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The least time between two searches for the connections that wait, for each connection that the first
@@ -22,7 +25,7 @@ const SEARCH_PAUSE_EACH: Duration = Duration::from_micros(1);
 
 /// A connection that may wait for its client.
 pub(super) trait Waits {
-    /// How it waits; `None` while it is served.
+    /// How it waits; `None` while it is served, up to the last byte of the answer.
     fn wait(&self) -> Option<Wait>;
 }
 
@@ -41,8 +44,6 @@ enum Turn {
     Slow,
     /// It is idle between two requests.
     Idle,
-    /// It is new, or in the middle of sending.
-    Sending,
 }
 
 /// Why a new connection is not served.
@@ -61,6 +62,8 @@ pub(in crate::http) struct Bounds {
     pub(in crate::http) all: usize,
     /// Of one address, at least 1.
     pub(in crate::http) address: usize,
+    /// Of refused connections that stay open at once until their clients have read the answer.
+    pub(in crate::http) refused: usize,
 }
 
 /// The open connections.
@@ -86,7 +89,7 @@ struct Held {
     waiting: Waiting,
 }
 
-/// The connections that waited at the last search, the longest first.
+/// The connections that could be closed at the last search, in the order in which they end.
 #[derive(Default)]
 struct Waiting {
     queue: VecDeque<(Wait, u64)>,
@@ -106,7 +109,7 @@ impl<C: Waits> Places<C> {
     /// has lost its place already.
     ///
     /// # Errors
-    /// The bound that is reached where no connection waits.
+    /// The bound that is reached where no connection can be closed.
     pub(super) fn admit(
         &mut self,
         address: Option<Address>,
@@ -153,13 +156,12 @@ impl<C: Waits> Places<C> {
 }
 
 impl Wait {
-    fn turn(self, now: Duration) -> Turn {
+    /// When the connection ends; `None` while it cannot be closed for another one.
+    fn turn(self, now: Duration) -> Option<Turn> {
         if self.was_served {
-            Turn::Idle
-        } else if now.saturating_sub(self.since) >= GRACE {
-            Turn::Slow
+            Some(Turn::Idle)
         } else {
-            Turn::Sending
+            (now.saturating_sub(self.since) >= GRACE).then_some(Turn::Slow)
         }
     }
 }
@@ -178,12 +180,16 @@ impl Waiting {
             while queue.pop_front_if(|(then, number)| wait(number) != Some(*then)).is_some() {}
         };
         drop_changed(&mut self.queue);
-        let is_clear = self.queue.front().is_some_and(|(first, _)| first.turn(now) == Turn::Slow);
+        let is_clear = self.queue.front().is_some_and(|(first, _)| first.turn(now) == Some(Turn::Slow));
         if !is_clear && now >= self.next_search {
             self.next_search = now + SEARCH_PAUSE_EACH * u32::try_from(numbers.len()).unwrap_or(u32::MAX);
-            let mut found: Vec<_> = numbers.filter_map(|number| Some((wait(number)?, *number))).collect();
-            found.sort_unstable_by_key(|(waits, number)| (waits.turn(now), *waits, *number));
-            self.queue = found.into();
+            let candidate = |number: &u64| {
+                let waits = wait(number)?;
+                Some((waits.turn(now)?, waits, *number))
+            };
+            let mut found: Vec<_> = numbers.filter_map(candidate).collect();
+            found.sort_unstable();
+            self.queue = found.into_iter().map(|(_, waits, number)| (waits, number)).collect();
         }
         self.queue.pop_front().map(|(_, number)| number)
     }
@@ -225,7 +231,7 @@ mod tests {
     }
 
     fn places(all: usize, address: usize) -> Places<Fake> {
-        Places::new(Bounds { all, address })
+        Places::new(Bounds { all, address, refused: 1 })
     }
 
     #[test]
@@ -286,18 +292,37 @@ mod tests {
         assert!(places.admit(address("10.0.0.1"), busy(), at(0)).is_ok());
     }
 
+    fn unserved(seconds: u64) -> Wait {
+        Wait { was_served: false, since: at(seconds) }
+    }
+
+    fn sending(seconds: u64) -> Arc<Fake> {
+        Arc::new(Fake(Mutex::new(Some(unserved(seconds)))))
+    }
+
     #[test]
-    fn slow_connections_end_before_idle_ones_and_those_before_new_ones() {
+    fn slow_connections_end_before_idle_ones_and_new_ones_have_their_second() {
         let mut places = places(4, 4);
-        let unserved = |seconds| Wait { was_served: false, since: at(seconds) };
-        let sending = |seconds| Arc::new(Fake(Mutex::new(Some(unserved(seconds)))));
         for connection in [waiting(1), sending(5), sending(3), sending(2)] {
             places.admit(None, connection, at(5)).unwrap();
         }
-        for expected in [unserved(2), unserved(3), since(1), unserved(5)] {
+        for expected in [unserved(2), unserved(3), since(1)] {
             let (_, closed) = places.admit(None, busy(), at(5)).unwrap();
             assert_eq!(closed.unwrap().wait(), Some(expected));
         }
-        assert_eq!(places.admit(None, busy(), at(6)).err(), Some(Full::All));
+        let almost = at(6).checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(places.admit(None, busy(), almost).err(), Some(Full::All));
+        let (_, closed) = places.admit(None, busy(), at(6)).unwrap();
+        assert_eq!(closed.unwrap().wait(), Some(unserved(5)));
+    }
+
+    #[test]
+    fn in_a_burst_the_first_connections_keep_their_places() {
+        let mut places = places(10, 2);
+        let burst: Vec<_> = (0..5).map(|_| places.admit(address("10.0.0.1"), sending(0), at(0))).collect();
+        assert!(burst[..2].iter().all(|admitted| matches!(admitted, Ok((_, None)))));
+        assert!(burst[2..].iter().all(|admitted| matches!(admitted, Err(Full::Address))));
+        let (_, closed) = places.admit(address("10.0.0.1"), sending(1), at(1)).unwrap();
+        assert_eq!(closed.unwrap().wait(), Some(unserved(0)));
     }
 }

@@ -65,6 +65,8 @@ pub(super) struct Progress {
     /// Since when the client takes nothing of its answer, in milliseconds and one more; 0 while it
     /// takes all.
     blocked: AtomicU64,
+    /// Whether actix may hold bytes of an answer that has ended.
+    unsent: AtomicBool,
     /// Whether the answer is that of a follower, which has a deadline of its own.
     follows: AtomicBool,
 }
@@ -80,6 +82,7 @@ impl Progress {
             request_end: AtomicU64::new(UNKNOWN),
             drained: AtomicU64::default(),
             blocked: AtomicU64::default(),
+            unsent: AtomicBool::default(),
             follows: AtomicBool::default(),
         };
         progress.enter(Stage::Fresh, now);
@@ -88,7 +91,7 @@ impl Progress {
 
     /// The stage, and since when.
     pub(super) fn stage(&self) -> (Stage, Duration) {
-        let packed = self.stage.load(Ordering::Relaxed);
+        let packed = self.stage.load(Ordering::Acquire);
         let stage = match packed & ((1 << STAGE_BITS) - 1) {
             0 => Stage::Fresh,
             1 => Stage::Head,
@@ -171,8 +174,9 @@ impl Progress {
         self.enter(Stage::Serving, now);
     }
 
-    /// Notes that the answer has ended.
+    /// Notes that the answer has ended. actix writes the last bytes of it after that.
     pub(super) fn answered(&self, now: Duration) {
+        self.unsent.store(true, Ordering::Relaxed);
         let received = self.received.load(Ordering::Relaxed);
         let stage = match self.request_end.load(Ordering::Relaxed) {
             UNKNOWN => Stage::Between,
@@ -183,6 +187,16 @@ impl Progress {
             _ => Stage::Head,
         };
         self.enter(stage, now);
+    }
+
+    /// Notes that the system has taken all bytes that actix had to send.
+    pub(super) fn flushed(&self) {
+        self.unsent.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether actix may hold bytes of an answer that has ended.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed)
     }
 
     /// Notes that the client takes nothing more of its answer now.
@@ -209,7 +223,7 @@ impl Progress {
     fn enter(&self, stage: Stage, now: Duration) {
         let is_ended = self.stage.load(Ordering::Relaxed) == Stage::Ended as u64;
         if !is_ended {
-            self.stage.store(millis(now) << STAGE_BITS | stage as u64, Ordering::Relaxed);
+            self.stage.store(millis(now) << STAGE_BITS | stage as u64, Ordering::Release);
         }
     }
 
@@ -338,6 +352,16 @@ mod tests {
             progress.answered(at(3));
             assert_eq!(progress.stage(), (Stage::Idle, at(3)), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_unsent_until_its_last_bytes_are_flushed() {
+        let progress = serving(GET, Body::Length(0));
+        progress.flushed();
+        progress.answered(at(3));
+        assert_eq!((progress.stage(), progress.is_unsent()), ((Stage::Idle, at(3)), true));
+        progress.flushed();
+        assert!(!progress.is_unsent());
     }
 
     #[test]

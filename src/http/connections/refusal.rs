@@ -1,10 +1,10 @@
 //! What a client is told whose connection is refused or ended: a problem document, written past actix,
 //! which has no request to answer.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -20,11 +20,9 @@ use crate::api::{Code, PROBLEM_JSON, Problem};
 /// The seconds after which a refused client may come again.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// Refused connections that stay open at once so that their clients can read the answer. A socket that
-/// is closed while bytes of the client are unread is reset, and a reset may overtake the answer.
-const LINGERING_MAX: usize = 16;
-
-/// How long such a connection stays open.
+/// How long a refused connection waits for the first byte of its request, and then for its client to
+/// read the answer and close. An answer before the request is an error to some clients (hyper). A socket
+/// that is closed while bytes of the client are unread is reset, and a reset may overtake the answer.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// A connection that got no place.
@@ -45,35 +43,77 @@ impl Refused {
         Self { connections, connection, full, code }
     }
 
-    /// Tells the client, and closes the connection.
+    /// Tells the client why, waits until it has read that, and closes the connection.
     pub(in crate::http) async fn answer(self) {
         let detail = match self.full {
             Full::Address => {
                 "this address has as many connections as it may have \
-                 (limits.connections_per_address), and all of them are in use; close some or wait"
+                 (limits.connections_per_address), and all of them are in use or new; close some or wait"
             }
             Full::All => {
                 "the log has as many connections as it may have (limits.connections), and all of \
-                 them are in use; connect again later"
+                 them are in use or new; connect again later"
             }
         };
-        let refused = &self.connections.refused;
-        let is_over = refused.fetch_add(1, Ordering::Relaxed) >= LINGERING_MAX;
-        if !is_over {
+        let Self { connections, connection, .. } = &self;
+        connections.refused.add(connection);
+        // Whether the request has begun or the time is over: the client is told.
+        let _ = timeout(LINGER, connection.socket.readable()).await;
+        // A client that is gone already needs no answer.
+        if say(connection, &answer(self.code, detail)).is_ok() {
             // Whether the client has closed or the time is over: the connection ends.
-            let _ = timeout(LINGER, say(&self.connection, &answer(self.code, detail))).await;
+            let _ = timeout(LINGER, closed(connection)).await;
         }
-        refused.fetch_sub(1, Ordering::Relaxed);
+        connections.refused.remove(connection);
     }
 }
 
-/// Writes an answer and reads until the client closes.
-async fn say(connection: &Connection, answer: &[u8]) -> io::Result<()> {
+/// The refused connections that are still open. Their number is bounded, since they take files and room
+/// of a worker. One too many ends the wait of the oldest, which has had the most time; it is told even
+/// so. Thus a client in a burst of others gets its answer too.
+pub(super) struct Lingering {
+    most: usize,
+    open: Mutex<VecDeque<Weak<Connection>>>,
+}
+
+impl Lingering {
+    /// Room for at most this many connections.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, open: Mutex::default() }
+    }
+
+    fn add(&self, connection: &Arc<Connection>) {
+        let mut open = self.open();
+        open.push_back(Arc::downgrade(connection));
+        let is_over = open.len() > self.most;
+        let oldest = if is_over { open.pop_front() } else { None };
+        drop(open);
+        if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
+            // Its next read says that the client has closed. One that is gone already waits no more.
+            let _ = SockRef::from(&oldest.socket).shutdown(Shutdown::Read);
+        }
+    }
+
+    fn remove(&self, connection: &Arc<Connection>) {
+        self.open().retain(|open| !std::ptr::eq(open.as_ptr(), Arc::as_ptr(connection)));
+    }
+
+    fn open(&self) -> MutexGuard<'_, VecDeque<Weak<Connection>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes an answer, and nothing after it.
+fn say(connection: &Connection, answer: &[u8]) -> io::Result<()> {
+    let socket = SockRef::from(&connection.socket);
+    // A new socket takes the whole answer at once: tokio need not have seen yet that it can be written.
+    socket.send(answer)?;
+    socket.shutdown(Shutdown::Write)
+}
+
+/// Reads until the client closes, or another connection ends the wait.
+async fn closed(connection: &Connection) -> io::Result<()> {
     let socket = &connection.socket;
-    // A new socket takes the whole answer at once.
-    socket.writable().await?;
-    socket.try_write(answer)?;
-    SockRef::from(socket).shutdown(Shutdown::Write)?;
     let mut unread = [0; 1_024];
     loop {
         socket.readable().await?;

@@ -2,7 +2,6 @@
 //! log refuses or ends.
 
 use std::net::IpAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use tokio::net::TcpStream;
 use super::connection::Connection;
 use super::options;
 use super::places::{Bounds, Full, Places};
-use super::refusal::{self, Refused};
+use super::refusal::{self, Lingering, Refused};
 use crate::api::Code;
 use crate::config::{Limits, Server};
 use crate::domain::Address;
@@ -58,8 +57,7 @@ pub(in crate::http) struct Connections {
     unacknowledged: Duration,
     started: Instant,
     metrics: Arc<Metrics>,
-    /// Refused connections that are still open until their clients have read the answer.
-    pub(super) refused: AtomicUsize,
+    pub(super) refused: Lingering,
 }
 
 /// The place of a connection, until it is dropped.
@@ -91,14 +89,14 @@ impl Connections {
             trusted: server.trusted_proxies.clone(),
             started: Instant::now(),
             metrics,
-            refused: AtomicUsize::default(),
+            refused: Lingering::new(bounds.refused),
         })
     }
 
     /// Gives a place to a new connection.
     ///
     /// # Errors
-    /// The refusal where all places are taken by connections that are being served.
+    /// The refusal where all places are taken by connections that cannot be closed now.
     pub(in crate::http) fn admit(self: &Arc<Self>, socket: TcpStream) -> Result<Place, Refused> {
         let peer = socket.peer_addr().ok().map(|peer| peer.ip().to_canonical());
         // A connection that is gone already ends at its first read.
@@ -131,7 +129,7 @@ impl Connections {
         self.metrics.connections_refused.get_or_create(&RefusalLabels { reason }).inc();
         self.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
         let peer = connection.peer.map(tracing::field::display);
-        tracing::warn!(peer, limit = reason, "connection refused: all places are in use");
+        tracing::warn!(peer, limit = reason, "connection refused: all connections are in use or new");
         Refused::new(self.clone(), connection, full, code)
     }
 

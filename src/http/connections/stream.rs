@@ -82,7 +82,8 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket holds nothing back.
+        // actix calls this whenever its buffer is empty. A socket holds nothing back.
+        self.connection().progress.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -14,6 +14,7 @@ mod victim;
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -78,7 +79,13 @@ fn connect(from: IpAddr, to: SocketAddr) -> Option<TcpStream> {
 /// Runs an attack on a fresh target beside a victim until the victim was served in one of
 /// [`ATTEMPTS`]; fails with the last observation otherwise. The attack gets the target and the time
 /// that it lasts, and returns whatever must stay alive until the victim stops.
+///
+/// Each attack makes load on purpose and tests run in parallel: one attack waits for the other, so that
+/// a victim measures its own attack alone.
 fn endured<T>(start: impl Fn() -> Target, attack: impl Fn(&Target, Duration) -> T) -> (Target, Seen) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed under the lock leaves nothing behind that another one could see.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
         let target = start();

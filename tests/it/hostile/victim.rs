@@ -151,14 +151,12 @@ fn publish(from: IpAddr, to: SocketAddr, stop: &AtomicBool) -> Counts {
         let is_new = number % 2 == 1;
         number += 1;
         let open = if is_new { None } else { kept.take() };
-        let on = |mut connection| Ok((exchange(&mut connection, &request)?, connection));
-        // A server may end a connection that waits, at any time. As every client does, this one sends the
-        // request again on a new connection, once; the time until then counts.
-        let anew = || reached(from, to).and_then(on);
-        let outcome = open.map_or_else(anew, on).or_else(|_| anew());
-        let outcome = outcome.map(|((status, stays), connection)| {
-            kept = if stays && !is_new { Some(connection) } else { kept.take() };
-            status
+        let outcome = opened(open, from, to, &request).and_then(|mut connection| {
+            let (status, stays) = read_answer(&mut connection)?;
+            if stays && !is_new {
+                kept = Some(connection);
+            }
+            Ok(status)
         });
         counts.count(due, outcome);
     });
@@ -169,8 +167,10 @@ fn ask(from: IpAddr, to: SocketAddr, stop: &AtomicBool) -> Counts {
     let mut counts = Counts::default();
     let request = "GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     at_a_pace(HEALTH_PACE, stop, |due| {
-        let outcome = reached(from, to).and_then(|mut connection| exchange(&mut connection, request));
-        counts.count(due, outcome.map(|(status, _)| status));
+        let outcome = opened(None, from, to, request)
+            .and_then(|mut connection| read_answer(&mut connection))
+            .map(|(status, _)| status);
+        counts.count(due, outcome);
     });
     counts
 }
@@ -199,10 +199,41 @@ fn reached(from: IpAddr, to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
     connect(from, to).map(BufReader::new).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
 }
 
-/// Sends a request and reads its answer with a Content-Length: its status, and whether the
-/// connection stays open.
-fn exchange(connection: &mut BufReader<TcpStream>, request: &str) -> io::Result<(u16, bool)> {
+/// Sends a request and waits for the first byte of its answer, on the connection that was kept where
+/// there is one, else on a new one.
+///
+/// A server may close an idle connection at any time, also for room, and the client learns it only when
+/// it uses the connection. So, as every HTTP client does (RFC 9112, section 9.3.1), this one sends the
+/// request once more on a new connection where a *reused* one ended before any byte of an answer; the
+/// time until then counts. A new connection that ends without an answer is a failure.
+fn opened(
+    kept: Option<BufReader<TcpStream>>,
+    from: IpAddr,
+    to: SocketAddr,
+    request: &str,
+) -> io::Result<BufReader<TcpStream>> {
+    match kept.map(|connection| begun(connection, request)) {
+        Some(Err(error)) if is_closed(&error) => begun(reached(from, to)?, request),
+        Some(outcome) => outcome,
+        None => begun(reached(from, to)?, request),
+    }
+}
+
+/// Sends a request and waits for the first byte of its answer.
+fn begun(mut connection: BufReader<TcpStream>, request: &str) -> io::Result<BufReader<TcpStream>> {
     connection.get_mut().write_all(request.as_bytes())?;
+    let is_closed = connection.fill_buf()?.is_empty();
+    if is_closed { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(connection) }
+}
+
+/// Whether the other end has closed the connection.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Reads an answer with a Content-Length: its status, and whether the connection stays open.
+fn read_answer(connection: &mut BufReader<TcpStream>) -> io::Result<(u16, bool)> {
     let (mut status, mut length, mut stays) = (None, 0, true);
     loop {
         let mut line = String::new();

@@ -47,9 +47,11 @@ async fn more_connections_than_files_make_room_and_the_store_keeps_its_own() {
     let home = tempdir().unwrap();
     let process = Process::limited(home.path(), "[store]\nseal_keys = 1000\n", "ulimit -n 256");
     process.publish(event("t", "first")).await.ok();
-    // Each that is one too many takes the place of one before it, also of the client's own.
+    // Those that are too many are refused while the others are new, and so is the client. After a second
+    // each further one takes the place of one before it.
     let idle: Vec<_> = (0..400).map(|_| TcpStream::connect(process.address()).unwrap()).collect();
     let client = Client::of(process.address());
+    until("there is room for the client", async || client.is_ready().await).await;
     for number in 0..10 {
         let topic = format!("t{number}");
         let answer = client.publish(array(ids(&topic, 0..1_000))).await;
