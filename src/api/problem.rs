@@ -15,7 +15,7 @@ pub enum Code {
     NotJson,
     /// The body does not decompress, or the connection broke while it was read.
     BadEncoding,
-    /// A browser sends a change for a page of another origin.
+    /// A browser sends a request for a page of another origin.
     CrossOrigin,
     /// No such path.
     NotFound,
@@ -29,7 +29,7 @@ pub enum Code {
     NotAcceptable,
     /// The head took longer than `server.head_timeout`.
     HeadTimeout,
-    /// The body took longer than `server.body_timeout`.
+    /// The body took longer than `server.body_timeout`, or came below `server.body_min_rate`.
     BodyTimeout,
     /// A cursor names an event of another history.
     HistoryChanged,
@@ -38,7 +38,7 @@ pub enum Code {
     BodyTooLarge,
     /// The body is over `limits.compression_ratio`.
     RatioTooLarge,
-    /// More events than `limits.batch_events`.
+    /// More events than `limits.batch_events`, or more keys than `limits.lookup_keys`.
     BatchTooLarge,
     /// An event over `limits.event`.
     EventTooLarge,
@@ -60,7 +60,8 @@ pub enum Code {
     StoreDamaged,
     /// A fault of ours.
     Internal,
-    /// More in flight than `limits.in_flight_*`.
+    /// All clients together use up `limits.in_flight_*`, `limits.answer_bytes`, `limits.connections` or
+    /// `limits.followers`.
     Overloaded,
     /// The server is stopping.
     ShuttingDown,
