@@ -15,7 +15,8 @@ mod victim;
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use tempfile::{TempDir, tempdir};
@@ -28,6 +29,9 @@ const SECONDS: u64 = 2;
 
 /// The longest wait for a connection and for each answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The longest that a machine may be too busy to serve a victim without an attack.
+const BUSY_MAX: Duration = Duration::from_mins(2);
 
 /// Attempts before a share of successes counts as missed: a busy machine may stall any single one.
 const ATTEMPTS: usize = 3;
@@ -76,6 +80,14 @@ fn connect(from: IpAddr, to: SocketAddr) -> Option<TcpStream> {
     Some(socket.into())
 }
 
+/// Whether the machine has time for a victim now. Where it has none, a victim that was not served says
+/// nothing about the attack.
+fn is_served_without_an_attack(target: &Target) -> bool {
+    let victim = Victim::start(&target.process, OWN);
+    thread::sleep(lasting());
+    victim.stop().served()
+}
+
 /// Runs an attack on a fresh target beside a victim until the victim was served in one of
 /// [`ATTEMPTS`]; fails with the last observation otherwise. The attack gets the target and the time
 /// that it lasts, and returns whatever must stay alive until the victim stops.
@@ -86,8 +98,8 @@ fn endured<T>(start: impl Fn() -> Target, attack: impl Fn(&Target, Duration) -> 
     static ALONE: Mutex<()> = Mutex::new(());
     // A test that failed under the lock leaves nothing behind that another one could see.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut last = String::new();
-    for _ in 0..ATTEMPTS {
+    let (begun, mut failed, mut last) = (Instant::now(), 0, String::new());
+    while failed < ATTEMPTS {
         let target = start();
         let victim = Victim::start(&target.process, OWN);
         let kept = attack(&target, lasting());
@@ -97,13 +109,19 @@ fn endured<T>(start: impl Fn() -> Target, attack: impl Fn(&Target, Duration) -> 
             return (target, seen);
         }
         last = seen.said();
+        if is_served_without_an_attack(&start()) {
+            failed += 1;
+        } else if begun.elapsed() > BUSY_MAX {
+            eprintln!("NOT JUDGED: the machine is too busy to serve a victim even without an attack: {last}");
+            return (target, seen);
+        }
     }
     panic!("the victim was not served in {ATTEMPTS} attempts: {last}");
 }
 
 #[test]
 fn a_victim_without_an_attack_is_served() {
-    let (_target, seen) = endured(|| Target::start(""), |_, lasting| std::thread::sleep(lasting));
+    let (_target, seen) = endured(|| Target::start(""), |_, lasting| thread::sleep(lasting));
     assert!(seen.published.total > 20 && seen.health.total > 5, "{seen:?}");
     assert_eq!(seen.throttled, 0, "{seen:?}");
     assert!(seen.memory > 1 << 20 && seen.failures.len() < 3, "{seen:?}");
