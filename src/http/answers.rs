@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use actix_web::ResponseError;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::ServiceResponse;
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, ResponseError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failure::Failure;
@@ -226,9 +226,4 @@ pub(super) fn bounded<B: MessageBody + 'static>(
         }
         Err(refusal) => ServiceResponse::new(request, refusal.error_response()),
     }
-}
-
-/// The address that a request counts for.
-pub(super) fn address(request: &HttpRequest) -> Address {
-    Peer::of(request).address()
 }

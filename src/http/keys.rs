@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::headers;
 use super::openapi::{EventProblems, LookupProblems};
 use super::params::{Query, segment, topic};
+use super::peer::Peer;
 use super::render;
 use super::state::State;
 use crate::api;
@@ -94,7 +95,7 @@ async fn found(
     event_id: String,
 ) -> Result<HttpResponse, Failure> {
     let turn = state.answers.turn().await;
-    let room = state.room_of_page(answers::address(request))?;
+    let room = state.room_of_page(Peer::of(request).address())?;
     let Some(stored) = state.reader.event(Key { topic: topic.clone(), event_id }).await? else {
         return Err(Failure::new(api::Code::EventNotFound, "this topic has no event with this id"));
     };

@@ -15,6 +15,7 @@ use super::failure::{Failure, NOT_STORED};
 use super::headers;
 use super::openapi::PublishProblems;
 use super::params::Query;
+use super::peer::Peer;
 use super::state::State;
 use super::trace::Published;
 use super::watch;
@@ -148,7 +149,7 @@ async fn take(state: &State, request: &HttpRequest, payload: Payload) -> Result<
     // Taken before anything is stored: afterwards every event has its verdict.
     let minimal = headers::prefers_minimal(request.headers());
     let count = if minimal { 0 } else { parsed.valid.len() + parsed.invalid.len() };
-    let room = state.answers.room(answers::address(request), count * RESULT_BYTES)?;
+    let room = state.answers.room(Peer::of(request).address(), count * RESULT_BYTES)?;
     // Also where they are duplicates: what a topic's clients send makes it busy.
     state.shown.note(parsed.valid.iter().map(Event::topic));
     let decided_from = Instant::now();

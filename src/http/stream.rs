@@ -15,6 +15,7 @@ use super::answers::{self, Answers, Room, SLICE_BYTES, Taken};
 use super::failure::Failure;
 use super::headers::NDJSON;
 use super::history::changed_meanwhile;
+use super::peer::Peer;
 use super::render::{self, Lines};
 use super::state::State;
 use crate::api::HISTORY_HEADER;
@@ -62,7 +63,7 @@ pub(super) async fn answer(
     if listing.done() {
         return Ok(response.body(listing.next().await?));
     }
-    let address = answers::address(request);
+    let address = Peer::of(request).address();
     let (first, room) = {
         let _turn = state.answers.turn().await;
         let room = state.room_of_page(address)?;

@@ -86,17 +86,7 @@ async fn followers_of_one_address_leave_places_for_others_and_are_told_why() {
     const REFUSED: usize = 40;
     let config = format!("[limits]\nconnections = 100\nconnections_per_address = {EACH}\n");
     let target = Target::start(&config);
-    let follow = |from| {
-        let mut stream = connect(from, target.process.address()).unwrap();
-        stream
-            .write_all(
-                b"GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n",
-            )
-            .unwrap();
-        let mut beginning = [0; 12];
-        stream.read_exact(&mut beginning).unwrap();
-        (String::from_utf8(beginning.to_vec()).unwrap(), stream)
-    };
+    let follow = |from| target.follow(from);
     let crowd: Vec<_> = (0..EACH).map(|_| follow(STRANGER)).collect();
     assert!(crowd.iter().all(|(beginning, _)| beginning == "HTTP/1.1 200"));
     let (refused, mut stream) = follow(STRANGER);

@@ -10,17 +10,7 @@ async fn health_and_metrics_answer_on_their_own_listener_while_the_first_one_is_
     let config =
         "[server]\nops_bind = \"127.0.0.1:0\"\n[limits]\nconnections = 4\nconnections_per_address = 2\n";
     let target = Target::start(config);
-    let follow = |from| {
-        let mut stream = connect(from, target.process.address()).unwrap();
-        stream
-            .write_all(
-                b"GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n",
-            )
-            .unwrap();
-        let mut beginning = [0; 12];
-        stream.read_exact(&mut beginning).unwrap();
-        (String::from_utf8(beginning.to_vec()).unwrap(), stream)
-    };
+    let follow = |from| target.follow(from);
     let full: Vec<_> = [STRANGER, STRANGER, OWN, OWN].into_iter().map(follow).collect();
     assert!(full.iter().all(|(beginning, _)| beginning == "HTTP/1.1 200"), "all places are taken");
     assert_eq!(follow("127.0.0.3".parse().unwrap()).0, "HTTP/1.1 503", "the first listener is full");
