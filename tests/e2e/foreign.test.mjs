@@ -207,7 +207,10 @@ test("a link of another page opens the console, and no data", async (context) =>
       document.body.append(link);
       link.click();
     }, `${log.url}${path}`);
-    return (await answer).status();
+    const status = (await answer).status();
+    // Else the next navigation would meet this one.
+    await page.waitForURL(`${log.url}${path}`);
+    return status;
   };
   assert.equal(await follow("/stats"), 403);
   assert.equal(await follow("/"), 200);

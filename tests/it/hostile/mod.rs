@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 use tempfile::{TempDir, tempdir};
 
-use crate::support::Process;
+use crate::support::{Process, say};
 use victim::{Seen, Victim};
 
 /// Seconds of an attack where the environment names no number.
@@ -109,7 +109,7 @@ fn endured<T>(start: impl Fn() -> Target, attack: impl Fn(&Target, Duration) -> 
     /// The time that attempts took for which the machine was too busy, of all tests.
     static ALONE: Mutex<Duration> = Mutex::new(Duration::ZERO);
     // A test that failed under the lock leaves nothing behind that another one could see.
-    let mut lost = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut busy = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut failed, mut last) = (0, String::new());
     while failed < ATTEMPTS {
         let begun = Instant::now();
@@ -126,9 +126,9 @@ fn endured<T>(start: impl Fn() -> Target, attack: impl Fn(&Target, Duration) -> 
             failed += 1;
             continue;
         }
-        *lost += begun.elapsed();
-        if *lost > BUSY_MAX {
-            eprintln!("NOT JUDGED: the machine is too busy to serve a victim even without an attack: {last}");
+        *busy += begun.elapsed();
+        if *busy > BUSY_MAX {
+            say(&format!("NOT JUDGED: the machine serves no victim even without an attack: {last}"));
             return (target, seen);
         }
     }
