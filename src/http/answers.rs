@@ -119,12 +119,11 @@ impl Answers {
 fn refused(cause: &PublishError) -> Failure {
     match cause {
         PublishError::OverShare(_) => Failure::too_many_requests(
-            "this address has not taken more bytes of answers than three times what is left of \
-             limits.answer_bytes",
+            "the answers that this address has not taken hold its share of limits.answer_bytes",
         ),
         _ => Failure::new(
             Code::Overloaded,
-            "clients have not taken more bytes of answers than limits.answer_bytes allows",
+            "answers that clients have not taken fill limits.answer_bytes; send the request again later",
         ),
     }
 }

@@ -9,7 +9,7 @@ pub enum PublishError {
     #[error("more events are in flight than limits.in_flight_bytes and limits.in_flight_events allow")]
     Overloaded,
     /// The address of the request holds its share of a limit, which this key names.
-    #[error("this address has more in flight than three times what is left of {0}")]
+    #[error("the requests in flight of this address hold its share of {0}")]
     OverShare(&'static str),
     /// The address of the request made as many new topics as `limits.new_topics_per_minute` allows.
     /// Events of topics that exist may be stored.
