@@ -226,10 +226,13 @@ fn counters_that_are_off_by_one_are_named_with_what_the_rows_say() {
     ] {
         names(damage, Part::Totals, Cure::Recount, &[words]);
     }
-    for counted in [89, 101] {
+    // A busy machine seals later: how many events of the topic are sealed is what this store says.
+    let sealed = "(SELECT count(*) FROM events WHERE topic = 2 AND pos <= (SELECT max(last_pos) FROM runs))";
+    for (counted, words) in
+        [(&*format!("{sealed} - 1"), "sealed events; "), ("101", "counts 101 sealed events")]
+    {
         let damage = format!("UPDATE topics SET last_seq = {counted} WHERE id = 2");
-        let words = format!("counts {counted} sealed events");
-        names(&damage, Part::Topics, Cure::Restore, &["\"topic 1\"", &words, "end with seq 100"]);
+        names(&damage, Part::Topics, Cure::Restore, &["\"topic 1\"", words, "end with seq 100"]);
     }
 }
 
