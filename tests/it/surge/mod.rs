@@ -1,6 +1,9 @@
 //! More than the log can take, of everything, on the real program: what is over is refused at once, what was accepted is
 //! kept, and memory stays where the configuration puts it.
 //!
+//! Each test runs [alone](crate::support::alone): beside another one, or beside an attack of a hostile
+//! client, its rates and times would say nothing.
+//!
 //! `SEKALI_SURGE_SECONDS=60` makes each part last so long (default 2), with as many connections and topics as that allows.
 
 mod hostile;
