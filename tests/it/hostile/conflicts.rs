@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use super::{Endured, OTHER, Target, endured, get, post};
+use super::{Endured, Target, endured, metric, post};
 use crate::support::{Ended, array, event_with};
 
 /// Conflicts of one megabyte in a request: as many as a body has room for. A program that is not optimised takes seconds to
@@ -78,13 +78,6 @@ const CONFLICTS: &str = "sekali_events_conflict_total";
 
 /// Requests of invalid events, whose lines in the log are of another kind.
 const INVALID: u64 = 300;
-
-/// The value of a metric, such as `sekali_events_conflict_total`.
-fn metric(to: SocketAddr, name: &str) -> u64 {
-    let metrics = get(OTHER, to, "/metrics").1;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("{name}: {metrics}")).parse().unwrap()
-}
 
 #[test]
 fn many_conflicts_fill_no_disk_with_lines_and_each_is_counted() {

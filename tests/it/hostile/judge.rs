@@ -134,8 +134,9 @@ impl Endured {
         let told = published.told + health.told;
         let (memory, most) = (memory >> 20, self.target.memory >> 20);
         let recovered = self.recovered.as_secs_f64();
+        // On a line of its own, also behind what the harness prints of a test.
         format!(
-            "| {row} | {who} | {} of {} | {} of {} | {told} | {memory} of {most} | {recovered:.2} s |",
+            "\n| {row} | {who} | {} of {} | {} of {} | {told} | {memory} of {most} | {recovered:.2} s |",
             published.served, published.total, health.served, health.total
         )
     }

@@ -26,7 +26,7 @@ use tempfile::{TempDir, tempdir};
 use crate::support::{Process, serving};
 use crate::surge::memory_of;
 use judge::{Endured, endured};
-use wire::{FOLLOWING, answer, connect, follow, get, post, posting, reading, sent, status};
+use wire::{FOLLOWING, answer, connect, follow, get, metric, post, posting, reading, sent, status};
 
 /// The address of an attacker that shares nothing with the victim.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -79,7 +79,7 @@ impl Target {
         let arguments = serving(home.path(), &format!("server.ops_bind = \"127.0.0.1:0\"\n{small}{own}"));
         let process = Process::within(limits, arguments);
         let settings = config::load(Some(&home.path().join("sekali.toml")), &Overrides::default()).unwrap();
-        let memory = memory_of(process.id()) + bound::implied(&settings);
+        let memory = memory_of(process.id()).unwrap() + bound::implied(&settings);
         Self { process, settings, memory, is_attacked_at_health: false, started, _home: home }
     }
 }

@@ -49,8 +49,11 @@ pub(super) struct Victim {
     publishing: Worker,
     asking: Worker,
     measuring: JoinHandle<u64>,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
 }
+
+/// Tells the threads of a victim to stop when it is dropped, also where an attack has failed.
+struct Stop(Arc<AtomicBool>);
 
 /// What the victim saw.
 #[derive(Debug)]
@@ -112,8 +115,8 @@ impl Victim {
     pub(super) fn start(process: &Process) -> Self {
         let (to, pid) = (process.address(), process.id());
         let health = process.ops_address().expect("a target has server.ops_bind");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopping = || Arc::clone(&stop);
+        let stop = Stop(Arc::default());
+        let stopping = || Arc::clone(&stop.0);
         let measured = stopping();
         Self {
             publishing: Worker::start(stopping(), move |stop, counts| publish(to, stop, counts)),
@@ -125,7 +128,7 @@ impl Victim {
 
     /// Stops it and returns what it saw.
     pub(super) fn stop(self) -> Seen {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         let (published, asked) = (self.publishing.thread.join().unwrap(), self.asking.thread.join().unwrap());
         let mut failures = published.failures;
         for (what, count) in asked.failures {
@@ -157,6 +160,12 @@ pub(super) fn recovery(process: &Process, released: Instant) -> (Duration, u64) 
         }
     };
     (recovered, victim.stop().memory)
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Worker {
@@ -255,7 +264,7 @@ fn ask(to: SocketAddr, stop: &AtomicBool, counts: &mut Counts) {
 /// The most memory that the process took.
 fn measure(pid: u32, stop: &AtomicBool) -> u64 {
     let mut most = 0;
-    at_a_pace(MEMORY_PACE, stop, |_| most = most.max(memory_of(pid)));
+    at_a_pace(MEMORY_PACE, stop, |_| most = most.max(memory_of(pid).unwrap_or_default()));
     most
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use super::OTHER;
+
 /// The longest wait for a connection and for each answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -71,6 +73,13 @@ pub(super) fn follow(from: IpAddr, to: SocketAddr) -> (u16, TcpStream) {
 /// Reads a path.
 pub(super) fn get(from: IpAddr, to: SocketAddr, path: &str) -> (u16, String) {
     answer(sent(from, to, reading(path, "")).expect("the server takes a connection"))
+}
+
+/// The value of a metric without labels, from the listener at this address.
+pub(super) fn metric(to: SocketAddr, name: &str) -> u64 {
+    let metrics = get(OTHER, to, "/metrics").1;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{name}: {metrics}")).parse().unwrap()
 }
 
 /// Sends a JSON body, with these headers more. A refusal may come before the end of the body.

@@ -39,12 +39,12 @@ fn or_long<T>(ordinary: T, long: T) -> T {
 
 /// Memory of a process that is not a part of files, in bytes.
 fn memory(process: &Process) -> u64 {
-    memory_of(process.id())
+    memory_of(process.id()).unwrap()
 }
 
-/// The same of the process with this id.
-pub(crate) fn memory_of(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+/// The same of the process with this id; `None` where it has ended.
+pub(crate) fn memory_of(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
 }
