@@ -60,6 +60,9 @@ pub(super) fn endured<T>(
         let _alone = alone();
         let endured = judged(row, from, &start, &attack);
         say(&endured.as_row(row));
+        if !endured.seen.failures.is_empty() {
+            say(&format!("{row}, from {from}: {:?}", endured.seen.failures));
+        }
         endured
     })
 }
@@ -82,6 +85,7 @@ fn judged<T>(
             return endured;
         }
         last = format!("served after {:?}; {}", endured.recovered, seen.said());
+        say(&format!("\n{row}, from {from}: an attempt failed: {last}"));
         if is_served_without_an_attack(&start()) {
             failed += 1;
             continue;
