@@ -8,7 +8,7 @@
 //! 4. Within 5 s of the end of the attack, every publish and every question is 200 within a second again.
 //!
 //! A busy machine may break the rules 1, 2 and 4: an attempt that fails is repeated, and not counted
-//! where a victim without an attack fares no better.
+//! where a victim without an attack is not served either, except at times.
 
 use std::env;
 use std::net::IpAddr;
@@ -86,14 +86,16 @@ fn judged<T>(
         }
         last = format!("served after {:?}; {}", endured.recovered, seen.said());
         say(&format!("\n{row}, from {from}: an attempt failed: {last}"));
-        if is_served_without_an_attack(&start()) {
+        if !is_busy(&start()) {
             failed += 1;
             continue;
         }
         let mut busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
         *busy += begun.elapsed();
         if *busy > BUSY_MAX {
-            say(&format!("NOT JUDGED: the machine serves no victim even without an attack: {last}"));
+            say(&format!(
+                "NOT JUDGED: the machine does not serve a victim in time even without an attack: {last}"
+            ));
             return endured;
         }
     }
@@ -110,13 +112,14 @@ fn attempt<T>(from: IpAddr, target: Target, attack: &impl Fn(&Target, IpAddr, Du
     Endured { from, target, seen, recovered }
 }
 
-/// Whether the machine has time for a victim now. Where it has none, a victim that was not served says
-/// nothing about the attack.
-fn is_served_without_an_attack(target: &Target) -> bool {
+/// Whether the machine has too little time for a victim now, so that a victim which was not served says
+/// nothing about the attack. A victim that is not served even once has met a fault of the log.
+fn is_busy(target: &Target) -> bool {
     let victim = Victim::start(&target.process);
     thread::sleep(lasting());
-    let seen = victim.stop();
-    seen.published.is_served() && seen.health.is_served()
+    let Seen { published, health, .. } = victim.stop();
+    let is_served_at_times = published.served > 0 && health.served > 0;
+    is_served_at_times && !(published.is_served() && health.is_served())
 }
 
 impl Endured {
