@@ -1,4 +1,5 @@
-//! Rows 4, 8 and 13: answers that nobody reads, and requests of a few bytes whose answers cost much.
+//! Rows 4, 8 and 13: answers that nobody reads, and requests of a few bytes whose answers cost
+//! much.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -18,14 +18,15 @@ const COMPRESSED: usize = 40;
 const LARGE: usize = 60;
 const LARGE_BYTES: usize = 1 << 20;
 
-/// The time before an attacker tries again: on one machine it takes the victim's processor time otherwise.
+/// The time before an attacker tries again: on one machine it takes the victim's processor time
+/// otherwise.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The budget and the largest body where memory is to be used up.
 const NARROW: &str = "limits.in_flight_bytes = \"48MiB\"\nlimits.body = \"4MiB\"\n";
 
-/// Clients that send a body of more than `limits.body` at once, each its whole body before it reads, with
-/// the figures of the issue: 17 MiB at 6 MB a second.
+/// Clients that send a body of more than `limits.body` at once, each its whole body before it
+/// reads, with the figures of the issue: 17 MiB at 6 MB a second.
 const SENDERS: usize = 4;
 const TOO_LARGE: usize = 17 << 20;
 const PIECE: usize = 60_000;
@@ -35,8 +36,8 @@ fn head(length: usize, encoding: &str) -> String {
     posting("/publish", length, &format!("Content-Encoding: {encoding}\r\n"))
 }
 
-/// Sends a body that is said to have one byte more than it has, so that it stalls; what the server takes
-/// of it.
+/// Sends a body that is said to have one byte more than it has, so that it stalls; what the server
+/// takes of it.
 fn stall(from: IpAddr, to: SocketAddr, encoding: &str, body: &[u8]) -> Option<TcpStream> {
     let mut stream = sent(from, to, head(body.len() + 1, encoding))?;
     // A body that is refused on the way ends here.

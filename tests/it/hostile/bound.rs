@@ -1,13 +1,14 @@
-//! The memory that a configuration implies: the arithmetic of docs/OPERATIONS.md, "Memory that the limits
-//! allow".
+//! The memory that a configuration implies: the arithmetic of docs/OPERATIONS.md, "Memory that the
+//! limits allow".
 
 use sekali::config::{self, Overrides, Settings};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Bytes of an open connection, of a follower beside its connection, of a key in a hot cache, of a key that
-/// is not sealed, of a duplicate that was repeated, and of the pages of one connection of SQLite.
+/// Bytes of an open connection, of a follower beside its connection, of a key in a hot cache, of a
+/// key that is not sealed, of a duplicate that was repeated, and of the pages of one connection of
+/// SQLite.
 const CONNECTION: usize = 20 * KIB;
 const FOLLOWER: usize = 25 * KIB;
 const CACHED: usize = 100;
@@ -25,8 +26,8 @@ const PAGE: usize = MIB;
 const HEAD: usize = 128 * KIB;
 const PIECES: usize = 64 * KIB;
 
-/// The first table, without the ids that are sealed (1.6 bytes each) and without the program itself, which
-/// has about 20 MiB before its first client. In bytes.
+/// The first table, without the ids that are sealed (1.6 bytes each) and without the program
+/// itself, which has about 20 MiB before its first client. In bytes.
 fn limited(settings: &Settings) -> usize {
     let Settings { server, limits, cache, store, .. } = settings;
     limits.in_flight_bytes
@@ -42,7 +43,8 @@ fn limited(settings: &Settings) -> usize {
         + store.repeated_keys * REPEATED
 }
 
-/// The part of the second table that is memory of the process: heads and pieces, of all connections.
+/// The part of the second table that is memory of the process: heads and pieces, of all
+/// connections.
 fn held(settings: &Settings) -> usize {
     settings.limits.connections * (HEAD + PIECES)
 }
@@ -54,7 +56,8 @@ pub(super) fn implied(settings: &Settings) -> u64 {
 
 #[test]
 fn the_bound_is_the_one_of_the_manual() {
-    /// The manual rounds the sum, and has the turn by which comparisons may pass their limit, in MiB.
+    /// The manual rounds the sum, and has the turn by which comparisons may pass their limit, in
+    /// MiB.
     const ROUNDED: usize = 5;
     let mut settings = config::load(None, &Overrides::default()).unwrap();
     settings.server.workers = 2;

@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::{Endured, Target, endured, metric, post};
 use crate::support::{Ended, array, event_with};
 
-/// Conflicts of one megabyte in a request: as many as a body has room for. A program that is not optimised takes seconds to
-/// parse so much, and a victim on the same thread waits for that.
+/// Conflicts of one megabyte in a request: as many as a body has room for. A program that is not
+/// optimised takes seconds to parse so much, and a victim on the same thread waits for that.
 const LARGE: usize = if cfg!(debug_assertions) { 2 } else { 15 };
 
 /// A body that is smaller than what it inflates to.
@@ -66,8 +66,8 @@ fn conflicts_of_a_megabyte_hold_up_nobody_and_take_no_trees() {
     let _ = endured("7: conflicts of a megabyte", || Target::start(""), attack);
 }
 
-/// Conflicts of one request. A commit of very many events by a program that is not optimised takes as long
-/// as the victim waits.
+/// Conflicts of one request. A commit of very many events by a program that is not optimised takes
+/// as long as the victim waits.
 const BATCH: u64 = 500;
 
 /// The fewest conflicts of an attack: many times the lines that the log may have in its time.

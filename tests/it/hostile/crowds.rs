@@ -19,7 +19,8 @@ const FILES: &str = "ulimit -n 256";
 /// The time after which an attacker opens all its connections again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The longest wait for the log to end the connections of a crowd; far longer than any of its deadlines.
+/// The longest wait for the log to end the connections of a crowd; far longer than any of its
+/// deadlines.
 const ENDED_WAIT: Duration = Duration::from_mins(1);
 
 const SERVED: &str = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -37,8 +38,8 @@ fn ended(target: &Target) {
     }
 }
 
-/// Runs an attack of connections that send these bytes, in turn, and then nothing, and checks that the log
-/// ends each of them.
+/// Runs an attack of connections that send these bytes, in turn, and then nothing, and checks that
+/// the log ends each of them.
 fn locks_nobody_out(row: &str, begun: &[&str]) {
     let attack = |target: &Target, from: IpAddr, lasting: Duration| -> Vec<TcpStream> {
         let (to, started) = (target.process.address(), Instant::now());
@@ -71,7 +72,8 @@ fn chunked_bodies_that_are_refused_and_die_lock_nobody_out() {
 
 #[test]
 fn chunked_bodies_that_die_lock_nobody_out() {
-    // While its body may still come, a request is busy: it holds its place, but no more than half of all.
+    // While its body may still come, a request is busy: it holds its place, but no more than half
+    // of all.
     let unfinished = format!("POST /publish {CHUNKED}\r\n1\r\n[\r\n");
     locks_nobody_out("3: chunked bodies that die", &[&unfinished]);
 }
@@ -84,8 +86,8 @@ const ADDRESSES: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
 ];
 
-/// The time between two connections of an attack that fills every place. When the places are full, the
-/// oldest connection waits for longer than the second that each has.
+/// The time between two connections of an attack that fills every place. When the places are full,
+/// the oldest connection waits for longer than the second that each has.
 const TRICKLE: Duration = Duration::from_millis(35);
 const ALL_PLACES: usize = 40;
 
@@ -142,7 +144,8 @@ fn every_place_of_one_address_leaves_places_for_others() {
         stream.read_to_string(&mut text).unwrap();
         assert!(text.contains("retry-after: ") && text.contains("limits.followers_per_address"), "{text}");
         loop {
-            // The log waits for these bodies, so that their connections are not idle. Some are refused.
+            // The log waits for these bodies, so that their connections are not idle. Some are
+            // refused.
             let bodies: Vec<_> = (0..PLACES).map(|_| sent(from, to, posting("/publish", 9, ""))).collect();
             assert_eq!(follow(OTHER, to).0, 200, "another address has its own places");
             if started.elapsed() > lasting {

@@ -1,14 +1,16 @@
-//! What a victim must be given during an attack and after it, and the run of an attack that is judged.
+//! What a victim must be given during an attack and after it, and the run of an attack that is
+//! judged.
 //!
-//! 1. Of 100 small publishes 99 are 200 within a second. Where the attack comes from the victim's own
-//!    address, a 429 with `Retry-After` within a second counts as well.
-//! 2. Of 100 questions for `/health/live` to the ops listener 99 are 200 within a second, wherever the
-//!    attack comes from.
+//! 1. Of 100 small publishes 99 are 200 within a second. Where the attack comes from the victim's
+//!    own address, a 429 with `Retry-After` within a second counts as well.
+//! 2. Of 100 questions for `/health/live` to the ops listener 99 are 200 within a second, wherever
+//!    the attack comes from.
 //! 3. The memory of the process stays below the [bound](super::bound) that its settings imply.
-//! 4. Within 5 s of the end of the attack, every publish and every question is 200 within a second again.
+//! 4. Within 5 s of the end of the attack, every publish and every question is 200 within a second
+//!    again.
 //!
-//! A busy machine may break the rules 1, 2 and 4: an attempt that fails is repeated, and not counted
-//! where a victim without an attack is not served either, except at times.
+//! A busy machine may break the rules 1, 2 and 4: an attempt that fails is repeated, and not
+//! counted where a victim without an attack is not served either, except at times.
 
 use std::env;
 use std::net::IpAddr;
@@ -26,7 +28,8 @@ const SECONDS: u64 = 2;
 /// The longest until service is as before: the figure of the issue.
 const RECOVERED_IN: Duration = Duration::from_secs(5);
 
-/// The longest that a machine may be too busy to serve a victim without an attack, in all tests together.
+/// The longest that a machine may be too busy to serve a victim without an attack, in all tests
+/// together.
 const BUSY_MAX: Duration = Duration::from_mins(2);
 
 /// Attempts before a share of successes counts as missed: a busy machine may stall any single one.
@@ -47,10 +50,10 @@ fn lasting() -> Duration {
     Duration::from_secs(seconds.unwrap_or(SECONDS))
 }
 
-/// Runs the attack of a row from the address of a stranger and from that of the victim, each on a fresh
-/// target beside a victim, until the victim was given its due in one of [`ATTEMPTS`]; fails with the last
-/// observation otherwise. The attack gets the target, the address that it comes from and the time that it
-/// lasts, and returns whatever must stay alive until the victim stops.
+/// Runs the attack of a row from the address of a stranger and from that of the victim, each on a
+/// fresh target beside a victim, until the victim was given its due in one of [`ATTEMPTS`]; fails
+/// with the last observation otherwise. The attack gets the target, the address that it comes from
+/// and the time that it lasts, and returns whatever must stay alive until the victim stops.
 pub(super) fn endured<T>(
     row: &str,
     start: impl Fn() -> Target,
@@ -112,8 +115,8 @@ fn attempt<T>(from: IpAddr, target: Target, attack: &impl Fn(&Target, IpAddr, Du
     Endured { from, target, seen, recovered }
 }
 
-/// Whether the machine has too little time for a victim now, so that a victim which was not served says
-/// nothing about the attack. A victim that is not served even once has met a fault of the log.
+/// Whether the machine has too little time for a victim now, so that a victim which was not served
+/// says nothing about the attack. A victim that is not served even once has met a fault of the log.
 fn is_busy(target: &Target) -> bool {
     let victim = Victim::start(&target.process);
     thread::sleep(lasting());
@@ -132,9 +135,9 @@ impl Endured {
         is_published && is_healthy && self.recovered <= RECOVERED_IN
     }
 
-    /// A row of the table in docs/RELIABILITY.md: the row, who attacks, publishes and questions for health
-    /// that were served in time, those answered 429, the most memory and its bound in MiB, and the time
-    /// until service was as before.
+    /// A row of the table in docs/RELIABILITY.md: the row, who attacks, publishes and questions for
+    /// health that were served in time, those answered 429, the most memory and its bound in MiB,
+    /// and the time until service was as before.
     fn as_row(&self, row: &str) -> String {
         let Seen { published, health, memory, .. } = &self.seen;
         let who = if self.from == OWN { "victim's own address" } else { "stranger" };

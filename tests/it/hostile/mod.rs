@@ -1,9 +1,9 @@
-//! Clients with hostile intent against the real program, each beside a *victim*: a normal client that
-//! must not notice the attack.
+//! Clients with hostile intent against the real program, each beside a *victim*: a normal client
+//! that must not notice the attack.
 //!
-//! Each attack runs twice: from an address of its own, and from the victim's. [`judge`] says what the
-//! victim must be given. `SEKALI_HOSTILE_SECONDS=60` makes each of them last that long (default 2); with
-//! `--nocapture` each prints a row of the table in docs/RELIABILITY.md.
+//! Each attack runs twice: from an address of its own, and from the victim's. [`judge`] says what
+//! the victim must be given. `SEKALI_HOSTILE_SECONDS=60` makes each of them last that long (default
+//! 2); with `--nocapture` each prints a row of the table in docs/RELIABILITY.md.
 
 mod answers;
 mod bodies;
@@ -37,8 +37,8 @@ const OWN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// A third address, of a client that does something else than the victim while others attack.
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-/// A small log: the memory that its settings allow is near to what it needs, so that an attack which
-/// passes a budget is seen.
+/// A small log: the memory that its settings allow is near to what it needs, so that an attack
+/// which passes a budget is seen.
 const SMALL: [(&str, &str); 9] = [
     ("limits.in_flight_bytes", "\"80MiB\""),
     ("limits.answer_bytes", "\"16MiB\""),
@@ -65,7 +65,8 @@ struct Target {
 }
 
 impl Target {
-    /// Starts the program with these settings, a `key = value` a line, over those of a [`SMALL`] log.
+    /// Starts the program with these settings, a `key = value` a line, over those of a [`SMALL`]
+    /// log.
     fn start(own: &str) -> Self {
         Self::limited(own, ":")
     }

@@ -1,4 +1,5 @@
-//! Rows 5 and 11: new topics without end, in a few kilobytes, with names that sort before all others.
+//! Rows 5 and 11: new topics without end, in a few kilobytes, with names that sort before all
+//! others.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;

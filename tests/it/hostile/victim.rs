@@ -147,8 +147,8 @@ impl Victim {
     }
 }
 
-/// The time after `released`, the end of an attack, from which on a victim is served without a failure,
-/// a refusal or a late answer, and the most memory until then. Where that is not so in
+/// The time after `released`, the end of an attack, from which on a victim is served without a
+/// failure, a refusal or a late answer, and the most memory until then. Where that is not so in
 /// [`RECOVERY_WAIT`], the time is the one that was waited.
 pub(super) fn recovery(process: &Process, released: Instant) -> (Duration, u64) {
     let victim = Victim::start(process);
@@ -205,8 +205,8 @@ impl Share {
 }
 
 impl Counts {
-    /// Counts one attempt that was due at a point in time. Lateness includes the wait behind earlier
-    /// attempts, so that one long stall counts as the many failures that it is.
+    /// Counts one attempt that was due at a point in time. Lateness includes the wait behind
+    /// earlier attempts, so that one long stall counts as the many failures that it is.
     fn count(&mut self, due: Instant, outcome: io::Result<Answered>) {
         let is_late = due.elapsed() > IN_TIME;
         self.share.total += 1;
@@ -268,7 +268,8 @@ fn measure(pid: u32, stop: &AtomicBool) -> u64 {
     most
 }
 
-/// Attempts at fixed points in time, whatever the earlier ones took, at least one and until stopped.
+/// Attempts at fixed points in time, whatever the earlier ones took, at least one and until
+/// stopped.
 fn at_a_pace(pace: Duration, stop: &AtomicBool, mut attempt: impl FnMut(Instant)) {
     let mut due = Instant::now();
     loop {
@@ -285,13 +286,13 @@ fn reached(to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
     connect(OWN, to).map(BufReader::new).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
 }
 
-/// Sends a request and waits for the first byte of its answer, on the connection that was kept where
-/// there is one, else on a new one.
+/// Sends a request and waits for the first byte of its answer, on the connection that was kept
+/// where there is one, else on a new one.
 ///
-/// A server may close an idle connection at any time, also for room, and the client learns it only when
-/// it uses the connection. So, as every HTTP client does (RFC 9112, section 9.3.1), this one sends the
-/// request once more on a new connection where a *reused* one ended before any byte of an answer; the
-/// time until then counts. A new connection that ends without an answer is a failure.
+/// A server may close an idle connection at any time, also for room, and the client learns it only
+/// when it uses the connection. So, as every HTTP client does (RFC 9112, section 9.3.1), this one
+/// sends the request once more on a new connection where a *reused* one ended before any byte of an
+/// answer; the time until then counts. A new connection that ends without an answer is a failure.
 fn opened(
     kept: Option<BufReader<TcpStream>>,
     to: SocketAddr,

@@ -38,7 +38,8 @@ pub(super) fn reading(path: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n")
 }
 
-/// The head of a JSON body of this length for this path, with these headers more, each with its line end.
+/// The head of a JSON body of this length for this path, with these headers more, each with its
+/// line end.
 pub(super) fn posting(path: &str, length: usize, more: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\

@@ -1,8 +1,8 @@
-//! Turns of tests that share the machine: attacks and floods run alone, tests with short deadlines beside
-//! each other.
+//! Turns of tests that share the machine: attacks and floods run alone, tests with short deadlines
+//! beside each other.
 //!
-//! `cargo test` runs the tests of one program on several threads. An attack loads every core, so that a
-//! victim, a rate or a deadline that another test measures beside it says nothing.
+//! `cargo test` runs the tests of one program on several threads. An attack loads every core, so
+//! that a victim, a rate or a deadline that another test measures beside it says nothing.
 
 use std::ops::Deref;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,8 +27,8 @@ pub(crate) fn alone() -> Alone {
     Alone { _turn: MACHINE.write().unwrap_or_else(PoisonError::into_inner) }
 }
 
-/// Waits until no test is [`alone`], and makes something to be used while that is so. A thread that holds
-/// a turn already may wait for ever.
+/// Waits until no test is [`alone`], and makes something to be used while that is so. A thread that
+/// holds a turn already may wait for ever.
 pub(crate) fn calm<T>(make: impl FnOnce() -> T) -> Calm<T> {
     let turn = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     Calm { inner: make(), _turn: turn }
