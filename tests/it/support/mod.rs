@@ -30,7 +30,7 @@ pub(crate) use litestream::Litestream;
 pub(crate) use lock::Locked;
 pub(crate) use log::{ENGINE, Log};
 pub(crate) use postgres::{free_port, skipped};
-pub(crate) use process::{Command, Ended, Process, serving, signal};
+pub(crate) use process::{Command, Ended, Process, serving, signal, untouched};
 pub(crate) use raw::{Raw, RawAnswer};
 pub(crate) use say::{given, say};
 pub(crate) use sse::{Sent, Sse, parse};
