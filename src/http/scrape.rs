@@ -1,6 +1,7 @@
 //! What `/metrics` reads when it is asked: the pipeline, the store, and some topics.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,15 +59,15 @@ impl Shown {
         if self.most == 0 {
             return;
         }
-        let (now, mut topics) = (Instant::now(), topics.peekable());
-        let mut activity = lock(&self.activity);
-        while let Some(topic) = topics.next() {
-            let mut events = 1;
+        let mut topics = topics.peekable();
+        let runs = iter::from_fn(|| {
+            let (topic, mut events) = (topics.next()?, 1);
             while topics.next_if_eq(&topic).is_some() {
                 events += 1;
             }
-            activity.note(topic, events, now);
-        }
+            Some((topic, events))
+        });
+        lock(&self.activity).note(runs, Instant::now());
     }
 
     /// Chooses the topics: those of the configuration, those that had labels before, and the busiest. A
@@ -248,7 +249,7 @@ mod tests {
     #[test]
     fn named_topics_come_first_then_busy_ones_and_the_list_only_where_places_are_free() {
         let (shown, now) = (shown(2), Instant::now());
-        let note = |topic: &str, events| shown.note(std::iter::repeat_n(topic, events));
+        let note = |topic: &str, events| shown.note(iter::repeat_n(topic, events));
         note("zebras", 5);
         note("named", 50);
         let listed = || ["!1", "!2"].map(topic).into_iter();
