@@ -12,7 +12,7 @@ use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
 use super::messages::Share;
 use super::new_topics::Made;
 use super::reply::Reply;
-use crate::domain::{Event, Second, Topic, Verdict};
+use crate::domain::{Address, Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::store::{Batch, Decision, Finding, Key as StoredKey, Repeat, Tally};
 #[cfg(test)]
@@ -261,6 +261,11 @@ impl Doubts {
         self.reply.number()
     }
 
+    /// The address that the request counts for.
+    pub(super) fn address(&self) -> Address {
+        self.reply.address()
+    }
+
     /// The keys of the first events, so many at most and each once.
     pub(super) fn keys(&self, most: usize) -> Vec<StoredKey> {
         let (mut keys, mut last) = (Vec::new(), 0);
@@ -364,7 +369,7 @@ mod tests {
     use tokio::sync::oneshot::Receiver;
 
     use super::*;
-    use crate::domain::{Address, Parts};
+    use crate::domain::Parts;
     use crate::pipeline::Budget;
     use crate::pipeline::hot_cache::Room;
     use crate::pipeline::reply::Outcome;

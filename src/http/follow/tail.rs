@@ -11,8 +11,9 @@ use super::followers::{Followed, Tails};
 use super::sse;
 use crate::domain::{Address, HistoryId, StoredEvent, Topic};
 use crate::http::answers::{Answers, Room};
+use crate::http::reads::Reads;
 use crate::http::stream::{ReadError, check_gapless};
-use crate::store::{Order, Page, PageQuery, Reader};
+use crate::store::{Order, Page, PageQuery};
 
 /// The most events of one piece. Pieces of large events have fewer, by `store::PAGE_BYTES`.
 const PIECE_EVENTS: usize = 500;
@@ -29,7 +30,7 @@ pub(super) struct Tail {
     topic: Topic,
     /// Events of another history are never given: the same seqs may name other events there.
     history: HistoryId,
-    reader: Arc<dyn Reader>,
+    reads: Reads,
     answers: Arc<Answers>,
     front: Mutex<Front>,
     /// Told when a read at the front has ended.
@@ -89,10 +90,10 @@ impl From<Bytes> for Chunk {
 impl Tail {
     pub(super) fn new(
         (topic, history): Followed,
-        (reader, answers): (Arc<dyn Reader>, Arc<Answers>),
+        (reads, answers): (Reads, Arc<Answers>),
         tails: Arc<Tails>,
     ) -> Self {
-        Self { topic, history, reader, answers, front: Mutex::default(), read_on: Notify::new(), tails }
+        Self { topic, history, reads, answers, front: Mutex::default(), read_on: Notify::new(), tails }
     }
 
     pub(super) fn topic(&self) -> &Topic {
@@ -156,12 +157,12 @@ impl Tail {
             limit: PIECE_EVENTS,
             order: Order::Ascending,
         };
-        let _turn = self.answers.turn().await;
+        let turn = self.reads.turn(address).await;
         let mut room = self.answers.page(address).map_err(|refusal| {
             self.tails.shed();
             ReadError::NoRoom(refusal)
         })?;
-        let Page { history, events } = self.reader.page(query).await?;
+        let Page { history, events } = turn.page(query).await?;
         if history != self.history {
             return Err(ReadError::HistoryChanged);
         }
@@ -239,7 +240,7 @@ mod tests {
     fn tail(fake: Fake) -> Arc<Tail> {
         let followed = (Topic::parse("t").unwrap(), HistoryId::parse("fake0").unwrap());
         let answers = Answers::new(&settings(), Arc::new(Metrics::new()));
-        Arc::new(Tail::new(followed, (Arc::new(fake), Arc::new(answers)), Arc::default()))
+        Arc::new(Tail::new(followed, (Reads::new(Arc::new(fake), 1), Arc::new(answers)), Arc::default()))
     }
 
     fn with(events: u64) -> Arc<Tail> {
