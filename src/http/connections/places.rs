@@ -24,7 +24,7 @@ use super::wait::{Turn, Wait, Waits};
 use crate::domain::Address;
 
 /// The least time between two searches for the connections that wait, for each connection that the first
-/// one looked at: clients can ask for a search with each connection, which takes some 100 ns for each.
+/// one looked at: clients can ask for a search with each connection, which takes some 50 ns for each.
 const SEARCH_PAUSE_EACH: Duration = Duration::from_micros(1);
 
 /// How many times as many connections as the address of a new one an address must hold at least, for

@@ -1,5 +1,6 @@
 //! The newest events of a topic, read and rendered once for all who follow it.
 
+use std::collections::HashSet;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use super::followers::{Followed, Tails};
 use super::sse;
 use crate::domain::{Address, HistoryId, StoredEvent, Topic};
 use crate::http::answers::{Answers, Room};
-use crate::http::reads::Reads;
+use crate::http::reads::{Reads, Turn};
 use crate::http::stream::{ReadError, check_gapless};
 use crate::store::{Order, Page, PageQuery};
 
@@ -33,7 +34,7 @@ pub(super) struct Tail {
     reads: Reads,
     answers: Arc<Answers>,
     front: Mutex<Front>,
-    /// Told when a read at the front has ended.
+    /// Told when a read at the front has ended, and when a follower no longer asks for a turn.
     read_on: Notify,
     tails: Arc<Tails>,
 }
@@ -44,19 +45,29 @@ struct Front {
     /// The newest piece that was read.
     newest: Option<Piece>,
     /// Whether someone reads the next one.
-    read: bool,
+    is_read: bool,
+    /// The addresses of which a follower asks for a turn to read the next one. One of each: an address
+    /// whose other reads wait must not hold up the followers of other addresses.
+    asking: HashSet<Address>,
 }
 
 /// What a follower does to get its next piece.
-enum Turn {
+enum Step {
     /// Nothing: here it is.
     Given(Piece),
     /// It reads for itself.
     Behind,
-    /// It reads for all.
-    Front,
-    /// It waits for the one who reads.
+    /// It asks for a turn to read for all.
+    Ask,
+    /// It waits for the one that reads, or for the one of its address that asks for a turn.
     Wait,
+}
+
+/// A follower that asks for a turn to read at the front. Its end, also by being dropped, lets another one
+/// of its address ask.
+struct Asking<'a> {
+    tail: &'a Tail,
+    address: Address,
 }
 
 /// A read at the front. Its end, also by being dropped, lets another one read.
@@ -102,44 +113,86 @@ impl Tail {
 
     /// Some of the events with a greater seq than this one, beginning with the next; `None` where there are none.
     ///
-    /// Who is in front reads, and who follows closely is given the same. Who is behind reads for itself alone: it
-    /// must not hold back those in front.
-    /// What is read needs room among the answers to the address.
+    /// A follower in front reads, and a follower close behind is given the same. A follower far behind
+    /// reads for itself alone: it must not hold back those in front. Of those in front, the follower reads
+    /// whose address has its turn first.
+    /// A page needs room among the answers to the address of its reader.
     pub(super) async fn after(
         self: &Arc<Self>,
         seq: u64,
         address: Address,
     ) -> Result<Option<Piece>, ReadError> {
         loop {
-            let read = pin!(self.read_on.notified());
-            match self.turn(seq) {
-                Turn::Given(piece) => return Ok(Some(piece)),
-                Turn::Behind => return self.read(seq, address).await,
-                Turn::Front => {
-                    let _reading = Reading(self);
-                    let piece = self.read(seq, address).await?;
-                    let is_shared = Arc::strong_count(self) > 1;
-                    if let Some(next) =
-                        piece.as_ref().filter(|next| is_shared || next.text.len() <= KEPT_BYTES)
-                    {
-                        self.front().newest = Some(next.clone());
-                    }
-                    return Ok(piece);
+            let read = self.read_on.notified();
+            match self.step(seq, address) {
+                Step::Given(piece) => return Ok(Some(piece)),
+                Step::Behind => {
+                    let turn = self.reads.turn(address).await;
+                    return self.read(seq, address, &turn).await;
                 }
-                // All wait for the one who reads, and go on at once.
-                Turn::Wait => read.await,
+                Step::Ask => {
+                    let _asking = Asking { tail: self, address };
+                    if let Some(turn) = self.turn(seq, address).await
+                        && let Some(_reading) = self.begin(seq)
+                    {
+                        return self.read_for_all(seq, address, &turn).await;
+                    }
+                }
+                // All wait for the one that reads, and go on at once.
+                Step::Wait => read.await,
             }
         }
     }
 
-    fn turn(&self, seq: u64) -> Turn {
+    fn step(&self, seq: u64, address: Address) -> Step {
         let mut front = self.front();
         match &front.newest {
-            Some(piece) if piece.first > seq.saturating_add(1) => return Turn::Behind,
-            Some(piece) if piece.last() > seq => return Turn::Given(piece.clone()),
+            Some(piece) if piece.first > seq.saturating_add(1) => return Step::Behind,
+            Some(piece) if piece.last() > seq => return Step::Given(piece.clone()),
             _ => {}
         }
-        if std::mem::replace(&mut front.read, true) { Turn::Wait } else { Turn::Front }
+        if front.is_read || !front.asking.insert(address) { Step::Wait } else { Step::Ask }
+    }
+
+    /// Waits for a turn of this address; `None` where another follower has read on meanwhile.
+    async fn turn(&self, seq: u64, address: Address) -> Option<Turn> {
+        let mut turn = pin!(self.reads.turn(address));
+        loop {
+            let read = self.read_on.notified();
+            if self.front().is_beyond(seq) {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                turn = &mut turn => return Some(turn),
+                () = read => {}
+            }
+        }
+    }
+
+    /// Begins to read what is behind this seq; `None` where another follower reads it or has read it.
+    fn begin(&self, seq: u64) -> Option<Reading<'_>> {
+        let mut front = self.front();
+        if front.is_read || front.is_beyond(seq) {
+            return None;
+        }
+        front.is_read = true;
+        Some(Reading(self))
+    }
+
+    /// Reads the next piece, and keeps it for all that follow closely.
+    async fn read_for_all(
+        self: &Arc<Self>,
+        seq: u64,
+        address: Address,
+        turn: &Turn,
+    ) -> Result<Option<Piece>, ReadError> {
+        let piece = self.read(seq, address, turn).await?;
+        let is_shared = Arc::strong_count(self) > 1;
+        if let Some(next) = piece.as_ref().filter(|next| is_shared || next.text.len() <= KEPT_BYTES) {
+            self.front().newest = Some(next.clone());
+        }
+        Ok(piece)
     }
 
     fn front(&self) -> MutexGuard<'_, Front> {
@@ -148,7 +201,7 @@ impl Tail {
     }
 
     /// invariant 1: what a reader sees is durable. invariant 6: it comes in the order of seqs, without a gap.
-    async fn read(&self, seq: u64, address: Address) -> Result<Option<Piece>, ReadError> {
+    async fn read(&self, seq: u64, address: Address, turn: &Turn) -> Result<Option<Piece>, ReadError> {
         let Some(first) = seq.checked_add(1) else { return Ok(None) };
         let query = PageQuery {
             topic: self.topic.clone(),
@@ -157,7 +210,6 @@ impl Tail {
             limit: PIECE_EVENTS,
             order: Order::Ascending,
         };
-        let turn = self.reads.turn(address).await;
         let mut room = self.answers.page(address).map_err(|refusal| {
             self.tails.shed();
             ReadError::NoRoom(refusal)
@@ -181,9 +233,23 @@ impl Tail {
     }
 }
 
+impl Front {
+    /// Whether the newest piece has events behind this seq.
+    fn is_beyond(&self, seq: u64) -> bool {
+        self.newest.as_ref().is_some_and(|piece| piece.last() > seq)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.tail.front().asking.remove(&self.address);
+        self.tail.read_on.notify_waiters();
+    }
+}
+
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        self.0.front().read = false;
+        self.0.front().is_read = false;
         self.0.read_on.notify_waiters();
     }
 }
@@ -287,12 +353,55 @@ mod tests {
     #[actix_web::test]
     async fn who_waits_goes_on_when_a_read_ends_and_when_it_is_given_up() {
         let tail = with(3);
-        assert!(matches!(tail.turn(0), Turn::Front));
-        let reading = Reading(&tail);
+        let reading = tail.begin(0).unwrap();
         let mut waiting = pin!(tail.after(0, ANY));
         assert!((&mut waiting).now_or_never().is_none(), "one reads");
         drop(reading);
         assert_eq!(ids(waiting.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
+    }
+
+    #[actix_web::test]
+    async fn followers_do_not_wait_for_other_reads_of_the_address_of_one_of_them() {
+        let [greedy, other] = [1, 2].map(|last| Address::of([192, 0, 2, last].into()));
+        let tail = with(3);
+        let busy = || tail.reads.turn(ANY).now_or_never();
+        let mut held: Vec<_> = std::iter::from_fn(busy).collect();
+        let mut reads: Vec<_> = (0..9).map(|_| Box::pin(tail.reads.turn(greedy))).collect();
+        assert!(reads.iter_mut().all(|read| read.now_or_never().is_none()));
+        let [mut first, mut same, mut follower] =
+            [greedy, greedy, other].map(|address| Box::pin(tail.after(0, address)));
+        for waiting in [&mut first, &mut same, &mut follower] {
+            assert!(waiting.now_or_never().is_none(), "there is no turn");
+        }
+        drop(held.pop());
+        let next = (&mut reads[0]).now_or_never();
+        assert!(next.is_some(), "the first read has the first turn");
+        assert!((&mut first).now_or_never().is_none());
+        drop(next);
+        let given = (&mut follower).now_or_never().expect("the next turn").unwrap().unwrap();
+        assert_eq!(ids(given, 0), (vec![1, 2, 3], 3));
+        for waiting in [first, same] {
+            let given = waiting.now_or_never().expect("it was read for all").unwrap().unwrap();
+            assert_eq!(ids(given, 0), (vec![1, 2, 3], 3));
+        }
+        assert!(tail.front().asking.is_empty());
+        // The turn went to the next read, and nobody else waits for one.
+        let all =
+            reads.split_off(1).into_iter().map(|read| read.now_or_never().is_some()).collect::<Vec<_>>();
+        assert!(all.iter().all(|had| *had), "{all:?}");
+    }
+
+    #[actix_web::test]
+    async fn a_follower_that_goes_while_it_asks_lets_another_one_of_its_address_ask() {
+        let tail = with(3);
+        let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn(ANY).now_or_never()).collect();
+        let [mut asks, mut waits] = [0; 2].map(|seq| Box::pin(tail.after(seq, ANY)));
+        assert!((&mut asks).now_or_never().is_none() && (&mut waits).now_or_never().is_none());
+        drop(asks);
+        assert!((&mut waits).now_or_never().is_none());
+        drop(held);
+        assert_eq!(ids(waits.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
+        assert!(tail.front().asking.is_empty());
     }
 
     #[actix_web::test]
