@@ -95,7 +95,7 @@ pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<H
         Given::Followed => return follow::answer(&request, &state, wanted.followed(had)?).await,
     };
     // Read before any event: see `Reader::history`.
-    let turn = state.reads.turn(Peer::of(&request).address()).await;
+    let turn = state.reads.turn(Peer::of(&request).address()).await?;
     let history = turn.history().await?;
     let cursor = wanted.cursor();
     let counts = history::check(&*turn, &wanted.topic, &history, cursor.as_ref()).await?;

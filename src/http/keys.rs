@@ -95,7 +95,7 @@ async fn found(
     event_id: String,
 ) -> Result<HttpResponse, Failure> {
     let address = Peer::of(request).address();
-    let turn = state.reads.turn(address).await;
+    let turn = state.reads.turn(address).await?;
     let room = state.room_of_page(address)?;
     let Some(stored) = turn.event(Key { topic: topic.clone(), event_id }).await? else {
         return Err(Failure::new(api::Code::EventNotFound, "this topic has no event with this id"));
@@ -141,7 +141,7 @@ pub(super) async fn lookup(
     let mut found = Vec::with_capacity(distinct.len());
     let address = Peer::of(&request).address();
     for some in distinct.chunks(KEYS_AT_ONCE) {
-        let turn = state.reads.turn(address).await;
+        let turn = state.reads.turn(address).await?;
         found.extend(turn.lookup(some.to_vec()).await?);
     }
     if found.len() != distinct.len() {

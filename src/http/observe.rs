@@ -23,7 +23,7 @@ use crate::api::{Code, FirstVersionStats, Health, Stats, Totals};
 )]
 pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
-    let turn = state.reads.turn(Peer::of(&request).address()).await;
+    let turn = state.reads.turn(Peer::of(&request).address()).await?;
     let history = turn.history().await?;
     let totals = turn.totals().await?;
     let listed = turn.topics(None, TOPICS_MAX).await?;
@@ -95,9 +95,7 @@ pub(super) async fn health(state: Data<State>) -> Result<HttpResponse, Failure> 
         content_type = "text/plain"), MetricsProblems),
 )]
 pub(super) async fn metrics(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
-    let turn = state.reads.turn(Peer::of(&request).address()).await;
-    let sample = scrape::sample(&state, &*turn).await;
-    drop(turn);
+    let sample = scrape::sample(&state, Peer::of(&request).address()).await;
     let text = state.metrics.text(sample).map_err(|error| Failure::internal(&error))?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }

@@ -3,15 +3,22 @@
 //! A handler gets a reader of the store only with a [`Turn`], so that no read can be without one. As
 //! many turns as [`Reads::new`] is told are held at the same time; past that, requests wait. Of those
 //! that wait, each address has one turn after the other, so that the reads of one address, however
-//! many there are, hold those of another up by one turn.
+//! many there are, hold those of another up by one turn. A request waits for at most
+//! `server.request_timeout`; an answer that has begun waits for as long as its client does.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use super::failure::Failure;
+use crate::api::Code;
+use crate::config::Settings;
 use crate::domain::Address;
 use crate::store::Reader;
+use crate::throttle::Throttle;
 use crate::turns::Turns;
 
 /// Turns for each reader of the store: one page is rendered while the next is read.
@@ -25,7 +32,11 @@ struct Shared {
     reader: Arc<dyn Reader>,
     /// The turns that there are.
     most: usize,
+    /// `server.request_timeout`.
+    patience: Duration,
     queue: Mutex<Queue>,
+    /// Whether the log is told that requests wait for too long.
+    said: Throttle,
 }
 
 /// The turns that nobody has, and the requests that wait for one.
@@ -51,15 +62,42 @@ struct Waiter {
 }
 
 impl Reads {
-    /// The reads of a store that has so many readers, at least one.
-    pub(super) fn new(reader: Arc<dyn Reader>, readers: usize) -> Self {
-        let most = readers.max(1) * TURNS_EACH;
+    /// The reads of a store with these settings.
+    pub(super) fn new(reader: Arc<dyn Reader>, settings: &Settings) -> Self {
+        let most = settings.store.readers.max(1) * TURNS_EACH;
         let queue = Mutex::new(Queue { free: most, waiting: Turns::default() });
-        Self(Arc::new(Shared { reader, most, queue }))
+        let patience = settings.server.request_timeout;
+        Self(Arc::new(Shared { reader, most, patience, queue, said: Throttle::default() }))
     }
 
     /// Waits for a turn of this address.
-    pub(super) async fn turn(&self, address: Address) -> Turn {
+    ///
+    /// # Errors
+    /// 503 where it has none within `server.request_timeout`.
+    pub(super) async fn turn(&self, address: Address) -> Result<Turn, Failure> {
+        let Shared { patience, said, .. } = &*self.0;
+        if let Some(turn) = self.turn_within(*patience, address).await {
+            return Ok(turn);
+        }
+        if said.admits() {
+            tracing::warn!(peer = %address, ?patience, "no reader of the store is free: reads are refused with 503");
+        }
+        Err(Failure::new(
+            Code::StoreUnavailable,
+            "no reader of the store was free within server.request_timeout; send the request again later",
+        ))
+    }
+
+    /// Waits for a turn of this address for so long; `None` where it has none by then.
+    pub(super) async fn turn_within(&self, patience: Duration, address: Address) -> Option<Turn> {
+        match self.ask(address) {
+            Ok(turn) => Some(turn),
+            Err(waiter) => timeout(patience, waiter.turn()).await.ok(),
+        }
+    }
+
+    /// Waits for a turn of this address, however long: for an answer that has begun.
+    pub(super) async fn turn_of_stream(&self, address: Address) -> Turn {
         match self.ask(address) {
             Ok(turn) => turn,
             Err(waiter) => waiter.turn().await,
@@ -89,17 +127,14 @@ impl Shared {
 
     /// Gives a turn to the next request.
     fn give(&self, mut queue: MutexGuard<'_, Queue>) {
-        match queue.waiting.pop() {
-            Some(next) => {
-                drop(queue);
-                // A waiter that is being dropped gives the turn on itself.
-                let _ = next.send(());
-            }
-            None => {
-                queue.free += 1;
-                debug_assert!(queue.free <= self.most, "a turn is given back once");
-            }
+        if let Some(next) = queue.waiting.pop() {
+            drop(queue);
+            // A waiter that is being dropped gives the turn on itself.
+            let _ = next.send(());
+            return;
         }
+        queue.free += 1;
+        debug_assert!(queue.free <= self.most, "a turn is given back once");
     }
 }
 
@@ -148,14 +183,14 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::http::tests::Fake;
+    use crate::http::tests::{Fake, settings};
 
     fn address(last: u8) -> Address {
         Address::of([192, 0, 2, last].into())
     }
 
     fn reads() -> Reads {
-        Reads::new(Arc::new(Fake::default()), 1)
+        Reads::new(Arc::new(Fake::default()), &settings())
     }
 
     type Asked = Pin<Box<dyn Future<Output = Turn>>>;
@@ -163,7 +198,7 @@ mod tests {
     /// A request that waits for its turn.
     fn waits(reads: &Reads, last: u8) -> Asked {
         let reads = reads.clone();
-        let mut asked: Asked = Box::pin(async move { reads.turn(address(last)).await });
+        let mut asked: Asked = Box::pin(async move { reads.turn_of_stream(address(last)).await });
         assert!((&mut asked).now_or_never().is_none(), "it has a turn already");
         asked
     }
@@ -174,7 +209,7 @@ mod tests {
 
     /// Takes all turns.
     fn busy(reads: &Reads) -> [Turn; TURNS_EACH] {
-        std::array::from_fn(|_| reads.turn(address(9)).now_or_never().unwrap())
+        std::array::from_fn(|_| reads.turn_of_stream(address(9)).now_or_never().unwrap())
     }
 
     #[test]
@@ -220,11 +255,25 @@ mod tests {
         assert_eq!((free(&reads), reads.0.lock().waiting.is_empty()), (TURNS_EACH, true));
     }
 
+    #[actix_web::test]
+    async fn a_request_waits_for_its_turn_no_longer_than_it_may() {
+        let mut hasty = settings();
+        hasty.server.request_timeout = Duration::from_millis(1);
+        let reads = Reads::new(Arc::new(Fake::default()), &hasty);
+        let held = busy(&reads);
+        let refused = reads.turn(address(1)).await.err().unwrap();
+        assert_eq!(refused.code(), Code::StoreUnavailable);
+        assert!(refused.detail().contains("server.request_timeout"), "{refused}");
+        assert!(reads.0.lock().waiting.is_empty(), "it waits no more");
+        drop(held);
+        assert!(reads.turn(address(1)).await.is_ok());
+    }
+
     /// Asks for turns, again and again, and leaves the queue every third time while it waits.
     async fn comes_and_goes(reads: &Reads, number: u8) {
         for round in 0..50 {
-            let asked = reads.turn(address(number % 7));
-            if (number ^ round) % 3 == 0 {
+            let asked = reads.turn_of_stream(address(number % 7));
+            if (number ^ round).is_multiple_of(3) {
                 tokio::select! {
                     biased;
                     turn = asked => drop(turn),

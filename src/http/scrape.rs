@@ -8,13 +8,17 @@ use super::activity::Activity;
 use super::state::State;
 use super::topics::TOPICS_MAX;
 use crate::config::Metrics;
-use crate::domain::{Counts, Topic};
+use crate::domain::{Address, Counts, Topic};
 use crate::metrics::{Sample, TopicSample};
 use crate::store::{Reader, StoreError, TopicSources};
 
 /// The time that a topic keeps its labels at least, so that a client that makes other topics busy adds at
 /// most `metrics.topics` series and their sources in each of these times.
 const KEPT: Duration = Duration::from_hours(1);
+
+/// The longest wait of `/metrics` for a reader of the store. Prometheus gives up after 10 s
+/// (`scrape_timeout`), and then has no metrics at all.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The topics that have labels of their own, and what is said of all others.
 #[derive(Debug)]
@@ -159,14 +163,18 @@ fn less(from: Counts, counts: Counts) -> Counts {
 }
 
 /// How things are now. What of the store cannot be read is left out: the rest may say why.
-pub(super) async fn sample(state: &State, reader: &dyn Reader) -> Sample {
+pub(super) async fn sample(state: &State, address: Address) -> Sample {
     let mut sample = state.pipeline.sample();
     sample.answer_bytes = (state.answers.bytes() as u64, state.limits.answer_bytes as u64);
+    let Some(reader) = state.reads.turn_within(PATIENCE, address).await else {
+        tracing::debug!("the metrics lack those of the store and of topics: no reader is free");
+        return sample;
+    };
     match reader.sample().await {
         Ok(store) => sample.store = Some(store),
         Err(error) => tracing::debug!(%error, "the metrics lack those of the store"),
     }
-    match topics(state, reader).await {
+    match topics(state, &*reader).await {
         Ok((topics, other)) => (sample.topics, sample.other_topics) = (topics, Some(other)),
         Err(error) => tracing::debug!(%error, "the metrics lack those of topics"),
     }

@@ -47,7 +47,7 @@ impl State {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            reads: Reads::new(reader, settings.store.readers),
+            reads: Reads::new(reader, settings),
             news,
             followers: Followers::new(settings.limits.followers, settings.limits.followers_per_address),
             answers: Arc::new(Answers::new(settings, Arc::clone(&metrics))),

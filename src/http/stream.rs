@@ -210,7 +210,7 @@ impl Listing {
     }
 
     async fn read_on(mut self) -> io::Result<(Vec<u8>, Self)> {
-        let turn = self.reads.turn(self.address).await;
+        let turn = self.reads.turn_of_stream(self.address).await;
         let next = self.next(&*turn).await;
         drop(turn);
         let piece = next.map_err(|error| {

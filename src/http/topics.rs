@@ -45,7 +45,7 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
     query.finish()?;
     let limit = limit.and_then(|limit| limit.try_into().ok()).unwrap_or(TOPICS_MAX);
     // Read before any seq: see `Reader::history`.
-    let turn = state.reads.turn(Peer::of(&request).address()).await;
+    let turn = state.reads.turn(Peer::of(&request).address()).await?;
     let history = turn.history().await?;
     let found = turn.topics(after.clone(), limit).await?;
     let next_after = found.last().map(|last| last.topic.to_string()).or(after);
@@ -106,7 +106,7 @@ pub(super) async fn one_by_query(state: Data<State>, request: HttpRequest) -> Re
 
 async fn found(state: &State, request: &HttpRequest, name: Topic) -> Result<HttpResponse, Failure> {
     // Read before any seq: see `Reader::history`.
-    let turn = state.reads.turn(Peer::of(request).address()).await;
+    let turn = state.reads.turn(Peer::of(request).address()).await?;
     let history = turn.history().await?;
     match turn.sources(name).await? {
         Some(found) => Ok(HttpResponse::Ok().json(detail(state, &history, found))),

@@ -12,7 +12,7 @@ use tempfile::tempdir;
 use crate::support::{Process, Raw, until};
 
 /// Places for all connections.
-const ALL: usize = 60;
+const ALL: f64 = 60.0;
 
 const CONFIG: &str = "[server]\nworkers = 1\n[limits]\nconnections = 60\nconnections_per_address = 30\n";
 
@@ -93,7 +93,7 @@ async fn a_flood_of_new_connections_takes_places_from_itself_alone() {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
         value.unwrap_or_else(|| panic!("{name} in {text}"))
     };
-    until("all places are taken", async || metric("sekali_connections ") >= ALL as f64).await;
+    until("all places are taken", async || metric("sekali_connections ") >= ALL).await;
     for number in 0..REQUESTS {
         let (status, answer) = ask(address, "/health/live");
         assert_eq!(status, 200, "request {number}: {answer}");

@@ -138,8 +138,7 @@ impl<C: Waits> Places<C> {
         } else if self.open.len() >= self.bounds.all {
             closing = Some(self.room(address, now).ok_or(Full::All)?);
         }
-        let closed = closing
-            .and_then(|(number, why)| self.remove(number).map(|connection| Closed { connection, why }));
+        let closed = closing.and_then(|(other, why)| Some(Closed { connection: self.remove(other)?, why }));
         let number = self.next;
         self.next += 1;
         self.open.insert(number, Open { address, connection });
@@ -158,12 +157,12 @@ impl<C: Waits> Places<C> {
     /// The connection that is closed for a new one of this address, where all places are taken.
     fn room(&mut self, address: Option<Address>, now: Duration) -> Option<(u64, Closing)> {
         let Self { open, addresses, waiting, crowd, .. } = self;
-        let held = |address: &Address| addresses.get(address).map_or(0, |held| held.numbers.len());
+        let held = |of: Address| addresses.get(&of).map_or(0, |held| held.numbers.len());
         if waiting.is_due(open, now) {
             crowd.clear();
             waiting.search(open, open.keys(), now, |number, wait| {
-                if let Some(address) = open.get(&number).and_then(|open| open.address) {
-                    crowd.add(address, held(&address), (wait, number));
+                if let Some(holder) = open.get(&number).and_then(|open| open.address) {
+                    crowd.add(holder, held(holder), (wait, number));
                 }
             });
         }
@@ -171,7 +170,7 @@ impl<C: Waits> Places<C> {
             return Some((number, Closing::Waited));
         }
         // All proxies count as one address that loses nothing: each stands for many clients.
-        let own = address.as_ref().map_or(self.proxied, held);
+        let own = address.map_or(self.proxied, held);
         let holders = addresses.len() + usize::from(own == 0);
         let average = (open.len() - self.proxied) / holders.max(1);
         let is_unchanged = |number, wait| wait_of(open, number) == Some(wait);

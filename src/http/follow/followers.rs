@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn followers_of_a_topic_share_its_tail_and_leave_nothing_behind() {
-        let (followers, reads) = (Followers::new(2, 2), Reads::new(Arc::new(Fake::default()), 1));
+        let (followers, reads) = (Followers::new(2, 2), Reads::new(Arc::new(Fake::default()), &settings()));
         let answers = Arc::new(Answers::new(&settings(), Arc::new(Metrics::new())));
         let tail = |name: &str, history: &str| {
             let followed = (Topic::parse(name).unwrap(), HistoryId::parse(history).unwrap());

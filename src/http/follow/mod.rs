@@ -62,7 +62,7 @@ pub(super) async fn answer(
 ) -> Result<HttpResponse, Failure> {
     // Read before any event: see `Reader::history`.
     let address = Peer::of(request).address();
-    let turn = state.reads.turn(address).await;
+    let turn = state.reads.turn(address).await?;
     let history = turn.history().await?;
     let Start { given, is_stored } = start(&*turn, &wanted, &history).await?;
     // Its first page is another one's turn where another follower reads it.

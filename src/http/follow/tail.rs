@@ -127,7 +127,7 @@ impl Tail {
             match self.step(seq, address) {
                 Step::Given(piece) => return Ok(Some(piece)),
                 Step::Behind => {
-                    let turn = self.reads.turn(address).await;
+                    let turn = self.reads.turn_of_stream(address).await;
                     return self.read(seq, address, &turn).await;
                 }
                 Step::Ask => {
@@ -156,7 +156,7 @@ impl Tail {
 
     /// Waits for a turn of this address; `None` where another follower has read on meanwhile.
     async fn turn(&self, seq: u64, address: Address) -> Option<Turn> {
-        let mut turn = pin!(self.reads.turn(address));
+        let mut asked = pin!(self.reads.turn_of_stream(address));
         loop {
             let read = self.read_on.notified();
             if self.front().is_beyond(seq) {
@@ -164,7 +164,7 @@ impl Tail {
             }
             tokio::select! {
                 biased;
-                turn = &mut turn => return Some(turn),
+                turn = &mut asked => return Some(turn),
                 () = read => {}
             }
         }
@@ -306,7 +306,11 @@ mod tests {
     fn tail(fake: Fake) -> Arc<Tail> {
         let followed = (Topic::parse("t").unwrap(), HistoryId::parse("fake0").unwrap());
         let answers = Answers::new(&settings(), Arc::new(Metrics::new()));
-        Arc::new(Tail::new(followed, (Reads::new(Arc::new(fake), 1), Arc::new(answers)), Arc::default()))
+        Arc::new(Tail::new(
+            followed,
+            (Reads::new(Arc::new(fake), &settings()), Arc::new(answers)),
+            Arc::default(),
+        ))
     }
 
     fn with(events: u64) -> Arc<Tail> {
@@ -364,9 +368,9 @@ mod tests {
     async fn followers_do_not_wait_for_other_reads_of_the_address_of_one_of_them() {
         let [greedy, other] = [1, 2].map(|last| Address::of([192, 0, 2, last].into()));
         let tail = with(3);
-        let busy = || tail.reads.turn(ANY).now_or_never();
+        let busy = || tail.reads.turn_of_stream(ANY).now_or_never();
         let mut held: Vec<_> = std::iter::from_fn(busy).collect();
-        let mut reads: Vec<_> = (0..9).map(|_| Box::pin(tail.reads.turn(greedy))).collect();
+        let mut reads: Vec<_> = (0..9).map(|_| Box::pin(tail.reads.turn_of_stream(greedy))).collect();
         assert!(reads.iter_mut().all(|read| read.now_or_never().is_none()));
         let [mut first, mut same, mut follower] =
             [greedy, greedy, other].map(|address| Box::pin(tail.after(0, address)));
@@ -394,7 +398,7 @@ mod tests {
     #[actix_web::test]
     async fn a_follower_that_goes_while_it_asks_lets_another_one_of_its_address_ask() {
         let tail = with(3);
-        let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn(ANY).now_or_never()).collect();
+        let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect();
         let [mut asks, mut waits] = [0; 2].map(|seq| Box::pin(tail.after(seq, ANY)));
         assert!((&mut asks).now_or_never().is_none() && (&mut waits).now_or_never().is_none());
         drop(asks);

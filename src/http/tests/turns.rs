@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
@@ -12,7 +13,9 @@ use crate::http::reads::Turn;
 type Asked = Pin<Box<dyn Future<Output = Answer>>>;
 
 fn with_events() -> Arc<State> {
-    state(Fake { events: 2_500, ..Fake::default() }, &settings())
+    let mut patient = settings();
+    patient.server.request_timeout = Duration::from_hours(1);
+    state(Fake { events: 2_500, ..Fake::default() }, &patient)
 }
 
 /// A request from an address.
@@ -30,7 +33,7 @@ fn look_up() -> TestRequest {
 
 /// Every turn that is free.
 fn busy(state: &State) -> Vec<Turn> {
-    let turn = || state.reads.turn(Address::UNKNOWN).now_or_never();
+    let turn = || state.reads.turn_of_stream(Address::UNKNOWN).now_or_never();
     std::iter::from_fn(turn).collect()
 }
 
@@ -72,6 +75,23 @@ async fn every_read_waits_for_its_turn_and_gives_it_back() {
         drop(turns);
         assert_eq!(busy(&state).len(), all, "every turn is free again");
     }
+}
+
+#[actix_web::test]
+async fn a_read_without_a_turn_is_told_so_after_a_while() {
+    let mut hasty = settings();
+    hasty.server.request_timeout = Duration::from_millis(1);
+    let state = state(Fake { events: 5, ..Fake::default() }, &hasty);
+    let turns = busy(&state);
+    for request in
+        [read("/events?topic=t"), read("/events/t/a%2F3"), look_up(), read("/topics"), read("/stats")]
+    {
+        let refused = send(Arc::clone(&state), request).await;
+        assert_eq!(refused.header("retry-after"), "1");
+        assert_eq!(refused.problem(), (503, "store_unavailable".to_owned()));
+    }
+    drop(turns);
+    assert_eq!(get(&state, "/events?topic=t").await.status, 200);
 }
 
 #[actix_web::test]
