@@ -5,7 +5,7 @@
 //!       | wakes
 //!     Follower  a task for each: reads on, gives, beats, ends                follower
 //!       | asks
-//!     Tail      one for each topic: reads the newest events once for all     tail
+//!     Tail      one for each topic: reads the newest events once for all     tail, piece
 //!       |
 //!     Reader    pages of the store, and so nothing that is not durable
 //! ```
@@ -15,6 +15,7 @@
 
 mod follower;
 mod followers;
+mod piece;
 mod socket;
 mod sse;
 mod tail;
@@ -30,7 +31,7 @@ use tokio::sync::mpsc;
 pub(super) use followers::Followers;
 
 use self::follower::{Follower, Patience};
-use self::tail::Chunk;
+use self::piece::Chunk;
 use super::failure::Failure;
 use super::history::{self, Cursor};
 use super::peer::Peer;

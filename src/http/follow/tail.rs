@@ -1,17 +1,15 @@
 //! The newest events of a topic, read and rendered once for all who follow it.
 
 use std::collections::HashSet;
-use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use actix_web::web::Bytes;
 use tokio::sync::Notify;
 
 use super::followers::{Followed, Tails};
-use super::sse;
-use crate::domain::{Address, HistoryId, StoredEvent, Topic};
-use crate::http::answers::{Answers, Room};
+use super::piece::Piece;
+use crate::domain::{Address, HistoryId, Topic};
+use crate::http::answers::Answers;
 use crate::http::reads::{Reads, Turn};
 use crate::http::stream::{ReadError, check_gapless};
 use crate::store::{Order, Page, PageQuery};
@@ -22,9 +20,6 @@ const PIECE_EVENTS: usize = 500;
 /// The most bytes of a piece that is kept where a topic has one follower only: it may get another one, but a thousand
 /// topics must not keep a thousand large pieces for nobody.
 const KEPT_BYTES: usize = 256 << 10;
-
-/// The bytes after which a chunk ends, at the end of an event.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// What the followers of one topic share.
 pub(super) struct Tail {
@@ -72,31 +67,6 @@ struct Asking<'a> {
 
 /// A read at the front. Its end, also by being dropped, lets another one read.
 struct Reading<'a>(&'a Tail);
-
-/// Consecutive events as they are sent; never none. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Piece {
-    first: u64,
-    text: Bytes,
-    /// Where the text of each event ends.
-    ends: Arc<[usize]>,
-    /// Held until nobody holds the text.
-    room: Arc<Room>,
-}
-
-/// Text on its way to one follower. It keeps the whole piece that it is a part of in memory.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    pub(super) text: Bytes,
-    _room: Option<Arc<Room>>,
-}
-
-impl From<Bytes> for Chunk {
-    /// A text that is no part of a piece.
-    fn from(text: Bytes) -> Self {
-        Self { text, _room: None }
-    }
-}
 
 impl Tail {
     pub(super) fn new(
@@ -210,7 +180,7 @@ impl Tail {
             limit: PIECE_EVENTS,
             order: Order::Ascending,
         };
-        let mut room = self.answers.page(address).map_err(|refusal| {
+        let room = self.answers.page(address).map_err(|refusal| {
             self.tails.shed();
             ReadError::NoRoom(refusal)
         })?;
@@ -222,9 +192,7 @@ impl Tail {
         if events.is_empty() {
             return Ok(None);
         }
-        let (text, ends) = rendered(&events, &history)?;
-        room.keep(text.len());
-        Ok(Some(Piece { first, text, ends, room: Arc::new(room) }))
+        Ok(Some(Piece::of(&events, &history, room)?))
     }
 
     /// Drops the piece that is only kept for followers that may come.
@@ -257,39 +225,6 @@ impl Drop for Reading<'_> {
 impl Drop for Tail {
     fn drop(&mut self) {
         self.tails.forget(&(self.topic.clone(), self.history.clone()));
-    }
-}
-
-/// Consecutive events as they are sent, and where the text of each one ends.
-fn rendered(page: &[StoredEvent], history: &HistoryId) -> io::Result<(Bytes, Arc<[usize]>)> {
-    let mut text = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 200).sum());
-    let mut ends = Vec::with_capacity(page.len());
-    for stored in page {
-        sse::event(&mut text, stored, history)?;
-        ends.push(text.len());
-    }
-    // Without the room that was not needed: pieces are held for as long as someone is slow.
-    Ok((Bytes::from(text.into_boxed_slice()), ends.into()))
-}
-
-impl Piece {
-    /// The seq of its last event.
-    fn last(&self) -> u64 {
-        self.first + self.ends.len() as u64 - 1
-    }
-
-    /// What to send to one who has the events up to this seq: chunks of whole events, each with the seq of its last.
-    pub(super) fn chunks(self, seq: u64) -> impl Iterator<Item = (u64, Chunk)> {
-        let mut next =
-            usize::try_from(seq.saturating_add(1).saturating_sub(self.first)).unwrap_or(usize::MAX);
-        std::iter::from_fn(move || {
-            let rest = self.ends.get(next..).filter(|rest| !rest.is_empty())?;
-            let start = next.checked_sub(1).map_or(0, |before| self.ends[before]);
-            let events = rest.iter().take_while(|end| **end - start <= CHUNK_BYTES).count().max(1);
-            next += events;
-            let (text, room) = (self.text.slice(start..rest[events - 1]), Some(Arc::clone(&self.room)));
-            Some((self.first + next as u64 - 1, Chunk { text, _room: room }))
-        })
     }
 }
 
@@ -396,6 +331,19 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn a_follower_whose_turn_comes_with_that_of_another_does_not_read_again() {
+        let tail = with(3);
+        let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect();
+        let [mut first, mut second] =
+            [1, 2].map(|last| Box::pin(tail.after(0, Address::of([192, 0, 2, last].into()))));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop(held);
+        let [first, second] =
+            [first, second].map(|follower| follower.now_or_never().unwrap().unwrap().unwrap());
+        assert_eq!(first.text.as_ptr(), second.text.as_ptr());
+    }
+
+    #[actix_web::test]
     async fn a_follower_that_goes_while_it_asks_lets_another_one_of_its_address_ask() {
         let tail = with(3);
         let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect();
@@ -437,23 +385,5 @@ mod tests {
         assert!(matches!(ended, Err(ReadError::HistoryChanged)), "{ended:?}");
         let waiting = tail.after(600, ANY).await;
         assert!(matches!(waiting, Err(ReadError::HistoryChanged)), "also where there is nothing to give");
-    }
-
-    #[test]
-    fn chunks_are_small_and_a_large_event_is_one_of_its_own() {
-        let (small, large) = (CHUNK_BYTES / 4, CHUNK_BYTES * 3);
-        let mut ends = Vec::new();
-        for length in [small, small, small, small, small, large, small, large] {
-            ends.push(ends.last().copied().unwrap_or(0) + length);
-        }
-        let answers = Answers::new(&settings(), Arc::new(Metrics::new()));
-        let room = Arc::new(answers.page(ANY).unwrap());
-        let piece = Piece { first: 11, text: vec![0; *ends.last().unwrap()].into(), ends: ends.into(), room };
-        let chunks =
-            |seq| piece.clone().chunks(seq).map(|(last, text)| (last, text.text.len())).collect::<Vec<_>>();
-        let all = [(14, 4 * small), (15, small), (16, large), (17, small), (18, large)];
-        assert_eq!((piece.last(), chunks(10)), (18, all.to_vec()));
-        assert_eq!(chunks(13), [(15, 2 * small), (16, large), (17, small), (18, large)]);
-        assert_eq!((chunks(17), chunks(18)), (vec![(18, large)], vec![]));
     }
 }

@@ -15,6 +15,8 @@ type Asked = Pin<Box<dyn Future<Output = Answer>>>;
 fn with_events() -> Arc<State> {
     let mut patient = settings();
     patient.server.request_timeout = Duration::from_hours(1);
+    patient.limits.lookup_keys = 250;
+    patient.limits.batch_events = 250;
     state(Fake { events: 2_500, ..Fake::default() }, &patient)
 }
 
@@ -123,4 +125,20 @@ async fn a_read_waits_for_one_read_of_another_address_and_not_for_all_of_them() 
         order.push(waiting.remove(at).0);
     }
     assert_eq!(order, [1, 2, 1, 2, 1, 2]);
+}
+
+#[actix_web::test]
+async fn a_read_in_several_parts_gives_way_after_each_of_them() {
+    let state = with_events();
+    let keys: Vec<_> = (0..250).map(|id| format!(r#"{{"topic":"t","event_id":"a/{id}"}}"#)).collect();
+    let long_look_up = TestRequest::post().uri("/events/lookup").set_payload(format!("[{}]", keys.join(",")));
+    for long in [long_look_up, read("/events?topic=t")] {
+        let mut turns = busy(&state);
+        let mut long = waits(&state, from(1, long));
+        let short = waits(&state, from(2, read("/events/t/a%2F3")));
+        drop(turns.pop());
+        assert!((&mut long).now_or_never().is_none(), "it has had one turn and waits for the next");
+        let short = short.now_or_never().expect("the second turn");
+        assert_eq!((short.status, long.await.status), (200, 200));
+    }
 }
