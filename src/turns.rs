@@ -65,6 +65,13 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         Some(item)
     }
 
+    /// Takes the item whose turn it is, if it is wanted. Otherwise it keeps its turn.
+    pub fn pop_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        let (_, key) = self.order.first_key_value()?;
+        let (_, item) = self.lines.get(key)?.items.first_key_value()?;
+        if is_wanted(item) { self.pop() } else { None }
+    }
+
     /// Takes an item out that waits no longer; `None` where it has had its turn. The others of its key
     /// keep the place of the key.
     pub fn remove(&mut self, key: K, ticket: u64) -> Option<T> {
@@ -122,6 +129,17 @@ mod tests {
         turns.push('c', 20);
         turns.push('a', 1);
         assert_eq!(all(&mut turns), [10, 20, 1]);
+    }
+
+    #[test]
+    fn what_is_not_wanted_keeps_its_turn() {
+        let mut turns = Turns::default();
+        assert_eq!(turns.pop_if(|_: &u32| true), None);
+        turns.push('a', 0);
+        turns.push('a', 1);
+        turns.push('b', 10);
+        assert_eq!((turns.pop_if(|item| *item == 1), turns.pop_if(|item| *item == 0)), (None, Some(0)));
+        assert_eq!((turns.pop_if(|item| *item < 10), all(&mut turns)), (None, vec![10, 1]));
     }
 
     #[test]

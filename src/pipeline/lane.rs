@@ -174,6 +174,11 @@ impl Lane {
 }
 
 impl Part {
+    /// The address that the request counts for.
+    pub(super) fn address(&self) -> Address {
+        self.reply.address()
+    }
+
     /// The topics that the address of the request made.
     pub(super) fn made(&self) -> Option<&Made> {
         self.reply.made()
