@@ -34,7 +34,7 @@ pub const COMPARER: &str = "comparer";
 /// The limits past which a connection is refused, as labels name them.
 const CONNECTION_LIMITS: [&str; 2] = ["connections", "connections_per_address"];
 /// The reasons for which the log ends a connection, as labels name them.
-const CONNECTION_ENDS: [&str; 5] = ["head", "idle", "unread_body", "unread_answer", "room"];
+const CONNECTION_ENDS: [&str; 6] = ["head", "idle", "unread_body", "unread_answer", "room", "share"];
 
 /// The metrics of one process. Handles are shared atomics: cloning one shares it.
 #[derive(Debug)]

@@ -150,7 +150,7 @@ impl Handler<Append> for WriterActor {
     fn handle(&mut self, Append { parts, queued }: Append, context: &mut Self::Context) {
         let queued = Arc::new(queued);
         for (batch, part) in parts {
-            self.pending.push(batch, (part, Arc::clone(&queued)));
+            self.pending.push(part.address(), batch, (part, Arc::clone(&queued)));
         }
         self.schedule(context);
     }

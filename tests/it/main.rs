@@ -46,6 +46,8 @@ mod faults;
 #[cfg(test)]
 mod fidelity;
 #[cfg(test)]
+mod flooding;
+#[cfg(test)]
 mod following;
 #[cfg(test)]
 mod following_processes;
