@@ -254,11 +254,12 @@ struct Trusting {
 }
 
 impl Trusting {
-    fn start(config: &str) -> Option<Self> {
+    /// A node that trusts these addresses, with this configuration file.
+    fn start(trusted: &str, config: &str) -> Option<Self> {
         let (haproxy, home) = (haproxy()?, tempdir().unwrap());
         fs::write(home.path().join("sekali.toml"), config).unwrap();
         let arguments = ["--config", "sekali.toml", "--bind", "127.0.0.1:0", "--store", "sqlite:log.db"];
-        let node = Process::run(home.path(), &arguments, &[("SEKALI_TRUSTED_PROXIES", "10.9.9.9,127.0.0.1")]);
+        let node = Process::run(home.path(), &arguments, &[("SEKALI_TRUSTED_PROXIES", trusted)]);
         let balancer = Balancer::before(haproxy, [node.address(); 3]);
         Some(Self { balancer, node, _home: home })
     }
@@ -267,6 +268,9 @@ impl Trusting {
         Client::at(own, self.balancer.address())
     }
 }
+
+/// The balancer and another proxy; and a network in which the clients are as well.
+const TRUSTED: [&str; 2] = ["10.9.9.9,127.0.0.1", "10.9.9.9,127.0.0.0/8"];
 
 /// Headers by which a client could try to be taken for another one.
 const FORGED: [&[(&str, &str)]; 8] = [
@@ -289,21 +293,24 @@ async fn publish(client: &Client, headers: &[(&str, &str)], body: impl Into<Byte
 
 #[actix_web::test]
 async fn clients_behind_the_balancer_have_shares_of_their_own_and_cannot_choose_another_one() {
-    let Some(cluster) = Trusting::start("[limits]\nnew_topics_per_minute = 2\n") else { return };
-    until("it answers", async || cluster.balancer.is_ready().await).await;
-    let (one, other) = (cluster.client(ONE), cluster.client(OTHER));
-    for topic in ["a", "b"] {
-        one.publish(event(topic, "1")).await.ok();
+    for trusted in TRUSTED {
+        let config = "[limits]\nnew_topics_per_minute = 2\n";
+        let Some(cluster) = Trusting::start(trusted, config) else { return };
+        until("it answers", async || cluster.balancer.is_ready().await).await;
+        let (one, other) = (cluster.client(ONE), cluster.client(OTHER));
+        for topic in ["a", "b"] {
+            one.publish(event(topic, "1")).await.ok();
+        }
+        one.publish(event("c", "1")).await.problem(Code::TooManyTopics);
+        for (number, headers) in FORGED.iter().enumerate() {
+            let refused = publish(&one, headers, event(&format!("forged {number}"), "1")).await;
+            refused.problem(Code::TooManyTopics);
+        }
+        for topic in ["d", "e"] {
+            other.publish(event(topic, "1")).await.ok();
+        }
+        other.publish(event("f", "1")).await.problem(Code::TooManyTopics);
     }
-    one.publish(event("c", "1")).await.problem(Code::TooManyTopics);
-    for (number, headers) in FORGED.iter().enumerate() {
-        let refused = publish(&one, headers, event(&format!("forged {number}"), "1")).await;
-        refused.problem(Code::TooManyTopics);
-    }
-    for topic in ["d", "e"] {
-        other.publish(event(topic, "1")).await.ok();
-    }
-    other.publish(event("f", "1")).await.problem(Code::TooManyTopics);
 }
 
 #[actix_web::test]
@@ -311,7 +318,7 @@ async fn a_client_that_holds_its_share_of_what_is_in_flight_refuses_no_other_one
     // The stalled bodies stay until the test ends.
     let config = "[server]\nbody_timeout = \"1h\"\nbody_min_rate = 0\n\
         [limits]\nin_flight_bytes = \"48MiB\"\nbody = \"4MiB\"\n";
-    let Some(cluster) = Trusting::start(config) else { return };
+    let Some(cluster) = Trusting::start(TRUSTED[0], config) else { return };
     until("it answers", async || cluster.balancer.is_ready().await).await;
     let spaces = vec![b' '; 3 << 20];
     let stalled: Vec<_> = (0..10)
