@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use actix::clock::timeout;
+
+use super::on_file::PATIENCE;
 use super::scripted::{Fault, ScriptedStore};
 use super::{PublishError, Started, accepted, event, settings, start_on};
 use crate::domain::Event;
@@ -53,8 +56,10 @@ async fn writers_that_commit_at_once_make_no_more_new_topics_than_the_limit() {
         log.store.fail_next(faults);
         log.store.close_gate();
         let both = async {
-            log.until(|log| log.store.groups().len() == commits).await;
+            let both_wait = log.until(|log| log.store.groups().len() == commits);
+            let waited = timeout(PATIENCE, both_wait).await;
             log.store.open_gate();
+            waited.expect("each writer may commit a part");
         };
         let (refused, ()) = tokio::join!(log.publish(events("1")), both);
         match refused {
