@@ -138,6 +138,20 @@ fn a_password_is_in_no_error_about_a_url() {
 }
 
 #[test]
+fn the_trusted_proxies_of_a_variable_or_flag_are_checked_like_those_of_a_file() {
+    let rule = "server.trusted_proxies: must be a list of addresses and networks";
+    for list in ["proxy.example", "10.0.0.1,10.0.0.0/33", "10.0.0.1:80", "10.0.0.1,,10.0.0.2", ""] {
+        let mut by_variable = Command::new(env!("CARGO_BIN_EXE_sekali"));
+        by_variable.args(["serve", "--store", "sqlite:/nowhere/log.db"]).env("SEKALI_TRUSTED_PROXIES", list);
+        let by_flag = sekali(&["serve", "--store", "sqlite:/nowhere/log.db", "--trusted-proxies", list]);
+        for text in [stderr(&by_variable.assert().code(2)), stderr(&by_flag.code(2))] {
+            assert!(text.starts_with("--trusted-proxies (SEKALI_TRUSTED_PROXIES): "), "{text}");
+            assert!(text.contains(rule), "{list:?}: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_password_in_an_argument_is_warned_of_and_one_from_a_file_is_not() {
     let home = TempDir::new().unwrap();
     let file = home.path().join("password");
@@ -162,6 +176,32 @@ fn a_password_in_an_argument_is_warned_of_and_one_from_a_file_is_not() {
     warned("postgres://127.0.0.1:1/log?user=me&password=topsecret", &[]);
     warned("postgres://me@127.0.0.1:1/log", &[("SEKALI_STORE_PASSWORD_FILE", file.to_str().unwrap())]);
     warned("postgres://me@127.0.0.1:1/log", &[("SEKALI_STORE_PASSWORD", "topsecret")]);
+}
+
+#[test]
+fn a_database_that_is_reached_without_protection_is_named_once_with_the_remedy() {
+    // Nobody listens at these addresses; by their names the databases are on other machines.
+    for (host, query, level, words) in [
+        ("db.example", "hostaddr=127.0.0.1&sslmode=disable", "", ""),
+        ("127.0.0.1", "sslmode=disable", "", ""),
+        ("localhost", "hostaddr=0.0.0.0&sslmode=disable", "WARN", "not encrypted (sslmode=disable)"),
+        ("localhost", "hostaddr=0.0.0.0", "INFO", "certificate of the database is not checked"),
+        ("localhost", "hostaddr=0.0.0.0&channel_binding=require", "", ""),
+    ] {
+        let url = format!("postgres://me@{host}:1/log?{query}");
+        let serve = ["serve", "--bind", "127.0.0.1:0", "--log", "info", "--store", &url];
+        let text = stderr(&sekali(&serve).code(1));
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("sslmode=verify-full")).collect();
+        assert_eq!(lines.len(), usize::from(!level.is_empty()), "{url}: {text}");
+        for line in lines {
+            for named in [level, words, "localhost"] {
+                assert!(line.contains(named), "{named} in {line}");
+            }
+        }
+        let copied = stderr(&sekali(&["copy", &url, "sqlite:none.db"]).code(1));
+        let is_warned = copied.contains("warning: localhost: ");
+        assert_eq!(is_warned, level == "WARN", "{url}: {copied}");
+    }
 }
 
 #[test]

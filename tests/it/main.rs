@@ -26,6 +26,8 @@ mod concurrency;
 #[cfg(test)]
 mod configuring;
 #[cfg(test)]
+mod confined;
+#[cfg(test)]
 mod console;
 #[cfg(test)]
 mod copying;

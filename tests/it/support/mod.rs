@@ -4,6 +4,7 @@ mod answer;
 mod balancer;
 mod client;
 mod container;
+pub(crate) mod deployed;
 pub(crate) mod disk;
 pub(crate) mod events;
 mod follow;
