@@ -1,55 +1,47 @@
-//! Rows 1 and 12: bodies that hold memory, or cost time, and bring no events.
+//! Rows 1, 12 and 14: bodies that hold memory, or cost time, and bring no events.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{OWN, STRANGER, Target, connect, endured};
+use super::{Endured, OTHER, STRANGER, Target, answer, connect, endured, posting, sent, status};
+use crate::support::calm;
 
 /// Connections that hold a compressed body each, 640 MiB if they were inflated.
 const COMPRESSED: usize = 40;
 
-/// Connections that hold a large body each, more than the budget has room for.
-const LARGE: usize = 16;
+/// Connections that hold a body of 1 MiB each, many more than the budget has room for.
+const LARGE: usize = 60;
+const LARGE_BYTES: usize = 1 << 20;
 
 /// The time before an attacker tries again: on one machine it takes the victim's processor time otherwise.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A third address, of a client that sends one large body.
-const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+/// The budget and the largest body where memory is to be used up.
+const NARROW: &str = "limits.in_flight_bytes = \"48MiB\"\nlimits.body = \"4MiB\"\n";
 
-/// The budget and the largest body where memory is to be used up: a fifth of the default.
-const NARROW: &str = "[limits]\nin_flight_bytes = \"48MiB\"\nbody = \"4MiB\"\n";
-
-/// The most memory beside the budget, in bytes: the hot caches, the store's caches, the program itself.
-const BESIDE: u64 = 160 << 20;
+/// Clients that send a body of more than `limits.body` at once, each its whole body before it reads, with
+/// the figures of the issue: 17 MiB at 6 MB a second.
+const SENDERS: usize = 4;
+const TOO_LARGE: usize = 17 << 20;
+const PIECE: usize = 60_000;
+const PIECE_PACE: Duration = Duration::from_millis(10);
 
 fn head(length: usize, encoding: &str) -> String {
-    format!(
-        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {encoding}\r\nContent-Length: {length}\r\n\r\n"
-    )
+    posting("/publish", length, &format!("Content-Encoding: {encoding}\r\n"))
 }
 
 /// Sends a body that is said to have one byte more than it has, so that it stalls; what the server takes
 /// of it.
 fn stall(from: IpAddr, to: SocketAddr, encoding: &str, body: &[u8]) -> Option<TcpStream> {
-    let mut stream = connect(from, to)?;
-    let sent = stream.write_all(head(body.len() + 1, encoding).as_bytes());
+    let mut stream = sent(from, to, head(body.len() + 1, encoding))?;
     // A body that is refused on the way ends here.
-    let _ = sent.and_then(|()| stream.write_all(body));
+    let _ = stream.write_all(body);
     Some(stream)
-}
-
-/// The status of the answer, once it is there.
-fn status(stream: &mut TcpStream) -> io::Result<u16> {
-    let mut line = [0; 12];
-    stream.read_exact(&mut line)?;
-    let text = str::from_utf8(&line).ok().and_then(|line| line.strip_prefix("HTTP/1.1 "));
-    text.and_then(|status| status.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Sends a whole body; the status of its answer. A refusal may come before the end of the body.
@@ -97,31 +89,34 @@ fn brotli_that_stalls() -> Vec<u8> {
 fn compressed_bodies_that_stall_hold_only_what_was_sent() {
     let bomb = brotli_that_stalls();
     assert!(bomb.len() < 16 << 10, "{} bytes", bomb.len());
-    for from in [STRANGER, OWN] {
-        let attack = |target: &Target, lasting| {
-            hold(COMPRESSED, (from, target.process.address()), ("br", &bomb), lasting);
-        };
-        let (_target, seen) = endured(|| Target::start(""), attack);
-        assert!(seen.memory < BESIDE, "{} bytes", seen.memory);
+    let attack = |target: &Target, from: IpAddr, lasting: Duration| {
+        hold(COMPRESSED, (from, target.process.address()), ("br", &bomb), lasting);
+    };
+    let row = "1: compressed bodies that stall";
+    for Endured { target, seen, .. } in endured(row, || Target::start(""), attack) {
+        let without_bodies = target.memory - target.settings.limits.in_flight_bytes as u64;
+        assert!(seen.memory < without_bodies, "{without_bodies} bytes without bodies: {}", seen.said());
     }
 }
 
 #[test]
 fn large_bodies_that_stall_refuse_no_small_one_and_no_large_one_of_another_address() {
-    let large = vec![b' '; 3 << 20];
-    for from in [STRANGER, OWN] {
-        let attack = |target: &Target, lasting| {
-            let to = target.process.address();
-            thread::scope(|scope| {
-                scope.spawn(|| hold(LARGE, (from, to), ("identity", &large), lasting));
-                // Others are served while as much is held as can be.
-                thread::sleep(lasting / 2);
-                let other = publish(OTHER, to, "identity", &[&large[..1 << 20], b"[]"].concat());
+    let large = vec![b' '; LARGE_BYTES];
+    let attack = |target: &Target, from: IpAddr, lasting: Duration| {
+        let to = target.process.address();
+        thread::scope(|scope| {
+            scope.spawn(|| hold(LARGE, (from, to), ("identity", &large), lasting));
+            // Others are served all the time, also once as much is held as can be.
+            let (begun, body) = (Instant::now(), [&large[..], &large, b"[]"].concat());
+            while begun.elapsed() < lasting {
+                let other = publish(OTHER, to, "identity", &body);
                 assert_eq!(other.unwrap(), 200, "a large body of another address");
-            });
-        };
-        let (_target, seen) = endured(|| Target::start(NARROW), attack);
-        assert!(seen.memory < (48 << 20) + BESIDE, "{} bytes", seen.memory);
+                thread::sleep(PAUSE / 5);
+            }
+        });
+    };
+    for Endured { seen, .. } in endured("1: large bodies that stall", || Target::start(NARROW), attack) {
+        assert_eq!(seen.published.told, 0, "the reserve has room for small bodies: {}", seen.said());
     }
 }
 
@@ -132,30 +127,59 @@ fn empty_frames_and_members_cost_little() {
     let empty_zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x00, 0x01, 0x00, 0x00];
     let bodies = [("gzip", empty_gzip.as_slice()), ("zstd", &empty_zstd)]
         .map(|(encoding, empty)| (encoding, empty.repeat((15 << 20) / empty.len())));
-    let attack = |target: &Target, lasting: Duration| {
+    let attack = |target: &Target, from: IpAddr, lasting: Duration| {
         let (to, until) = (target.process.address(), Instant::now() + lasting);
         thread::scope(|scope| {
             for (encoding, body) in &bodies {
                 scope.spawn(move || {
                     while Instant::now() < until {
-                        assert_eq!(publish(STRANGER, to, encoding, body).unwrap(), 413, "{encoding}");
+                        assert_eq!(publish(from, to, encoding, body).unwrap(), 413, "{encoding}");
                         thread::sleep(PAUSE);
                     }
                 });
             }
         });
         // As in the issue: 100 MB of them are refused by their length, before anything is read.
-        let mut stream = connect(STRANGER, to).unwrap();
-        stream.write_all(head(100_000_000, "zstd").as_bytes()).unwrap();
+        let mut stream = sent(from, to, head(100_000_000, "zstd")).unwrap();
         assert_eq!(status(&mut stream).unwrap(), 413);
     };
-    let _ = endured(|| Target::start(""), attack);
+    let _ = endured("12: empty frames and members", || Target::start(""), attack);
+}
+
+/// Sends a whole body of [`TOO_LARGE`] bytes at its rate, and reads then.
+fn send_too_much(from: IpAddr, to: SocketAddr) -> (u16, String) {
+    let mut stream = sent(from, to, posting("/publish", TOO_LARGE, "")).unwrap();
+    let (body, started) = (vec![b' '; TOO_LARGE], Instant::now());
+    for (number, piece) in (0..).zip(body.chunks(PIECE)) {
+        thread::sleep((PIECE_PACE * number).saturating_sub(started.elapsed()));
+        stream.write_all(piece).expect("the log reads on after its answer");
+    }
+    answer(stream)
+}
+
+#[test]
+fn senders_of_17_mib_at_6_mb_a_second_see_their_413() {
+    let attack = |target: &Target, from: IpAddr, lasting: Duration| {
+        let (to, until) = (target.process.address(), Instant::now() + lasting);
+        thread::scope(|scope| {
+            for _ in 0..SENDERS {
+                scope.spawn(move || {
+                    while Instant::now() < until {
+                        let (status, text) = send_too_much(from, to);
+                        assert!(status == 413 && text.contains("\"code\":\"body_too_large\""), "{text}");
+                    }
+                });
+            }
+        });
+    };
+    let _ = endured("14: bodies of 17 MiB that are refused", || Target::start(""), attack);
 }
 
 #[test]
 fn bodies_that_stall_or_dribble_end_after_the_grace_period() {
-    let config = "[server]\nbody_timeout = \"1h\"\nbody_grace = \"500ms\"\nbody_min_rate = \"1KiB\"\n";
-    let target = Target::start(config);
+    let settings =
+        "server.body_timeout = \"1h\"\nserver.body_grace = \"500ms\"\nserver.body_min_rate = \"1KiB\"\n";
+    let target = calm(|| Target::start(settings));
     let to = target.process.address();
     for (encoding, body) in
         [("identity", vec![b' '; 100_000]), ("identity", Vec::new()), ("br", brotli_that_stalls())]

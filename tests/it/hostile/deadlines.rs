@@ -5,10 +5,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{OWN, connect};
-use crate::support::{Log, Raw, array, event, event_with, until};
+use crate::support::{Calm, Log, Raw, array, calm, event, event_with, until};
 
 /// A configuration in which no deadline of a connection passes but this one.
 fn only(deadline: &str) -> String {
@@ -23,6 +23,10 @@ const IDLE: &str = "keep_alive = \"300ms\"";
 const DRAIN: &str = "drain_timeout = \"300ms\"";
 
 const ALIVE: &str = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+fn start(config: &str) -> Calm<Log> {
+    calm(|| Log::configured(config))
+}
 
 fn opened(log: &Log) -> TcpStream {
     connect(OWN, log.address()).unwrap()
@@ -53,14 +57,14 @@ async fn ended(log: &Log, reason: &str, count: usize) {
 
 #[actix_web::test]
 async fn a_connection_that_says_nothing_ends() {
-    let log = Log::configured(&only(HEAD));
+    let log = start(&only(HEAD));
     assert_eq!(rest(opened(&log)), "", "there is no request to answer");
     ended(&log, "head", 1).await;
 }
 
 #[actix_web::test]
 async fn a_first_head_that_stalls_or_dribbles_is_408() {
-    let log = Log::configured(&only(HEAD));
+    let log = start(&only(HEAD));
     for begun in ["\r\n", "G", "GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Half: "] {
         let mut stream = opened(&log);
         stream.write_all(begun.as_bytes()).unwrap();
@@ -87,7 +91,7 @@ async fn refusals(log: &Log, code: &str) -> usize {
 
 #[actix_web::test]
 async fn a_later_head_has_the_same_deadline_from_its_first_byte() {
-    let log = Log::configured(&only(HEAD));
+    let log = start(&only(HEAD));
     let begun = ["\r\n", "\r\n\r\n", "G", "GET /health/live HTTP/1.1\r\nHost: localhost\r\n"];
     for begun in begun {
         let mut raw = Raw::open(log.address());
@@ -114,7 +118,7 @@ async fn a_part_of_a_head_between_pipelined_requests_has_the_deadline_of_a_head(
         ("head", HEAD, vec![ALIVE.to_owned(), publish.clone(), [ALIVE, ALIVE].concat(), publish + ALIVE]),
         ("unread_body", DRAIN, vec![chunked]),
     ] {
-        let log = Log::configured(&only(deadline));
+        let log = start(&only(deadline));
         let begun = ["\r\n", "G", "GET / HTTP/1.1\r\nHost"];
         for (first, begun) in firsts.iter().flat_map(|first| begun.map(|begun| (first, begun))) {
             let mut stream = opened(&log);
@@ -128,7 +132,7 @@ async fn a_part_of_a_head_between_pipelined_requests_has_the_deadline_of_a_head(
 
 #[actix_web::test]
 async fn an_idle_connection_ends_without_an_answer() {
-    let log = Log::configured(&only(IDLE));
+    let log = start(&only(IDLE));
     for body in ["", "Content-Length: 2\r\n\r\n[]", "Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n"]
     {
         let mut stream = opened(&log);
@@ -161,7 +165,7 @@ const REFUSED: [(&str, &str); 8] = [
 #[actix_web::test]
 async fn the_rest_of_a_body_that_was_answered_is_drained_for_a_bounded_time_whatever_its_framing() {
     let hosts = "allowed_hosts = [\"x\"]\nbody_timeout = \"300ms\"";
-    let log = Log::configured(&format!("{}{hosts}\n", only(DRAIN).replace("body_timeout = \"1h\"\n", "")));
+    let log = start(&format!("{}{hosts}\n", only(DRAIN).replace("body_timeout = \"1h\"\n", "")));
     for (status, request) in REFUSED {
         let mut stream = opened(&log);
         stream.write_all(request.as_bytes()).unwrap();
@@ -173,7 +177,7 @@ async fn the_rest_of_a_body_that_was_answered_is_drained_for_a_bounded_time_what
 #[actix_web::test]
 async fn the_rest_of_a_body_that_was_answered_is_drained_for_bounded_bytes() {
     let limits = "[limits]\nbody = \"8KiB\"\nevent = \"1KiB\"\ndrain_bytes = \"1MiB\"";
-    let log = Log::configured(&format!("{}{limits}", only("")));
+    let log = start(&format!("{}{limits}", only("")));
     for framing in ["Content-Length: 1000000000", "Transfer-Encoding: chunked"] {
         let mut stream = opened(&log);
         stream
@@ -190,7 +194,7 @@ async fn the_rest_of_a_body_that_was_answered_is_drained_for_bounded_bytes() {
 
 #[actix_web::test]
 async fn a_sender_that_reads_after_its_whole_body_sees_its_413() {
-    let log = Log::start();
+    let log = start("");
     let body = vec![b' '; 17 << 20];
     for framing in [format!("Content-Length: {}", body.len()), "Transfer-Encoding: chunked".to_owned()] {
         let mut stream = opened(&log);
@@ -213,7 +217,7 @@ async fn a_sender_that_reads_after_its_whole_body_sees_its_413() {
 
 #[actix_web::test]
 async fn an_answer_that_nobody_reads_ends_its_connection() {
-    let log = Log::configured(&only("write_timeout = \"300ms\""));
+    let log = start(&only("write_timeout = \"300ms\""));
     let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
     for batch in 0..20 {
         let events = (0..10).map(|number| event_with("t", &format!("{batch}-{number}"), &payload));
@@ -229,31 +233,12 @@ async fn an_answer_that_nobody_reads_ends_its_connection() {
     ended(&log, "unread_answer", 1).await;
 }
 
-#[actix_web::test]
-async fn a_sender_of_17_mib_at_6_mb_a_second_sees_its_413() {
-    const PIECE: usize = 60_000;
-    let log = Log::start();
-    let body = vec![b' '; 17 << 20];
-    let mut stream = opened(&log);
-    let head = format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).unwrap();
-    let started = Instant::now();
-    for (number, piece) in body.chunks(PIECE).enumerate() {
-        let due = Duration::from_millis(10 * number as u64);
-        thread::sleep(due.saturating_sub(started.elapsed()));
-        stream.write_all(piece).expect("the log reads on after its answer");
-    }
-    let text = rest(stream);
-    assert_eq!(statuses(&text), ["413"]);
-    assert!(text.contains("\"code\":\"body_too_large\""), "{text}");
-}
-
 #[cfg(target_os = "linux")]
 #[actix_web::test]
 async fn accepted_sockets_have_tcp_keepalive() {
     /// The code of the keepalive timer in `/proc/net/tcp`.
     const KEEPALIVE: &str = "02";
-    let log = Log::start();
+    let log = start("");
     let stream = opened(&log);
     let port = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
     let (server, client) = (port(log.address()), port(stream.local_addr().unwrap()));

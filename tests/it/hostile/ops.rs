@@ -1,19 +1,25 @@
 //! `server.ops_bind`: health and metrics while clients hold every place of the first listener.
 
-use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::{OWN, STRANGER, Target, connect};
-use crate::support::{Client, until};
+use super::{OTHER, OWN, STRANGER, Target, connect, endured, follow, get};
+use crate::support::{Client, calm, until};
+
+/// Connections of an attack; more than three times the places of the listener.
+const CROWD: usize = 200;
+
+/// The time after which an attacker opens all its connections again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 #[actix_web::test]
 async fn health_and_metrics_answer_on_their_own_listener_while_the_first_one_is_full() {
-    let config =
-        "[server]\nops_bind = \"127.0.0.1:0\"\n[limits]\nconnections = 4\nconnections_per_address = 2\n";
-    let target = Target::start(config);
-    let follow = |from| target.follow(from);
-    let full: Vec<_> = [STRANGER, STRANGER, OWN, OWN].into_iter().map(follow).collect();
-    assert!(full.iter().all(|(beginning, _)| beginning == "HTTP/1.1 200"), "all places are taken");
-    assert_eq!(follow("127.0.0.3".parse().unwrap()).0, "HTTP/1.1 503", "the first listener is full");
+    let target = calm(|| Target::start("limits.connections = 4\nlimits.connections_per_address = 2\n"));
+    let to = target.process.address();
+    let full: Vec<_> = [STRANGER, STRANGER, OWN, OWN].into_iter().map(|from| follow(from, to)).collect();
+    assert!(full.iter().all(|(status, _)| *status == 200), "all places are taken");
+    assert_eq!(follow(OTHER, to).0, 503, "the first listener is full");
 
     let ops = Client::of(target.process.ops_address().unwrap());
     for path in ["/health", "/health/live", "/health/ready", "/metrics"] {
@@ -26,27 +32,21 @@ async fn health_and_metrics_answer_on_their_own_listener_while_the_first_one_is_
     let line = "sekali_connections_refused_total{reason=\"connections\"} 1";
     assert!(text.lines().any(|found| found == line), "{text}");
     drop(full);
-    until("the first listener has places", async || {
-        let mut stream = connect(OWN, target.process.address()).unwrap();
-        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).is_ok() && text.starts_with("HTTP/1.1 200")
-    })
-    .await;
+    until("the first listener has places", async || get(OWN, to, "/health").0 == 200).await;
 }
 
-#[actix_web::test]
-async fn a_crowd_on_the_listener_for_health_does_not_fill_it() {
-    let target = Target::start("[server]\nops_bind = \"127.0.0.1:0\"\n");
-    let address = target.process.ops_address().unwrap();
-    for from in [STRANGER, OWN] {
-        let crowd: Vec<_> = (0..200).map(|_| connect(from, address).unwrap()).collect();
-        let client = Client::of(address);
-        if from == STRANGER {
-            client.get("/health/live").await.ok();
+#[test]
+fn a_crowd_on_the_listener_for_health_does_not_fill_it() {
+    let start = || Target { is_attacked_at_health: true, ..Target::start("") };
+    let attack = |target: &Target, from: IpAddr, lasting: Duration| -> Vec<TcpStream> {
+        let (to, begun) = (target.process.ops_address().unwrap(), Instant::now());
+        loop {
+            let crowd = (0..CROWD).map(|_| connect(from, to).unwrap()).collect();
+            thread::sleep(AGAIN);
+            if begun.elapsed() > lasting {
+                return crowd;
+            }
         }
-        // A crowd at the same address has its first second, and makes room then.
-        until("health answers", async || client.get("/health/live").await.status == 200).await;
-        drop(crowd);
-    }
+    };
+    let _ = endured("10: a crowd on the listener for health", start, attack);
 }

@@ -1,21 +1,24 @@
 //! The victim: a normal client that publishes small batches and asks for health while an attack
-//! runs, and counts its successes.
+//! runs, and counts its successes; and the time until it is served as before the attack.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::connect;
+use super::OWN;
+use super::wire::{connect, posting, reading};
 use crate::support::{Process, array, event};
 use crate::surge::memory_of;
 
-/// The time between two small publishes, and between two questions for health.
+/// The time between two small publishes, between two questions for health, and between two looks at
+/// the memory.
 const PACE: Duration = Duration::from_millis(25);
 const HEALTH_PACE: Duration = Duration::from_millis(100);
+const MEMORY_PACE: Duration = Duration::from_millis(20);
 
 /// Events of one small publish.
 const BATCH: u64 = 5;
@@ -23,162 +26,245 @@ const BATCH: u64 = 5;
 /// The time within which an answer counts as a success: the figure of the issue.
 const IN_TIME: Duration = Duration::from_secs(1);
 
-/// Of a hundred publishes, the successes that count as served: the figure of the issue.
+/// Of a hundred attempts, the successes that count as served: the figure of the issue.
 const SHARE: u64 = 99;
+
+/// Fewer attempts say nothing about a share. In the shortest attack, of 2 s, 80 publishes and 20
+/// questions for health are due.
+const LEAST: u64 = 10;
+
+/// Successes without a failure between them after which service counts as normal again: a second of
+/// publishes, and of questions for health.
+const STREAK: u64 = 40;
+const HEALTH_STREAK: u64 = 10;
+
+/// The longest wait for service to be normal; far longer than it may take.
+const RECOVERY_WAIT: Duration = Duration::from_secs(15);
+
+/// The topic of every victim.
+pub(super) const TOPIC: &str = "victim";
 
 /// A victim at work, on threads of its own.
 pub(super) struct Victim {
-    stop: Arc<AtomicBool>,
-    publishing: JoinHandle<Counts>,
-    asking: JoinHandle<Counts>,
+    publishing: Worker,
+    asking: Worker,
     measuring: JoinHandle<u64>,
+    stop: Stop,
 }
+
+/// Tells the threads of a victim to stop when it is dropped, also where an attack has failed.
+struct Stop(Arc<AtomicBool>);
 
 /// What the victim saw.
 #[derive(Debug)]
 pub(super) struct Seen {
     /// Small publishes, half of them on a connection that stays open, half each on a new one.
     pub(super) published: Share,
-    /// Questions to `/health/live`, each on a new connection; on the ops listener where there is
-    /// one.
+    /// Questions to `/health/live`, each on a new connection, to the ops listener.
     pub(super) health: Share,
-    /// Publishes that were answered 429; they count neither as success nor as failure.
-    pub(super) throttled: u64,
     /// The most memory of the process that is not a part of files, in bytes.
     pub(super) memory: u64,
     /// Failures of publishes and of health by what happened.
     pub(super) failures: BTreeMap<String, u64>,
 }
 
-/// Successes of all attempts.
+/// How attempts ended.
 #[derive(Debug, Default)]
 pub(super) struct Share {
     /// 200 within [`IN_TIME`] of when the request was due.
-    pub(super) in_time: u64,
+    pub(super) served: u64,
+    /// 429 within the same time, with the time to wait in `Retry-After`.
+    pub(super) told: u64,
     /// All attempts.
     pub(super) total: u64,
+}
+
+/// A thread of a victim, and what it tells while it runs.
+struct Worker {
+    thread: JoinHandle<Counts>,
+    streak: Arc<Mutex<Streak>>,
+}
+
+/// The successes since the last attempt that was none.
+#[derive(Debug, Default, Clone, Copy)]
+struct Streak {
+    length: u64,
+    /// When the first of them was there.
+    began: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     share: Share,
-    throttled: u64,
     failures: BTreeMap<String, u64>,
+    streak: Arc<Mutex<Streak>>,
+}
+
+/// An answer, as far as a victim reads it.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    status: u16,
+    /// Whether it says when to try again.
+    says_when: bool,
+    /// Whether the connection stays open.
+    stays: bool,
 }
 
 impl Victim {
-    /// Starts a victim of this program at this address of its own.
-    pub(super) fn start(process: &Process, from: IpAddr) -> Self {
+    /// Starts a victim of this program, which has a listener for health of its own.
+    pub(super) fn start(process: &Process) -> Self {
         let (to, pid) = (process.address(), process.id());
-        let health = process.ops_address().unwrap_or(to);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopping = || Arc::clone(&stop);
-        let (publishing, asking, measuring) = (stopping(), stopping(), stopping());
+        let health = process.ops_address().expect("a target has server.ops_bind");
+        let stop = Stop(Arc::default());
+        let stopping = || Arc::clone(&stop.0);
+        let measured = stopping();
         Self {
-            publishing: thread::spawn(move || publish(from, to, &publishing)),
-            asking: thread::spawn(move || ask(from, health, &asking)),
-            measuring: thread::spawn(move || measure(pid, &measuring)),
+            publishing: Worker::start(stopping(), move |stop, counts| publish(to, stop, counts)),
+            asking: Worker::start(stopping(), move |stop, counts| ask(health, stop, counts)),
+            measuring: thread::spawn(move || measure(pid, &measured)),
             stop,
         }
     }
 
     /// Stops it and returns what it saw.
     pub(super) fn stop(self) -> Seen {
-        self.stop.store(true, Ordering::Relaxed);
-        let (published, asked) = (self.publishing.join().unwrap(), self.asking.join().unwrap());
+        drop(self.stop);
+        let (published, asked) = (self.publishing.thread.join().unwrap(), self.asking.thread.join().unwrap());
         let mut failures = published.failures;
         for (what, count) in asked.failures {
             *failures.entry(format!("health: {what}")).or_default() += count;
         }
-        Seen {
-            published: published.share,
-            health: asked.share,
-            throttled: published.throttled + asked.throttled,
-            memory: self.measuring.join().unwrap(),
-            failures,
+        let memory = self.measuring.join().unwrap();
+        Seen { published: published.share, health: asked.share, memory, failures }
+    }
+
+    /// The time at which both of its streaks, if they are long enough, began.
+    fn normal_since(&self) -> Option<Instant> {
+        let [published, asked] =
+            [&self.publishing, &self.asking].map(|worker| *worker.streak.lock().unwrap());
+        let is_normal = published.length >= STREAK && asked.length >= HEALTH_STREAK;
+        if is_normal { published.began.max(asked.began) } else { None }
+    }
+}
+
+/// The time after `released`, the end of an attack, from which on a victim is served without a failure,
+/// a refusal or a late answer, and the most memory until then. Where that is not so in
+/// [`RECOVERY_WAIT`], the time is the one that was waited.
+pub(super) fn recovery(process: &Process, released: Instant) -> (Duration, u64) {
+    let victim = Victim::start(process);
+    let recovered = loop {
+        match victim.normal_since() {
+            Some(since) => break since - released,
+            None if released.elapsed() > RECOVERY_WAIT => break released.elapsed(),
+            None => thread::sleep(PACE),
         }
+    };
+    (recovered, victim.stop().memory)
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Worker {
+    fn start(stop: Arc<AtomicBool>, work: impl FnOnce(&AtomicBool, &mut Counts) + Send + 'static) -> Self {
+        let streak = Arc::<Mutex<Streak>>::default();
+        let mut counts = Counts { streak: Arc::clone(&streak), ..Counts::default() };
+        let thread = thread::spawn(move || {
+            work(&stop, &mut counts);
+            counts
+        });
+        Self { thread, streak }
     }
 }
 
 impl Seen {
-    /// Whether 99 % of the publishes and of the questions for health were successes in time.
-    pub(super) fn served(&self) -> bool {
-        self.published.reaches() && self.health.reaches()
-    }
-
     /// What it saw, for the message of a test that fails.
     pub(super) fn said(&self) -> String {
-        let Self { published, health, throttled, memory, failures } = self;
-        let memory = memory >> 20;
-        format!("{published:?}, health {health:?}, 429: {throttled}, {memory} MiB, {failures:?}")
+        let Self { published, health, memory, failures } = self;
+        format!("{published:?}, health {health:?}, {} MiB, {failures:?}", memory >> 20)
     }
 }
 
 impl Share {
-    fn reaches(&self) -> bool {
-        self.total > 0 && self.in_time * 100 >= self.total * SHARE
+    /// Whether 99 % were served.
+    pub(super) fn is_served(&self) -> bool {
+        self.reaches(self.served)
+    }
+
+    /// Whether 99 % were served, or told when to try again.
+    pub(super) fn is_served_or_told(&self) -> bool {
+        self.reaches(self.served + self.told)
+    }
+
+    fn reaches(&self, successes: u64) -> bool {
+        self.total >= LEAST && successes * 100 >= self.total * SHARE
     }
 }
 
 impl Counts {
     /// Counts one attempt that was due at a point in time. Lateness includes the wait behind earlier
     /// attempts, so that one long stall counts as the many failures that it is.
-    fn count(&mut self, due: Instant, outcome: io::Result<u16>) {
+    fn count(&mut self, due: Instant, outcome: io::Result<Answered>) {
+        let is_late = due.elapsed() > IN_TIME;
+        self.share.total += 1;
         let failure = match outcome {
-            Ok(429) => {
-                self.throttled += 1;
+            Ok(Answered { status, .. }) if is_late => Some(format!("{status}, but too late")),
+            Ok(Answered { status: 200, .. }) => {
+                self.share.served += 1;
+                let mut streak = self.streak.lock().unwrap();
+                streak.began.get_or_insert_with(Instant::now);
+                streak.length += 1;
                 return;
             }
-            Ok(200) if due.elapsed() <= IN_TIME => None,
-            Ok(200) => Some("200, but too late".to_owned()),
-            Ok(status) => Some(status.to_string()),
+            Ok(Answered { status: 429, says_when: true, .. }) => {
+                self.share.told += 1;
+                None
+            }
+            Ok(Answered { status: 429, .. }) => Some("429 without Retry-After".to_owned()),
+            Ok(Answered { status, .. }) => Some(status.to_string()),
             Err(error) => Some(error.kind().to_string()),
         };
-        self.share.total += 1;
-        match failure {
-            None => self.share.in_time += 1,
-            Some(what) => *self.failures.entry(what).or_default() += 1,
+        *self.streak.lock().unwrap() = Streak::default();
+        if let Some(what) = failure {
+            *self.failures.entry(what).or_default() += 1;
         }
     }
 }
 
-fn publish(from: IpAddr, to: SocketAddr, stop: &AtomicBool) -> Counts {
-    static VICTIMS: AtomicU64 = AtomicU64::new(0);
-    let topic = format!("victim-{}", VICTIMS.fetch_add(1, Ordering::Relaxed));
-    let (mut counts, mut kept, mut number) = (Counts::default(), None, 0);
+fn publish(to: SocketAddr, stop: &AtomicBool, counts: &mut Counts) {
+    /// Event ids are new in each request of each victim.
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
+    let (mut kept, mut is_new) = (None, false);
     at_a_pace(PACE, stop, |due| {
-        let request = small(&topic, number);
-        let is_new = number % 2 == 1;
-        number += 1;
+        let request = small(REQUESTS.fetch_add(1, Ordering::Relaxed));
         let open = if is_new { None } else { kept.take() };
-        let outcome = opened(open, from, to, &request).and_then(|mut connection| {
-            let (status, stays) = read_answer(&mut connection)?;
-            if stays && !is_new {
+        let outcome = opened(open, to, &request).and_then(|mut connection| {
+            let answer = read_answer(&mut connection)?;
+            if answer.stays && !is_new {
                 kept = Some(connection);
             }
-            Ok(status)
+            Ok(answer)
         });
         counts.count(due, outcome);
+        is_new = !is_new;
     });
-    counts
 }
 
-fn ask(from: IpAddr, to: SocketAddr, stop: &AtomicBool) -> Counts {
-    let mut counts = Counts::default();
-    let request = "GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+fn ask(to: SocketAddr, stop: &AtomicBool, counts: &mut Counts) {
+    let request = reading("/health/live", "");
     at_a_pace(HEALTH_PACE, stop, |due| {
-        let outcome = opened(None, from, to, request)
-            .and_then(|mut connection| read_answer(&mut connection))
-            .map(|(status, _)| status);
+        let outcome = opened(None, to, &request).and_then(|mut connection| read_answer(&mut connection));
         counts.count(due, outcome);
     });
-    counts
 }
 
-/// The most memory that the process took, looked at as often as health is.
+/// The most memory that the process took.
 fn measure(pid: u32, stop: &AtomicBool) -> u64 {
     let mut most = 0;
-    at_a_pace(HEALTH_PACE, stop, |_| most = most.max(memory_of(pid)));
+    at_a_pace(MEMORY_PACE, stop, |_| most = most.max(memory_of(pid).unwrap_or_default()));
     most
 }
 
@@ -195,8 +281,8 @@ fn at_a_pace(pace: Duration, stop: &AtomicBool, mut attempt: impl FnMut(Instant)
     }
 }
 
-fn reached(from: IpAddr, to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
-    connect(from, to).map(BufReader::new).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+fn reached(to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
+    connect(OWN, to).map(BufReader::new).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
 }
 
 /// Sends a request and waits for the first byte of its answer, on the connection that was kept where
@@ -208,14 +294,13 @@ fn reached(from: IpAddr, to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
 /// time until then counts. A new connection that ends without an answer is a failure.
 fn opened(
     kept: Option<BufReader<TcpStream>>,
-    from: IpAddr,
     to: SocketAddr,
     request: &str,
 ) -> io::Result<BufReader<TcpStream>> {
     match kept.map(|connection| begun(connection, request)) {
-        Some(Err(error)) if is_closed(&error) => begun(reached(from, to)?, request),
+        Some(Err(error)) if is_closed(&error) => begun(reached(to)?, request),
         Some(outcome) => outcome,
-        None => begun(reached(from, to)?, request),
+        None => begun(reached(to)?, request),
     }
 }
 
@@ -232,9 +317,9 @@ fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// Reads an answer with a Content-Length: its status, and whether the connection stays open.
-fn read_answer(connection: &mut BufReader<TcpStream>) -> io::Result<(u16, bool)> {
-    let (mut status, mut length, mut stays) = (None, 0, true);
+/// Reads an answer with a Content-Length.
+fn read_answer(connection: &mut BufReader<TcpStream>) -> io::Result<Answered> {
+    let (mut status, mut length, mut stays, mut says_when) = (None, 0, true, false);
     loop {
         let mut line = String::new();
         if connection.read_line(&mut line)? == 0 {
@@ -246,19 +331,17 @@ fn read_answer(connection: &mut BufReader<TcpStream>) -> io::Result<(u16, bool)>
             None => status = line.split(' ').nth(1).and_then(|status| status.parse().ok()),
             Some(("content-length", value)) => length = value.parse().unwrap_or(0),
             Some(("connection", "close")) => stays = false,
+            Some(("retry-after", _)) => says_when = true,
             Some(_) => {}
         }
     }
     io::copy(&mut connection.by_ref().take(length), &mut io::sink())?;
-    Ok((status.ok_or(io::ErrorKind::InvalidData)?, stays))
+    let status = status.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answered { status, says_when, stays })
 }
 
-fn small(topic: &str, number: u64) -> String {
-    let first = number * BATCH;
-    let body = array((first..first + BATCH).map(|number| event(topic, &number.to_string())));
-    let length = body.len();
-    format!(
-        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    )
+fn small(request: u64) -> String {
+    let first = request * BATCH;
+    let body = array((first..first + BATCH).map(|number| event(TOPIC, &number.to_string())));
+    posting("/publish", body.len(), "") + &body
 }

@@ -1,5 +1,6 @@
 //! What the tests stand on: a log behind a real socket, a client, events, raw bytes, trouble.
 
+mod alone;
 mod answer;
 mod balancer;
 mod client;
@@ -21,6 +22,7 @@ mod say;
 mod sse;
 mod wait;
 
+pub(crate) use alone::{Calm, alone, calm};
 pub(crate) use answer::Answer;
 pub(crate) use balancer::{Balancer, haproxy};
 pub(crate) use client::Client;

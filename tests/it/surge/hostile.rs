@@ -8,7 +8,7 @@ use tempfile::tempdir;
 use super::memory;
 use crate::bodies::compressed;
 use crate::support::events::event_but;
-use crate::support::{Process, Raw, event, say};
+use crate::support::{Process, Raw, alone, event, say};
 
 /// What all of them together may take of the log's memory beside what it has, in bytes.
 const MORE: u64 = 128 << 20;
@@ -18,6 +18,7 @@ const EACH: usize = 4;
 
 #[actix_web::test]
 async fn hostile_bodies_get_a_clear_error_and_no_memory() {
+    let _alone = alone();
     let home = tempdir().unwrap();
     let process = Process::configured(home.path(), "[limits]\nbody = \"8MiB\"\n");
     process.publish(event("t", "1")).await.ok();

@@ -6,7 +6,7 @@ use std::process::Command;
 use tempfile::tempdir;
 
 use super::{memory, or_long};
-use crate::support::{Client, Process, Raw, array, event, everything, ids, say, skipped, until};
+use crate::support::{Client, Process, Raw, alone, array, event, everything, ids, say, skipped, until};
 
 /// What an idle connection may take of the log's memory, in bytes.
 const EACH: u64 = 32 << 10;
@@ -25,6 +25,7 @@ fn may_open(files: usize) -> bool {
 
 #[actix_web::test]
 async fn idle_connections_harm_nobody() {
+    let _alone = alone();
     let count = or_long(1_000, 10_000);
     if !may_open(4 * count) {
         skipped(&format!("{count} idle connections, because this process may not open as many files"));
@@ -44,6 +45,7 @@ async fn idle_connections_harm_nobody() {
 
 #[actix_web::test]
 async fn more_connections_than_files_make_room_and_the_store_keeps_its_own() {
+    let _alone = alone();
     let home = tempdir().unwrap();
     let process = Process::limited(home.path(), "[store]\nseal_keys = 1000\n", "ulimit -n 256");
     process.publish(event("t", "first")).await.ok();

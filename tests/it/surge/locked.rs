@@ -6,7 +6,7 @@ use tempfile::tempdir;
 
 use super::producers::{BATCH, Plan, check, start};
 use super::{lasting, memory, or_long};
-use crate::support::{Locked, Process, event, everything, say, until};
+use crate::support::{Locked, Process, alone, event, everything, say, until};
 
 /// What waiting requests may take of the log's memory, in bytes.
 const MORE: u64 = 48 << 20;
@@ -20,6 +20,7 @@ const BUSY: Duration = Duration::from_millis(900);
 // invariant 5: an error to the producer, never a success.
 #[actix_web::test]
 async fn a_store_that_is_locked_for_long_refuses_reads_on_and_heals() {
+    let _alone = alone();
     let home = tempdir().unwrap();
     // A commit for each request, so that many wait behind each other.
     let config = format!(

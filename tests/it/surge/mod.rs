@@ -1,6 +1,9 @@
 //! More than the log can take, of everything, on the real program: what is over is refused at once, what was accepted is
 //! kept, and memory stays where the configuration puts it.
 //!
+//! Each test runs [alone](crate::support::alone): beside another one, or beside an attack of a hostile
+//! client, its rates and times would say nothing.
+//!
 //! `SEKALI_SURGE_SECONDS=60` makes each part last so long (default 2), with as many connections and topics as that allows.
 
 mod hostile;
@@ -36,12 +39,12 @@ fn or_long<T>(ordinary: T, long: T) -> T {
 
 /// Memory of a process that is not a part of files, in bytes.
 fn memory(process: &Process) -> u64 {
-    memory_of(process.id())
+    memory_of(process.id()).unwrap()
 }
 
-/// The same of the process with this id.
-pub(crate) fn memory_of(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+/// The same of the process with this id; `None` where it has ended.
+pub(crate) fn memory_of(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10)
 }

@@ -9,7 +9,7 @@ use tempfile::tempdir;
 
 use super::producers::{Plan, check, goodput, run};
 use super::{lasting, memory, or_long};
-use crate::support::{Process, Raw, array, event_with, say};
+use crate::support::{Process, Raw, alone, array, event_with, say};
 
 /// What a slow reader may take of the log's memory: two pages of events, one as text, one in its socket's buffer, of
 /// 1 MiB each. In bytes.
@@ -31,6 +31,7 @@ fn send_slowly(mut raw: Raw, stop: &AtomicBool) {
 
 #[actix_web::test]
 async fn slow_senders_and_slow_readers_harm_nobody() {
+    let _alone = alone();
     let home = tempdir().unwrap();
     let process = Process::configured(home.path(), "[store]\nseal_keys = 10000\n[cache]\nkeys = 10000\n");
     // More than all sockets on the way hold, so that readers who do not read stop the stream.

@@ -6,7 +6,7 @@ use tempfile::tempdir;
 
 use super::producers::{BATCH, Plan, Seen, check, goodput, p99, run};
 use super::{lasting, memory, or_long};
-use crate::support::{Process, array, event, say};
+use crate::support::{Process, alone, array, event, say};
 
 /// Connections that are enough for the peak; as many batches may be in flight.
 const BUSY: u64 = 4;
@@ -21,6 +21,7 @@ const MORE: u64 = 48 << 20;
 // invariant 8: memory is bounded, whatever is offered.
 #[actix_web::test]
 async fn ten_times_the_load_keeps_the_goodput_and_the_rest_is_refused_at_once() {
+    let _alone = alone();
     let home = tempdir().unwrap();
     let config = format!(
         "[limits]\nin_flight_events = {}\nbatch_events = {}\n[store]\nseal_keys = 10000\n[cache]\nkeys = 10000\n",

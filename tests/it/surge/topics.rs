@@ -6,7 +6,7 @@ use sekali::api::Code;
 use tempfile::tempdir;
 
 use super::{memory, or_long};
-use crate::support::{Process, array, event, say};
+use crate::support::{Process, alone, array, event, say};
 
 /// Topics of a request.
 const AT_ONCE: u64 = 1_000;
@@ -20,6 +20,7 @@ const BESIDE: u64 = 48 << 20;
 // invariant 8: the number of topics ever seen does not grow the memory.
 #[actix_web::test]
 async fn very_many_topics_are_accepted_and_memory_stays() {
+    let _alone = alone();
     let home = tempdir().unwrap();
     let config = "[limits]\nnew_topics_per_minute = 0\n[router]\nconsumers = 256\n[cache]\nkeys = 10000\n[store]\nseal_keys = 2000\n";
     let process = Process::configured(home.path(), config);
@@ -41,6 +42,7 @@ async fn very_many_topics_are_accepted_and_memory_stays() {
 
 #[actix_web::test]
 async fn very_many_topics_are_refused_where_a_limit_is_set() {
+    let _alone = alone();
     let home = tempdir().unwrap();
     let process = Process::configured(home.path(), "[limits]\ntopics = 100\n");
     let events =
