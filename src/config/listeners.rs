@@ -42,7 +42,7 @@ fn look_up(bind: &str, ops_bind: &str) -> Result<(), SharedListener> {
     }
     let addresses = |text: &str| text.to_socket_addrs().map(Vec::from_iter).unwrap_or_default();
     let (of_bind, of_ops) = (addresses(bind), addresses(ops_bind));
-    let shared = of_ops.iter().find(|ops| of_bind.iter().any(|bind| meet(bind.ip(), ops.ip())));
+    let shared = of_ops.iter().find(|ops| of_bind.iter().any(|own| meet(own.ip(), ops.ip())));
     shared.map_or(Ok(()), |shared| {
         Err(SharedListener { bind: bind.to_owned(), ops_bind: ops_bind.to_owned(), shared: *shared })
     })
@@ -89,7 +89,7 @@ impl Host {
                 addresses.iter().any(|address| address.to_canonical().is_unspecified())
             }
             (Self::Addresses(some), Self::Addresses(others)) => {
-                some.iter().any(|one| others.iter().any(|other| meet(*one, *other)))
+                some.iter().any(|one| others.iter().any(|another| meet(*one, *another)))
             }
         }
     }

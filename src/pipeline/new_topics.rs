@@ -249,8 +249,8 @@ impl<'a> Admission<'a> {
                 charged[self.address_of[maker]] += 1;
             }
         }
-        for (held, charged) in self.held.iter_mut().zip(charged) {
-            self.limit.settle(held.made, std::mem::take(&mut held.reserved), charged, now);
+        for (held, topics) in self.held.iter_mut().zip(charged) {
+            self.limit.settle(held.made, std::mem::take(&mut held.reserved), topics, now);
         }
     }
 }
