@@ -1,13 +1,13 @@
-//! Whether `server.bind` and `server.ops_bind` lead to one socket. Two listeners cannot share it: the
-//! system refuses the second one, or gives it only those addresses of a name that are left.
+//! Whether `server.bind` and `server.ops_bind` lead to one socket. Two listeners cannot share it:
+//! the system refuses the second one, or gives it only those addresses of a name that are left.
 //!
 //! 1. Port 0 takes a free port, so it never meets another listener.
-//! 2. Two addresses meet where their ports are equal and the addresses are equal, or one of them is a
-//!    wildcard that has the other. An IPv4 address that is mapped to IPv6 is IPv4. `[::]` has IPv4 as
-//!    well, as systems do by default.
+//! 2. Two addresses meet where their ports are equal and the addresses are equal, or one of them is
+//!    a wildcard that has the other. An IPv4 address that is mapped to IPv6 is IPv4. `[::]` has
+//!    IPv4 as well, as systems do by default.
 //! 3. A name stands for addresses that only a look-up tells. The configuration is checked without
-//!    one: equal names meet, `localhost` is the two loopback addresses, and any name meets a wildcard.
-//!    [`Server::check_listeners`] looks names up, once, at the start of the server.
+//!    one: equal names meet, `localhost` is the two loopback addresses, and any name meets a
+//!    wildcard. [`Server::check_listeners`] looks names up, once, at the start of the server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
@@ -26,8 +26,8 @@ pub struct SharedListener {
 }
 
 impl Server {
-    /// Looks up the names of both listeners, where their ports are equal, and compares the addresses.
-    /// A name that is not found is left to the listener, which says so.
+    /// Looks up the names of both listeners, where their ports are equal, and compares the
+    /// addresses. A name that is not found is left to the listener, which says so.
     ///
     /// # Errors
     /// An address that both listeners would listen on.
