@@ -45,7 +45,8 @@ struct Ops {
 /// Runs the log until a signal stops it.
 ///
 /// # Errors
-/// When it cannot start ([`crate::config::SharedListener`] where both listeners are one), when its server fails, or when a second signal stopped it before it was done.
+/// When it cannot start ([`crate::config::SharedListener`] where both listeners are one), when its
+/// server fails, or when a second signal stopped it before it was done.
 pub fn run(settings: &Settings) -> Result<()> {
     settings.server.check_listeners()?;
     tell_exposure(&settings.store.url);

@@ -76,8 +76,8 @@ impl fmt::Display for Exposure {
     }
 }
 
-/// The hosts that are not this machine. Where the URL has an address beside a name (`hostaddr`), the
-/// driver connects to the address.
+/// The hosts that are not this machine. Where the URL has an address beside a name (`hostaddr`),
+/// the driver connects to the address.
 fn remote(url: &PostgresUrl) -> Vec<String> {
     let config = url.config();
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());

@@ -1,13 +1,13 @@
-//! Whether `server.bind` and `server.ops_bind` lead to one socket. Two listeners cannot share it: the
-//! system refuses the second one, or gives it only those addresses of a name that are left.
+//! Whether `server.bind` and `server.ops_bind` lead to one socket. Two listeners cannot share it:
+//! the system refuses the second one, or gives it only those addresses of a name that are left.
 //!
 //! 1. Port 0 takes a free port, so it never meets another listener.
-//! 2. Two addresses meet where their ports are equal and the addresses are equal, or one of them is a
-//!    wildcard that has the other. An IPv4 address that is mapped to IPv6 is IPv4. `[::]` has IPv4 as
-//!    well, as systems do by default.
+//! 2. Two addresses meet where their ports are equal and the addresses are equal, or one of them is
+//!    a wildcard that has the other. An IPv4 address that is mapped to IPv6 is IPv4. `[::]` has
+//!    IPv4 as well, as systems do by default.
 //! 3. A name stands for addresses that only a look-up tells. The configuration is checked without
-//!    one: equal names meet, `localhost` is the two loopback addresses, and any name meets a wildcard.
-//!    [`Server::check_listeners`] looks names up, once, at the start of the server.
+//!    one: equal names meet, `localhost` is the two loopback addresses, and any name meets a
+//!    wildcard. [`Server::check_listeners`] looks names up, once, at the start of the server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
@@ -26,8 +26,8 @@ pub struct SharedListener {
 }
 
 impl Server {
-    /// Looks up the names of both listeners, where their ports are equal, and compares the addresses.
-    /// A name that is not found is left to the listener, which says so.
+    /// Looks up the names of both listeners, where their ports are equal, and compares the
+    /// addresses. A name that is not found is left to the listener, which says so.
     ///
     /// # Errors
     /// An address that both listeners would listen on.
@@ -42,7 +42,7 @@ fn look_up(bind: &str, ops_bind: &str) -> Result<(), SharedListener> {
     }
     let addresses = |text: &str| text.to_socket_addrs().map(Vec::from_iter).unwrap_or_default();
     let (of_bind, of_ops) = (addresses(bind), addresses(ops_bind));
-    let shared = of_ops.iter().find(|ops| of_bind.iter().any(|bind| meet(bind.ip(), ops.ip())));
+    let shared = of_ops.iter().find(|ops| of_bind.iter().any(|own| meet(own.ip(), ops.ip())));
     shared.map_or(Ok(()), |shared| {
         Err(SharedListener { bind: bind.to_owned(), ops_bind: ops_bind.to_owned(), shared: *shared })
     })
@@ -89,7 +89,7 @@ impl Host {
                 addresses.iter().any(|address| address.to_canonical().is_unspecified())
             }
             (Self::Addresses(some), Self::Addresses(others)) => {
-                some.iter().any(|one| others.iter().any(|other| meet(*one, *other)))
+                some.iter().any(|one| others.iter().any(|another| meet(*one, *another)))
             }
         }
     }

@@ -130,11 +130,11 @@ impl<'a> Checker<'a> {
     pub(super) fn same_listener(&mut self, one: &str, other: &str) {
         let (Some(first), Some(second)) = (self.entry(one), self.entry(other)) else { return };
         let is_argument = |entry: &Entry| matches!(entry.origin, Origin::Argument(_));
-        let (at_fault, other) =
+        let (at_fault, instead) =
             if is_argument(second) && !is_argument(first) { (second, first) } else { (first, second) };
         let rule = format!(
             "must be another listener than {} ({}): choose another port for one of them",
-            other.key, other.written
+            instead.key, instead.written
         );
         self.fail(at_fault, &rule, ());
     }

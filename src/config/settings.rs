@@ -263,8 +263,8 @@ impl StoreUrl {
         texts::store_url(text).map_err(|rule| format!("{rule}, found {:?}", without_password(text)))
     }
 
-    /// The protection that connections to a database on another machine lack; `None` where they lack
-    /// none, and for a file.
+    /// The protection that connections to a database on another machine lack; `None` where they
+    /// lack none, and for a file.
     #[must_use]
     pub fn exposure(&self) -> Option<Exposure> {
         if let Self::Postgres(url) = self { url.exposure() } else { None }

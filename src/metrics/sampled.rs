@@ -299,7 +299,7 @@ mod tests {
     fn what_a_store_has_not_is_left_out() {
         let store = Some(StoreSample { database_bytes: 9, own: None });
         let space = SpaceLimits { free_disk: 7, store_bytes: 7 };
-        let text = Metrics::new().text(Sample { store, space, ..Sample::default() }).unwrap();
+        let text = Metrics::new().text(Sample { space, store, ..Sample::default() }).unwrap();
         assert!(text.contains("sekali_store_bytes{part=\"database\"} 9"), "{text}");
         for name in ["sekali_store_runs", "part=\"wal\"", "sekali_store_checkpoints_blocked", "limit_bytes 7"]
         {

@@ -5,15 +5,16 @@
 //!
 //! 1. Each address may make as many topics as the limit says, at once or over a minute. What it made
 //!    counts less as time goes by, and nothing after a minute.
-//! 2. Before a commit the writer reserves a topic for each batch of an address, as if all of them were
-//!    new. That asks no store. It is done where the batches need at most what is left, divided by the
-//!    number of writers: so writers that commit at once always leave something to each other.
+//! 2. Before a commit the writer reserves a topic for each batch of an address, as if all of them
+//!    were new. That asks no store. It is done where the batches need at most what is left, divided
+//!    by the number of writers: so writers that commit at once always leave something to each
+//!    other.
 //! 3. Otherwise the writer asks the store which topics of the address are new, and reserves these
 //!    alone. It refuses the batches of those that are too many, and never a batch of a topic that
 //!    exists. Where the store cannot tell, it fails these batches.
 //! 4. After the commit each topic that got its first event (seq 1) is charged to the address that
-//!    reserved it, and all other reservations are given back. So a failed commit costs nothing. Only
-//!    where nobody knows whether it is stored, the reservations are charged.
+//!    reserved it, and all other reservations are given back. So a failed commit costs nothing.
+//!    Only where nobody knows whether it is stored, the reservations are charged.
 //!
 //! The bound is exact for each node, whatever the number of its writers: what is left is what was
 //! neither charged nor reserved, under one lock for each address.
@@ -70,11 +71,11 @@ pub(super) struct Admission<'a> {
     /// Of each batch, the place of its address in `held`.
     address_of: Vec<usize>,
     held: Vec<Held<'a>>,
-    /// The batches that are refused, by their places, each with the seconds after which the client may
-    /// try again.
+    /// The batches that are refused, by their places, each with the seconds after which the client
+    /// may try again.
     refused: HashMap<usize, u32>,
-    /// The batches without a reservation whose topic another batch of the group may make: the place of
-    /// that one.
+    /// The batches without a reservation whose topic another batch of the group may make: the place
+    /// of that one.
     relies_on: HashMap<usize, usize>,
 }
 
@@ -109,12 +110,12 @@ impl NewTopics {
         per_minute.map(|topics| Self { per_minute: topics.into(), writers: as_f64(writers.max(1)) })
     }
 
-    /// Reserves the topics of a group, whose batches are given as their topics and what their addresses
-    /// made. `missing` says of topics which of them the store does not hold.
+    /// Reserves the topics of a group, whose batches are given as their topics and what their
+    /// addresses made. `missing` says of topics which of them the store does not hold.
     ///
     /// # Errors
-    /// That of `missing`, with the places of the batches that are not decided: nothing is reserved for
-    /// them, and no other batch relies on them.
+    /// That of `missing`, with the places of the batches that are not decided: nothing is reserved
+    /// for them, and no other batch relies on them.
     pub(super) fn admit<'a, E>(
         self,
         group: &'a [(&'a Topic, &'a Made)],
@@ -202,8 +203,8 @@ impl<'a> Admission<'a> {
         Self { limit, group, address_of, held, refused: HashMap::new(), relies_on: HashMap::new() }
     }
 
-    /// Reserves new topics of addresses for which not all batches are reserved, one by one, and refuses
-    /// those that are too many. `free` are the batches of all other addresses.
+    /// Reserves new topics of addresses for which not all batches are reserved, one by one, and
+    /// refuses those that are too many. `free` are the batches of all other addresses.
     fn decide(&mut self, new: impl Iterator<Item = usize>, free: &[usize], now: Instant) {
         // A topic that somebody may make exists for everybody else in the group.
         let mut makers: HashMap<&Topic, usize> = HashMap::new();
@@ -249,8 +250,8 @@ impl<'a> Admission<'a> {
                 charged[self.address_of[maker]] += 1;
             }
         }
-        for (held, charged) in self.held.iter_mut().zip(charged) {
-            self.limit.settle(held.made, std::mem::take(&mut held.reserved), charged, now);
+        for (held, topics) in self.held.iter_mut().zip(charged) {
+            self.limit.settle(held.made, std::mem::take(&mut held.reserved), topics, now);
         }
     }
 }

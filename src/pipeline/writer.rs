@@ -104,10 +104,11 @@ impl WriterActor {
         let mut committed = committed.into_iter();
         let next = |place| failed.get(&place).map(|error| Err(error.clone())).or_else(|| committed.next());
         let outcomes: Vec<_> = (0..batches.len()).map_while(next).collect();
-        let what_became = |place: usize| match &outcomes[place] {
-            outcome if makes_topic(outcome) => Outcome::Made,
-            Err(_) if !is_known && !failed.contains_key(&place) => Outcome::Unknown,
-            Ok(_) | Err(_) => Outcome::Unchanged,
+        let what_became = |place: usize| match outcomes.get(place) {
+            Some(outcome) if makes_topic(outcome) => Outcome::Made,
+            Some(Err(_)) if !is_known && !failed.contains_key(&place) => Outcome::Unknown,
+            Some(_) => Outcome::Unchanged,
+            None => Outcome::Unknown,
         };
         admission.settle(what_became, Instant::now());
         outcomes

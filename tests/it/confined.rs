@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use crate::support::deployed::{CLUSTER, COMPAT, COMPOSE, blocks, composed, file, node, root, value};
 use crate::support::skipped;
@@ -53,9 +54,11 @@ fn every_container_is_confined_and_has_bounds() {
 
 #[test]
 fn no_file_of_compose_gives_a_container_more_rights() {
-    let names = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut of_compose: Vec<_> = names
-        .filter(|name| name.ends_with(".yml") || name.ends_with(".yaml"))
+    let paths = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yml" || end == "yaml");
+    let mut of_compose: Vec<_> = paths
+        .filter(is_yaml)
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
         .filter(|name| file(name).lines().any(|line| line == "services:"))
         .collect();
     of_compose.sort_unstable();

@@ -114,6 +114,12 @@ async fn two_listeners_at_one_address_are_refused_before_anything_is_opened() {
             assert!(ended.stderr.contains(named), "{named} in {}", ended.stderr);
         }
     }
+    fs::write(&file, "[server]\nbind = \"127.1:8479\"\nops_bind = \"127.0.0.1:8479\"\n").unwrap();
+    let checked = Ended::of(["check", "--config", path]).await;
+    assert_eq!(checked.code, Some(1), "{}", checked.stderr);
+    for named in ["sekali.toml", "server.bind (127.1:8479)", "choose another port"] {
+        assert!(checked.stderr.contains(named), "{named} in {}", checked.stderr);
+    }
     let process = Process::run(
         home.path(),
         &["--bind", "127.0.0.1:0", "--ops-bind", "127.0.0.1:0", "--store", &url],

@@ -24,7 +24,8 @@ pub(crate) fn file(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The blocks below a key of the first level, by name: what is indented by two spaces, and all below it.
+/// The blocks below a key of the first level, by name: what is indented by two spaces, and all
+/// below it.
 pub(crate) fn blocks(text: &str, key: &str) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     let mut name = None;
