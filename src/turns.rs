@@ -3,9 +3,10 @@
 //!
 //! Within a key, items have the order in which they came. A key that begins to wait gets the last place,
 //! and so does a key that has had a turn: where k keys wait, each gets every k-th turn (round robin).
-//! Every operation takes time that grows with the logarithm of what waits.
+//! An operation takes time that grows with the logarithm of the number of keys. [`Turns::remove`] moves
+//! up to half of the items of its key besides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 
 use foldhash::fast::RandomState;
@@ -25,8 +26,8 @@ pub struct Turns<K, T> {
 #[derive(Debug)]
 struct Line<T> {
     place: u64,
-    /// By ticket.
-    items: BTreeMap<u64, T>,
+    /// In the order of their tickets.
+    items: VecDeque<(u64, T)>,
 }
 
 impl<K, T> Default for Turns<K, T> {
@@ -41,10 +42,10 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
     pub fn push(&mut self, key: K, item: T) -> u64 {
         let ticket = self.number();
         if let Some(line) = self.lines.get_mut(&key) {
-            line.items.insert(ticket, item);
+            line.items.push_back((ticket, item));
         } else {
             let place = self.number();
-            self.lines.insert(key, Line { place, items: BTreeMap::from([(ticket, item)]) });
+            self.lines.insert(key, Line { place, items: [(ticket, item)].into() });
             self.order.insert(place, key);
         }
         ticket
@@ -55,7 +56,7 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         let (_, key) = self.order.pop_first()?;
         let last = self.number();
         let line = self.lines.get_mut(&key)?;
-        let (_, item) = line.items.pop_first()?;
+        let (_, item) = line.items.pop_front()?;
         if line.items.is_empty() {
             self.lines.remove(&key);
         } else {
@@ -68,7 +69,7 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
     /// Takes the item whose turn it is, if it is wanted. Otherwise it keeps its turn.
     pub fn pop_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         let (_, key) = self.order.first_key_value()?;
-        let (_, item) = self.lines.get(key)?.items.first_key_value()?;
+        let (_, item) = self.lines.get(key)?.items.front()?;
         if is_wanted(item) { self.pop() } else { None }
     }
 
@@ -76,7 +77,8 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
     /// keep the place of the key.
     pub fn remove(&mut self, key: K, ticket: u64) -> Option<T> {
         let line = self.lines.get_mut(&key)?;
-        let item = line.items.remove(&ticket)?;
+        let at = line.items.binary_search_by_key(&ticket, |(number, _)| *number).ok()?;
+        let (_, item) = line.items.remove(at)?;
         if line.items.is_empty() {
             self.order.remove(&line.place);
             self.lines.remove(&key);

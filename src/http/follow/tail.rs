@@ -344,6 +344,23 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn a_follower_whose_turn_comes_while_another_one_reads_gives_it_back() {
+        let tail = with(3);
+        let free =
+            || std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect::<Vec<_>>();
+        let held = free();
+        let all = held.len();
+        let mut follower = Box::pin(tail.after(0, ANY));
+        assert!((&mut follower).now_or_never().is_none(), "there is no turn");
+        let reading = tail.begin(0).unwrap();
+        drop(held);
+        assert!((&mut follower).now_or_never().is_none(), "another one reads");
+        assert_eq!(free().len(), all);
+        drop(reading);
+        assert_eq!(ids(follower.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
+    }
+
+    #[actix_web::test]
     async fn a_follower_that_goes_while_it_asks_lets_another_one_of_its_address_ask() {
         let tail = with(3);
         let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect();
