@@ -23,6 +23,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
+
 use crate::domain::Topic;
 
 /// The time over which an address may make as many topics as the limit says.
@@ -186,7 +188,7 @@ impl NewTopics {
 impl<'a> Admission<'a> {
     /// Nothing is reserved and nothing is refused.
     fn of(limit: NewTopics, group: &'a [(&'a Topic, &'a Made)]) -> Self {
-        let mut places: HashMap<*const Made, usize> = HashMap::new();
+        let mut places: HashMap<*const Made, usize, RandomState> = HashMap::default();
         let (mut held, mut address_of): (Vec<Held<'_>>, _) = (Vec::new(), Vec::with_capacity(group.len()));
         for (_, made) in group {
             // The batches of a request stand in a row.
