@@ -45,8 +45,11 @@ struct Ops {
 /// Runs the log until a signal stops it.
 ///
 /// # Errors
-/// When it cannot start, when its server fails, or when a second signal stopped it before it was done.
+/// When it cannot start ([`crate::config::SharedListener`] where both listeners are one), when its
+/// server fails, or when a second signal stopped it before it was done.
 pub fn run(settings: &Settings) -> Result<()> {
+    settings.server.check_listeners()?;
+    tell_exposure(&settings.store.url);
     raise_file_limit();
     actix::System::new().block_on(async {
         // Signals are caught before anything is open, so that none is missed.
@@ -54,6 +57,17 @@ pub fn run(settings: &Settings) -> Result<()> {
         let app = App::start(settings, open_store(settings)?).await?;
         app.run_until(&mut signals).await
     })
+}
+
+/// Logs what the connections to the database lack, once.
+fn tell_exposure(url: &StoreUrl) {
+    match url.exposure() {
+        Some(exposure) if exposure.is_clear_text() => {
+            tracing::warn!(hosts = exposure.hosts(), "{exposure}");
+        }
+        Some(exposure) => tracing::info!(hosts = exposure.hosts(), "{exposure}"),
+        None => {}
+    }
 }
 
 /// Takes as many file handles as the system allows: what it gives without being asked, 1,024 in most places, is less than

@@ -18,6 +18,7 @@
 //! | [`client`] | the other end of the contract, for the command line |
 //! | [`telemetry`] | the log of the process |
 //! | [`throttle`] | how many lines of the log there may be |
+//! | [`turns`] | who of those that wait comes next |
 //! | [`app`] | wires everything; owns the order of start and stop |
 //! | [`cli`] | arguments and exit codes |
 
@@ -44,3 +45,4 @@ pub mod telemetry;
 #[cfg(test)]
 mod testing;
 pub mod throttle;
+pub mod turns;

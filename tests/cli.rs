@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 use std::{env, fs};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use tempfile::TempDir;
+
+/// The longest wait for a command that ends by itself.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The program, untouched by what whoever runs the tests has in the environment.
 fn sekali(arguments: &[&str]) -> Assert {
@@ -138,6 +142,27 @@ fn a_password_is_in_no_error_about_a_url() {
 }
 
 #[test]
+fn the_trusted_proxies_of_a_variable_or_flag_are_checked_like_those_of_a_file() {
+    let rule = "server.trusted_proxies: must be a list of addresses and networks";
+    let home = TempDir::new().unwrap();
+    let serve = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sekali"));
+        command.args(["serve", "--bind", "127.0.0.1:0"]).args(arguments).envs(environment.iter().copied());
+        // A server that takes the list does not end.
+        command.current_dir(home.path()).timeout(PATIENCE);
+        stderr(&command.assert().code(2))
+    };
+    for list in ["proxy.example", "10.0.0.1,10.0.0.0/33", "10.0.0.1:80", "10.0.0.1,,10.0.0.2", ""] {
+        for text in
+            [serve(&[], &[("SEKALI_TRUSTED_PROXIES", list)]), serve(&["--trusted-proxies", list], &[])]
+        {
+            assert!(text.starts_with("--trusted-proxies (SEKALI_TRUSTED_PROXIES): "), "{text}");
+            assert!(text.contains(rule), "{list:?}: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_password_in_an_argument_is_warned_of_and_one_from_a_file_is_not() {
     let home = TempDir::new().unwrap();
     let file = home.path().join("password");
@@ -162,6 +187,34 @@ fn a_password_in_an_argument_is_warned_of_and_one_from_a_file_is_not() {
     warned("postgres://127.0.0.1:1/log?user=me&password=topsecret", &[]);
     warned("postgres://me@127.0.0.1:1/log", &[("SEKALI_STORE_PASSWORD_FILE", file.to_str().unwrap())]);
     warned("postgres://me@127.0.0.1:1/log", &[("SEKALI_STORE_PASSWORD", "topsecret")]);
+}
+
+#[test]
+fn a_database_that_is_reached_without_protection_is_named_once_with_the_remedy() {
+    let home = TempDir::new().unwrap();
+    // Nobody listens at these addresses; by their names the databases are on other machines.
+    for (host, query, level, words) in [
+        ("db.example", "hostaddr=127.0.0.1&sslmode=disable", "", ""),
+        ("127.0.0.1", "sslmode=disable", "", ""),
+        ("localhost", "hostaddr=0.0.0.0&sslmode=disable", "WARN", "not encrypted (sslmode=disable)"),
+        ("localhost", "hostaddr=0.0.0.0", "INFO", "certificate of the database is not checked"),
+        ("localhost", "hostaddr=0.0.0.0&channel_binding=require", "", ""),
+    ] {
+        let url = format!("postgres://me@{host}:1/log?{query}");
+        let serve = ["serve", "--bind", "127.0.0.1:0", "--log", "info", "--store", &url];
+        let target = format!("sqlite:{}", home.path().join("none.db").display());
+        let text = stderr(&sekali(&serve).code(1));
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("sslmode=verify-full")).collect();
+        assert_eq!(lines.len(), usize::from(!level.is_empty()), "{url}: {text}");
+        for line in lines {
+            for named in [level, words, "localhost"] {
+                assert!(line.contains(named), "{named} in {line}");
+            }
+        }
+        let copied = stderr(&sekali(&["copy", &url, &target]).code(1));
+        let is_warned = copied.contains("warning: localhost: ");
+        assert_eq!(is_warned, level == "WARN", "{url}: {copied}");
+    }
 }
 
 #[test]

@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A layer and the layers that it may import, besides itself. The same table as in docs/ARCHITECTURE.md.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("metrics", &["domain"]),
     ("api", &["domain"]),
     ("throttle", &[]),
+    ("turns", &[]),
     ("telemetry", &["config", "throttle"]),
     ("store", &["domain", "config", "metrics"]),
-    ("pipeline", &["domain", "config", "metrics", "store", "throttle"]),
+    ("pipeline", &["domain", "config", "metrics", "store", "throttle", "turns"]),
     ("intake", &["domain", "api"]),
-    ("http", &["domain", "config", "metrics", "api", "intake", "store", "pipeline", "throttle"]),
+    ("http", &["domain", "config", "metrics", "api", "intake", "store", "pipeline", "throttle", "turns"]),
     ("client", &["api"]),
     ("app", &["domain", "config", "metrics", "store", "pipeline", "http", "telemetry"]),
     ("cli", &["api", "app", "client", "config", "domain", "telemetry"]),

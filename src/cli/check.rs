@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
+
 use super::{Outcome, output};
 use crate::config::{self, Overrides};
 
@@ -13,7 +15,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    config::load(Some(&args.config), &Overrides::default())?;
+    let settings = config::load(Some(&args.config), &Overrides::default())?;
+    // The file is at fault, and no argument, so that the exit code is 1.
+    settings.server.check_listeners().map_err(|shared| anyhow!("{}: {shared}", args.config.display()))?;
     output::result(&format!("{}: no errors", args.config.display()))?;
     Ok(Outcome::Done)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::output::{self, counted, thousands};
 use super::{Outcome, WrongUsage, interrupt};
 use crate::app::{self, Transferred};
-use crate::config::{self, Overrides, StoreUrl};
+use crate::config::{self, Exposure, Overrides, StoreUrl};
 
 /// What is copied, what may run meanwhile, and what a second run does.
 const AFTER: &str = "\
@@ -48,6 +48,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let (mut from, mut to) = (parse("FROM", &args.from)?, parse("TO", &args.to)?);
     for url in [&mut from, &mut to] {
         url.find_password(settings.store.password_file.as_deref())?;
+        if let Some(exposure) = url.exposure().filter(Exposure::is_clear_text) {
+            output::talk(&format!("warning: {}: {exposure}", exposure.hosts()));
+        }
     }
     let names = (from.to_string(), to.to_string());
     let transferred = interrupt::run(move |stop| {

@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app;
 use crate::client::ClientError;
-use crate::config::{ConfigErrors, StoreUrl, home_rule};
+use crate::config::{ConfigErrors, SharedListener, StoreUrl, home_rule};
 
 /// What the exit code says, for the help and the manual page.
 const EXIT_CODES: &str = "\
@@ -143,6 +143,7 @@ pub fn main() -> ExitCode {
 fn code_of(error: &anyhow::Error) -> ExitCode {
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<WrongUsage>()
+            || cause.is::<SharedListener>()
             || matches!(cause.downcast_ref(), Some(ClientError::Url(_)))
             || cause.downcast_ref().is_some_and(ConfigErrors::are_of_usage)
     };

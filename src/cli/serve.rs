@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Names that clients may use in Host besides addresses and localhost, with commas between
     #[arg(long, value_name = "NAMES", env = "SEKALI_ALLOWED_HOSTS", value_delimiter = ',')]
     allowed_hosts: Vec<String>,
+    /// Proxies that name their clients, as addresses and networks, with commas between
+    #[arg(long, value_name = "NETWORKS", env = "SEKALI_TRUSTED_PROXIES", value_delimiter = ',')]
+    trusted_proxies: Vec<String>,
     /// Serve clients of the first version unmodified: true or false
     #[arg(
         long,
@@ -46,6 +49,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         store: args.store.clone(),
         log: args.log.clone(),
         allowed_hosts: args.allowed_hosts.clone(),
+        trusted_proxies: args.trusted_proxies.clone(),
         compat_first_version: args.compat_first_version.clone(),
     };
     let settings = config::load(args.config.as_deref(), &overrides)?;

@@ -1,10 +1,13 @@
 //! The configuration: raw settings as they are written, validated settings as the program uses them.
 
 mod error;
+mod exposure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod host;
 mod layer;
+mod listeners;
 mod load;
 mod password;
 mod postgres;
@@ -15,6 +18,8 @@ mod texts;
 mod validate;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
+pub use exposure::Exposure;
+pub use listeners::SharedListener;
 pub use load::load;
 pub use postgres::{PostgresUrl, Security};
 pub use raw::Overrides;

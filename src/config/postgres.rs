@@ -2,13 +2,14 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+
+use super::host::{is_local, is_loopback, name};
 
 /// What a connection is called in `pg_stat_activity`, unless the URL says otherwise.
 const APPLICATION: &str = "sekali";
@@ -88,7 +89,7 @@ impl PostgresUrl {
                 "sslrootcert needs sslmode=verify-full: else nothing is checked against it".to_owned()
             );
         }
-        config.ssl_mode(security.mode(is_local(&config)));
+        config.ssl_mode(security.mode(is_here(&config)));
         complete(&mut config);
         Ok(Self { config, security, root_certificates, passfile })
     }
@@ -214,26 +215,9 @@ impl fmt::Display for PostgresUrl {
     }
 }
 
-/// Whether every host is this machine: by a loopback address, by `localhost`, or by a socket.
-fn is_local(config: &Config) -> bool {
-    let is_loopback = |address: &IpAddr| address.to_canonical().is_loopback();
-    let is_here = |host: &Host| match host {
-        Host::Tcp(name) => match name.parse() {
-            Ok(address) => is_loopback(&address),
-            Err(_) => name.eq_ignore_ascii_case("localhost"),
-        },
-        #[cfg(unix)]
-        Host::Unix(_) => true,
-    };
-    config.get_hosts().iter().all(is_here) && config.get_hostaddrs().iter().all(is_loopback)
-}
-
-fn name(host: &Host) -> String {
-    match host {
-        Host::Tcp(name) => name.clone(),
-        #[cfg(unix)]
-        Host::Unix(path) => path.display().to_string(),
-    }
+/// Whether every host is this machine.
+fn is_here(config: &Config) -> bool {
+    config.get_hosts().iter().all(is_local) && config.get_hostaddrs().iter().all(is_loopback)
 }
 
 impl fmt::Debug for PostgresUrl {

@@ -25,6 +25,8 @@ pub struct Overrides {
     pub log: Option<String>,
     /// In place of `server.allowed_hosts`, where there are any.
     pub allowed_hosts: Vec<String>,
+    /// In place of `server.trusted_proxies`, where there are any.
+    pub trusted_proxies: Vec<String>,
     /// In place of `compat.first_version`: `true` or `false`.
     pub compat_first_version: Option<String>,
 }
@@ -126,17 +128,21 @@ impl Raw {
 impl Overrides {
     fn entries(&self) -> Vec<Entry> {
         let text = |text: &String| (format!("{text:?}"), Value::Text(text.clone()));
-        let hosts = Some(&self.allowed_hosts).filter(|hosts| !hosts.is_empty());
+        let list = |texts: &Vec<String>| {
+            let written = || (format!("{texts:?}"), Value::Texts(texts.clone()));
+            (!texts.is_empty()).then(written)
+        };
         let all = [
             ("server", "bind", "--bind (SEKALI_BIND)", self.bind.as_ref().map(text)),
             ("server", "ops_bind", "--ops-bind (SEKALI_OPS_BIND)", self.ops_bind.as_ref().map(text)),
             ("store", "url", "--store (SEKALI_STORE)", self.store.as_ref().map(text)),
             ("log", "level", "--log (SEKALI_LOG)", self.log.as_ref().map(text)),
+            ("server", "allowed_hosts", "--allowed-hosts (SEKALI_ALLOWED_HOSTS)", list(&self.allowed_hosts)),
             (
                 "server",
-                "allowed_hosts",
-                "--allowed-hosts (SEKALI_ALLOWED_HOSTS)",
-                hosts.map(|hosts| (format!("{hosts:?}"), Value::Texts(hosts.clone()))),
+                "trusted_proxies",
+                "--trusted-proxies (SEKALI_TRUSTED_PROXIES)",
+                list(&self.trusted_proxies),
             ),
             (
                 "compat",

@@ -125,6 +125,20 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Refuses two keys that name the same listener. The one that a flag or a variable set is at
+    /// fault, otherwise the first.
+    pub(super) fn same_listener(&mut self, one: &str, other: &str) {
+        let (Some(first), Some(second)) = (self.entry(one), self.entry(other)) else { return };
+        let is_argument = |entry: &Entry| matches!(entry.origin, Origin::Argument(_));
+        let (at_fault, instead) =
+            if is_argument(second) && !is_argument(first) { (second, first) } else { (first, second) };
+        let rule = format!(
+            "must be another listener than {} ({}): choose another port for one of them",
+            instead.key, instead.written
+        );
+        self.fail(at_fault, &rule, ());
+    }
+
     fn within<T: PartialOrd + Copy>(
         &mut self,
         key: &str,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::error::ConfigErrors;
+use super::exposure::Exposure;
 use super::password::{Passwords, Refused};
 use super::postgres::{PostgresUrl, without_password};
 use super::texts;
@@ -260,6 +261,13 @@ impl StoreUrl {
     /// The rule that it breaks and what was found, without its password.
     pub fn parse(text: &str) -> Result<Self, String> {
         texts::store_url(text).map_err(|rule| format!("{rule}, found {:?}", without_password(text)))
+    }
+
+    /// The protection that connections to a database on another machine lack; `None` where they
+    /// lack none, and for a file.
+    #[must_use]
+    pub fn exposure(&self) -> Option<Exposure> {
+        if let Self::Postgres(url) = self { url.exposure() } else { None }
     }
 
     /// Gives the URL of a database that has no password the password of the environment or of `file`,

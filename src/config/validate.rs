@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
+use super::listeners;
 use super::raw::Raw;
 use super::rules::Checker;
 use super::settings::{
@@ -211,6 +212,10 @@ fn relations(checker: &mut Checker<'_>, settings: &Settings) {
     let events = ("limits.in_flight_events", limits.in_flight_events);
     checker.at_most(BATCHES, ("limits.batch_events", limits.batch_events), events);
     checker.at_most(1, ("router.lanes", router.lanes), ("router.consumers", router.consumers));
+    let server = &settings.server;
+    if server.ops_bind.as_ref().is_some_and(|ops_bind| listeners::overlap(&server.bind, ops_bind)) {
+        checker.same_listener("server.ops_bind", "server.bind");
+    }
 }
 
 /// The number, or one a core for 0.
@@ -334,6 +339,30 @@ mod tests {
             let rule = "must be a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]";
             assert_eq!(proxies(bad), Err(format!("f:2: server.trusted_proxies: {rule}, found {bad}")));
         }
+    }
+
+    #[test]
+    fn the_two_listeners_are_two() {
+        let rule = "must be another listener than server";
+        for (own, ops) in [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:1", "10.0.0.1:1"), ("a:1", "A:1")] {
+            let said = settings(&format!("[server]\nbind = \"{own}\"\nops_bind = \"{ops}\"\n")).unwrap_err();
+            let end =
+                format!("{rule}.bind (\"{own}\"): choose another port for one of them, found \"{ops}\"");
+            assert_eq!(said, format!("f:3: server.ops_bind: {end}"));
+        }
+        assert!(settings("[server]\nops_bind = \"localhost:8080\"").unwrap_err().contains("127.0.0.1:8080"));
+        assert!(settings("[server]\nbind = \"[::]:0\"\nops_bind = \"[::]:0\"").is_ok());
+        assert!(settings("[server]\nbind = \"[::]:1\"\nops_bind = \"[::]:2\"").is_ok());
+        // The flag is at fault, and the file has the other one.
+        let overrides = Overrides { bind: Some("[::]:9".to_owned()), ..Overrides::default() };
+        let raw = Raw::new(Some(("f", "[server]\nops_bind = \"0.0.0.0:9\"")), &overrides).unwrap();
+        let errors = validate(&raw).unwrap_err();
+        assert!(errors.are_of_usage());
+        let said = errors.to_string();
+        assert!(
+            said.starts_with("--bind (SEKALI_BIND): server.bind: ") && said.contains("ops_bind"),
+            "{said}"
+        );
     }
 
     #[test]

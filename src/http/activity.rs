@@ -41,9 +41,13 @@ impl Activity {
         Self { counted: HashMap::default(), halved: now, floor: 0 }
     }
 
-    /// Counts events of a topic.
-    pub(super) fn note(&mut self, topic: &str, events: u64, now: Instant) {
+    /// Counts events of topics, each with its number of events. A topic may come several times.
+    pub(super) fn note<'a>(&mut self, topics: impl Iterator<Item = (&'a str, u64)>, now: Instant) {
         self.fade(now);
+        topics.for_each(|(topic, events)| self.count(topic, events));
+    }
+
+    fn count(&mut self, topic: &str, events: u64) {
         let floor = self.floor;
         if let Some(counted) = self.counted.get_mut(topic) {
             counted.events = counted.events.saturating_add(events);
@@ -104,10 +108,10 @@ mod tests {
         let now = Instant::now();
         let mut activity = Activity::new(now);
         for number in 0..500_000_u32 {
-            activity.note(&format!("!{number:06}"), 1, now);
+            activity.note([(&*format!("!{number:06}"), 1)].into_iter(), now);
             if number % 1_000 == 0 {
-                activity.note("orders", 10, now);
-                activity.note("zebras", 5, now);
+                activity.note([("orders", 10)].into_iter(), now);
+                activity.note([("zebras", 5)].into_iter(), now);
             }
         }
         assert_eq!(names(activity.busiest(now))[..2], ["orders", "zebras"]);
@@ -118,11 +122,11 @@ mod tests {
     fn what_was_busy_long_ago_fades() {
         let now = Instant::now();
         let mut activity = Activity::new(now);
-        activity.note("old", 1_000, now);
+        activity.note([("old", 1_000)].into_iter(), now);
         let later = now + HALF_LIFE * 5;
-        activity.note("new", 100, later);
+        activity.note([("new", 100)].into_iter(), later);
         assert_eq!(activity.busiest(later), [("new".to_owned(), 100), ("old".to_owned(), 31)]);
         assert!(activity.busiest(later + HALF_LIFE * 20).is_empty());
-        activity.note("new", 1, later + HALF_LIFE * 100_000);
+        activity.note([("new", 1)].into_iter(), later + HALF_LIFE * 100_000);
     }
 }

@@ -1,7 +1,7 @@
 //! The bytes of answers that are held until clients take them: one budget, shared by addresses.
 //!
-//! 1. A read takes a **turn**: at most a few pages are read and rendered at the same time. Turns
-//!    have the order of requests; a request that waits for its turn holds nothing.
+//! 1. A read takes a **turn** (`reads`): at most a few pages are read and rendered at the same time. A
+//!    request that waits for its turn holds nothing.
 //! 2. It takes **room** for a whole page, or is refused with 429 or 503 before it reads. Once the
 //!    page is rendered, room that the page does not need is given back.
 //! 3. The body of the answer holds the room until the server has taken its last piece. actix copies
@@ -21,7 +21,6 @@ use actix_web::ResponseError;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::ServiceResponse;
 use actix_web::web::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failure::Failure;
 use super::peer::Peer;
@@ -38,14 +37,10 @@ pub(super) const SLICE_BYTES: usize = 32 << 10;
 /// The room of a page beside its events: 1,000 events of 256 bytes of names, punctuation and times.
 const AROUND: usize = 256 << 10;
 
-/// Turns for each reader of the store: one page is rendered while the next is read.
-const TURNS_EACH: usize = 2;
-
 /// All answers.
 #[derive(Debug)]
 pub(super) struct Answers {
     budget: Budget,
-    turns: Semaphore,
     /// The room of a page.
     page: usize,
     /// The longest time for a client to take a piece of [`SLICE_BYTES`]; `None` is no bound.
@@ -74,7 +69,6 @@ impl Answers {
         let rate = settings.server.answer_min_rate;
         Self {
             budget: Budget::of_answers(settings.limits.answer_bytes),
-            turns: Semaphore::new(settings.store.readers * TURNS_EACH),
             page: PAGE_BYTES.max(settings.limits.event) + AROUND,
             slice_time: (rate > 0).then(|| Duration::from_secs(SLICE_BYTES.div_ceil(rate) as u64)),
             metrics,
@@ -84,12 +78,6 @@ impl Answers {
     /// The bytes that are held.
     pub(super) fn bytes(&self) -> usize {
         self.budget.bytes_in_flight()
-    }
-
-    /// Waits for the turn to read a page.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // Only a closed semaphore has none, and this one is never closed.
-        self.turns.acquire().await.ok()
     }
 
     /// Takes room for a page.

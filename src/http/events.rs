@@ -10,6 +10,7 @@ use super::headers::{self, SEQ_MAX};
 use super::history::{self, Cursor};
 use super::openapi::EventsProblems;
 use super::params::{Query, topic};
+use super::peer::Peer;
 use super::state::State;
 use super::stream::{self, Plan};
 use crate::api::Page;
@@ -94,11 +95,12 @@ pub(super) async fn events(state: Data<State>, request: HttpRequest) -> Result<H
         Given::Followed => return follow::answer(&request, &state, wanted.followed(had)?).await,
     };
     // Read before any event: see `Reader::history`.
-    let history = state.reader.history().await?;
+    let turn = state.reads.turn(Peer::of(&request).address()).await?;
+    let history = turn.history().await?;
     let cursor = wanted.cursor();
-    let counts = history::check(&*state.reader, &wanted.topic, &history, cursor.as_ref()).await?;
+    let counts = history::check(&*turn, &wanted.topic, &history, cursor.as_ref()).await?;
     let plan = plan(wanted, history, counts.as_ref());
-    stream::answer(&request, &state, plan, format).await
+    stream::answer(&request, &state, (plan, format), turn).await
 }
 
 impl Wanted {

@@ -20,7 +20,7 @@ use crate::domain::Topic;
 use crate::intake::{self, Format};
 use crate::store::{Found, Key};
 
-/// The keys that a reader looks up before other reads have their turn.
+/// The keys that are looked up in one turn.
 const KEYS_AT_ONCE: usize = 100;
 
 /// Read one event
@@ -94,13 +94,14 @@ async fn found(
     topic: Topic,
     event_id: String,
 ) -> Result<HttpResponse, Failure> {
-    let turn = state.answers.turn().await;
-    let room = state.room_of_page(Peer::of(request).address())?;
-    let Some(stored) = state.reader.event(Key { topic: topic.clone(), event_id }).await? else {
+    let address = Peer::of(request).address();
+    let turn = state.reads.turn(address).await?;
+    let room = state.room_of_page(address)?;
+    let Some(stored) = turn.event(Key { topic: topic.clone(), event_id }).await? else {
         return Err(Failure::new(api::Code::EventNotFound, "this topic has no event with this id"));
     };
     let mut body = Vec::new();
-    let repeats = state.reader.repeats(topic, stored.seq).await?;
+    let repeats = turn.repeats(topic, stored.seq).await?;
     render::event_with(&mut body, &stored, repeats).map_err(|error| Failure::internal(&error))?;
     drop(turn);
     let mut response = HttpResponse::Ok().content_type("application/json").body(body);
@@ -138,8 +139,10 @@ pub(super) async fn lookup(
     }
     let (distinct, places) = distinct(keys(parsed.valid)?);
     let mut found = Vec::with_capacity(distinct.len());
+    let address = Peer::of(&request).address();
     for some in distinct.chunks(KEYS_AT_ONCE) {
-        found.extend(state.reader.lookup(some.to_vec()).await?);
+        let turn = state.reads.turn(address).await?;
+        found.extend(turn.lookup(some.to_vec()).await?);
     }
     if found.len() != distinct.len() {
         return Err(Failure::internal(&"the store gave another number of answers than keys"));

@@ -26,6 +26,7 @@ mod path;
 mod pause;
 mod peer;
 mod publish;
+mod reads;
 mod render;
 mod scrape;
 mod server;

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::failure::Failure;
 use super::openapi::{HealthProblems, LiveProblems, MetricsProblems, ReadProblems};
 use super::params::Query;
+use super::peer::Peer;
 use super::scrape;
 use super::state::State;
 use super::topics::TOPICS_MAX;
@@ -22,13 +23,15 @@ use crate::api::{Code, FirstVersionStats, Health, Stats, Totals};
 )]
 pub(super) async fn stats(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
-    let history = state.reader.history().await?;
-    let totals = state.reader.totals().await?;
-    let listed = state.reader.topics(None, TOPICS_MAX).await?;
+    let turn = state.reads.turn(Peer::of(&request).address()).await?;
+    let history = turn.history().await?;
+    let totals = turn.totals().await?;
+    let listed = turn.topics(None, TOPICS_MAX).await?;
     let mut topics: Vec<_> = listed.into_iter().map(|found| found.topic.to_string()).collect();
     if totals.topics > topics.len() as u64 {
-        scrape::add_shown(&state, &mut topics).await?;
+        scrape::add_shown(&state, &*turn, &mut topics).await?;
     }
+    drop(turn);
     let counted = Stats {
         uptime_seconds: state.metrics.uptime().as_secs_f64(),
         runtime: Totals::from(state.metrics.counts()),
@@ -91,8 +94,8 @@ pub(super) async fn health(state: Data<State>) -> Result<HttpResponse, Failure> 
     responses((status = 200, description = "Prometheus text", body = String,
         content_type = "text/plain"), MetricsProblems),
 )]
-pub(super) async fn metrics(state: Data<State>) -> Result<HttpResponse, Failure> {
-    let sample = scrape::sample(&state).await;
+pub(super) async fn metrics(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
+    let sample = scrape::sample(&state, Peer::of(&request).address()).await;
     let text = state.metrics.text(sample).map_err(|error| Failure::internal(&error))?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }

@@ -1,6 +1,7 @@
 //! What `/metrics` reads when it is asked: the pipeline, the store, and some topics.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,13 +9,17 @@ use super::activity::Activity;
 use super::state::State;
 use super::topics::TOPICS_MAX;
 use crate::config::Metrics;
-use crate::domain::{Counts, Topic};
+use crate::domain::{Address, Counts, Topic};
 use crate::metrics::{Sample, TopicSample};
-use crate::store::{StoreError, TopicSources};
+use crate::store::{Reader, StoreError, TopicSources};
 
 /// The time that a topic keeps its labels at least, so that a client that makes other topics busy adds at
 /// most `metrics.topics` series and their sources in each of these times.
 const KEPT: Duration = Duration::from_hours(1);
+
+/// The longest wait of `/metrics` for a reader of the store. Prometheus gives up after 10 s
+/// (`scrape_timeout`), and then has no metrics at all.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The topics that have labels of their own, and what is said of all others.
 #[derive(Debug)]
@@ -58,15 +63,15 @@ impl Shown {
         if self.most == 0 {
             return;
         }
-        let (now, mut topics) = (Instant::now(), topics.peekable());
-        let mut activity = lock(&self.activity);
-        while let Some(topic) = topics.next() {
-            let mut events = 1;
+        let mut topics = topics.peekable();
+        let runs = iter::from_fn(|| {
+            let (topic, mut events) = (topics.next()?, 1);
             while topics.next_if_eq(&topic).is_some() {
                 events += 1;
             }
-            activity.note(topic, events, now);
-        }
+            Some((topic, events))
+        });
+        lock(&self.activity).note(runs, Instant::now());
     }
 
     /// Chooses the topics: those of the configuration, those that had labels before, and the busiest. A
@@ -159,14 +164,18 @@ fn less(from: Counts, counts: Counts) -> Counts {
 }
 
 /// How things are now. What of the store cannot be read is left out: the rest may say why.
-pub(super) async fn sample(state: &State) -> Sample {
+pub(super) async fn sample(state: &State, address: Address) -> Sample {
     let mut sample = state.pipeline.sample();
     sample.answer_bytes = (state.answers.bytes() as u64, state.limits.answer_bytes as u64);
-    match state.reader.sample().await {
+    let Some(reader) = state.reads.turn_within(PATIENCE, address).await else {
+        tracing::debug!("the metrics lack those of the store and of topics: no reader is free");
+        return sample;
+    };
+    match reader.sample().await {
         Ok(store) => sample.store = Some(store),
         Err(error) => tracing::debug!(%error, "the metrics lack those of the store"),
     }
-    match topics(state).await {
+    match topics(state, &*reader).await {
         Ok((topics, other)) => (sample.topics, sample.other_topics) = (topics, Some(other)),
         Err(error) => tracing::debug!(%error, "the metrics lack those of topics"),
     }
@@ -174,10 +183,10 @@ pub(super) async fn sample(state: &State) -> Sample {
 }
 
 /// The topics with labels of their own, and all others together.
-async fn topics(state: &State) -> Result<(Vec<TopicSample>, Counts), StoreError> {
+async fn topics(state: &State, reader: &dyn Reader) -> Result<(Vec<TopicSample>, Counts), StoreError> {
     let mut samples = Vec::new();
-    for topic in choose(state).await? {
-        match state.reader.sources(topic.clone()).await {
+    for topic in choose(state, reader).await? {
+        match reader.sources(topic.clone()).await {
             Ok(found) => samples.extend(found.map(sample_of)),
             // The others are as good as before.
             Err(StoreError::Damaged(cause)) => {
@@ -191,26 +200,30 @@ async fn topics(state: &State) -> Result<(Vec<TopicSample>, Counts), StoreError>
         }
     }
     // After the topics, so that what came meanwhile is no less than nothing.
-    let all = state.reader.totals().await?.counts;
+    let all = reader.totals().await?.counts;
     let other = state.shown.others(all, &samples);
     Ok((samples, other))
 }
 
 /// The topics with labels; free places are filled with the busiest of the first page of names.
-async fn choose(state: &State) -> Result<Vec<Topic>, StoreError> {
+async fn choose(state: &State, reader: &dyn Reader) -> Result<Vec<Topic>, StoreError> {
     let has_free = lock(&state.shown.state).topics.len() < state.shown.most;
-    let mut listed = if has_free { state.reader.topics(None, TOPICS_MAX).await? } else { Vec::new() };
+    let mut listed = if has_free { reader.topics(None, TOPICS_MAX).await? } else { Vec::new() };
     listed.sort_by_key(|found| std::cmp::Reverse(found.counts.received()));
     Ok(state.shown.choose(listed.into_iter().map(|found| found.topic), Instant::now()))
 }
 
 /// Puts the topics that have labels into a list of the first names, in place of the last of them, so that
 /// topics which sort first hide none of them.
-pub(super) async fn add_shown(state: &State, names: &mut Vec<String>) -> Result<(), StoreError> {
+pub(super) async fn add_shown(
+    state: &State,
+    reader: &dyn Reader,
+    names: &mut Vec<String>,
+) -> Result<(), StoreError> {
     let mut missing = Vec::new();
-    for topic in choose(state).await? {
+    for topic in choose(state, reader).await? {
         let is_listed = names.binary_search_by(|name| name.as_str().cmp(topic.as_str())).is_ok();
-        if !is_listed && state.reader.topic(topic.clone()).await?.is_some() {
+        if !is_listed && reader.topic(topic.clone()).await?.is_some() {
             missing.push(topic.to_string());
         }
     }
@@ -248,7 +261,7 @@ mod tests {
     #[test]
     fn named_topics_come_first_then_busy_ones_and_the_list_only_where_places_are_free() {
         let (shown, now) = (shown(2), Instant::now());
-        let note = |topic: &str, events| shown.note(std::iter::repeat_n(topic, events));
+        let note = |topic: &str, events| shown.note(iter::repeat_n(topic, events));
         note("zebras", 5);
         note("named", 50);
         let listed = || ["!1", "!2"].map(topic).into_iter();

@@ -56,10 +56,12 @@ struct Listener<'a> {
 /// When the address cannot be listened on.
 pub fn bind(state: &Arc<State>) -> io::Result<Bound> {
     let workers = state.server.workers;
+    let room = Room::of(workers, &state.limits, getrlimit(Resource::Nofile).current);
+    state.metrics.connections_limit.set(i64::try_from(room.bounds.all).unwrap_or(i64::MAX));
     let listener = Listener {
         bind: &state.server.bind,
         workers,
-        room: Room::of(workers, &state.limits, getrlimit(Resource::Nofile).current),
+        room,
         routes: super::routes,
         more_routes: state.first_version.then_some(super::first_version_routes),
     };

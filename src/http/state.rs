@@ -1,4 +1,4 @@
-//! What every handler may hold: a reader, the way into the pipeline, limits and counters. Nothing that writes.
+//! What every handler may hold: the way to read, the way into the pipeline, limits and counters. Nothing that writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +7,7 @@ use super::answers::{Answers, Room};
 use super::failure::Failure;
 use super::follow::Followers;
 use super::pause::Pauses;
+use super::reads::Reads;
 use super::scrape::Shown;
 use crate::config::{Limits, Server, Settings};
 use crate::domain::Address;
@@ -18,7 +19,7 @@ use crate::throttle::Throttle;
 
 /// Shared by all workers.
 pub struct State {
-    pub(super) reader: Arc<dyn Reader>,
+    pub(super) reads: Reads,
     pub(super) news: Arc<News>,
     pub(super) followers: Followers,
     pub(super) answers: Arc<Answers>,
@@ -46,7 +47,7 @@ impl State {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            reader,
+            reads: Reads::new(reader, settings),
             news,
             followers: Followers::new(settings.limits.followers, settings.limits.followers_per_address),
             answers: Arc::new(Answers::new(settings, Arc::clone(&metrics))),

@@ -2,7 +2,6 @@
 //! memory stays constant and no transaction waits for a slow client.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use actix_web::http::header::{HeaderName, VARY};
 use actix_web::http::{ConnectionType, Method, Version};
@@ -11,15 +10,16 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, rt};
 use futures_util::{Stream, stream};
 use tokio::task::JoinHandle;
 
-use super::answers::{self, Answers, Room, SLICE_BYTES, Taken};
+use super::answers::{self, Room, SLICE_BYTES, Taken};
 use super::failure::Failure;
 use super::headers::NDJSON;
 use super::history::changed_meanwhile;
 use super::peer::Peer;
+use super::reads::{Reads, Turn};
 use super::render::{self, Lines};
 use super::state::State;
 use crate::api::HISTORY_HEADER;
-use crate::domain::{HistoryId, StoredEvent, Topic};
+use crate::domain::{Address, HistoryId, StoredEvent, Topic};
 use crate::intake::Format;
 use crate::store::{Order, Page, PageQuery, Reader, StoreError};
 
@@ -44,13 +44,13 @@ pub(super) struct Plan {
     pub(super) next: Option<u64>,
 }
 
-/// The answer to a plan. The first page is read before anything is sent: an error then is a problem document,
-/// and what fits into one page has a Content-Length.
+/// The answer to a plan. The first page is read before anything is sent, in the turn that the plan was made
+/// in: an error then is a problem document, and what fits into one page has a Content-Length.
 pub(super) async fn answer(
     request: &HttpRequest,
     state: &State,
-    plan: Plan,
-    format: Format,
+    (plan, format): (Plan, Format),
+    turn: Turn,
 ) -> Result<HttpResponse, Failure> {
     let mut response = HttpResponse::Ok();
     response.insert_header((VARY, "accept")).content_type(match format {
@@ -58,17 +58,14 @@ pub(super) async fn answer(
         Format::NdJson => NDJSON,
     });
     response.insert_header((HISTORY, plan.history.as_str()));
-    let (reader, answers) = (Arc::clone(&state.reader), Arc::clone(&state.answers));
-    let mut listing = Listing { reader, answers, plan, format, given: 0 };
-    if listing.done() {
-        return Ok(response.body(listing.next().await?));
-    }
     let address = Peer::of(request).address();
-    let (first, room) = {
-        let _turn = state.answers.turn().await;
-        let room = state.room_of_page(address)?;
-        (listing.next().await?, room)
-    };
+    let mut listing = Listing { reads: state.reads.clone(), address, plan, format, given: 0 };
+    if listing.done() {
+        return Ok(response.body(listing.next(&*turn).await?));
+    }
+    let room = state.room_of_page(address)?;
+    let first = listing.next(&*turn).await?;
+    drop(turn);
     if listing.done() {
         let mut whole = response.body(first);
         answers::attach(&mut whole, room);
@@ -164,8 +161,9 @@ async fn step(rest: Rest, may_read_ahead: bool) -> io::Result<Option<(Bytes, Res
 
 /// A plan that is being carried out.
 struct Listing {
-    reader: Arc<dyn Reader>,
-    answers: Arc<Answers>,
+    reads: Reads,
+    /// The address whose turns it takes.
+    address: Address,
     plan: Plan,
     format: Format,
     /// The events given so far.
@@ -212,9 +210,8 @@ impl Listing {
     }
 
     async fn read_on(mut self) -> io::Result<(Vec<u8>, Self)> {
-        let answers = Arc::clone(&self.answers);
-        let turn = answers.turn().await;
-        let next = self.next().await;
+        let turn = self.reads.turn_of_stream(self.address).await;
+        let next = self.next(&*turn).await;
         drop(turn);
         let piece = next.map_err(|error| {
             tracing::error!(%error, topic = %self.plan.topic, given = self.given, "a read was cut off");
@@ -224,8 +221,8 @@ impl Listing {
     }
 
     /// The next piece of the answer: a page of events and, around them, where the list begins and ends.
-    async fn next(&mut self) -> Result<Vec<u8>, ReadError> {
-        let page = if self.done() { Vec::new() } else { self.page().await? };
+    async fn next(&mut self, reader: &dyn Reader) -> Result<Vec<u8>, ReadError> {
+        let page = if self.done() { Vec::new() } else { self.page(reader).await? };
         let mut out = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 160).sum());
         if self.given == 0 {
             self.begin(&mut out)?;
@@ -240,14 +237,14 @@ impl Listing {
     }
 
     /// Reads the next page and checks that it goes on exactly where the last one ended.
-    async fn page(&self) -> Result<Vec<StoredEvent>, ReadError> {
+    async fn page(&self, reader: &dyn Reader) -> Result<Vec<StoredEvent>, ReadError> {
         let Plan { topic, first, last, order, .. } = self.plan.clone();
         let (first, last) = match order {
             Order::Ascending => (first + self.given, last),
             Order::Descending => (first, last - self.given),
         };
         let query = PageQuery { topic, first, last, limit: PAGE_EVENTS, order };
-        let Page { history, events: page } = self.reader.page(query).await?;
+        let Page { history, events: page } = reader.page(query).await?;
         if history != self.plan.history {
             return Err(ReadError::HistoryChanged);
         }

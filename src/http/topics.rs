@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::failure::Failure;
 use super::openapi::{ReadProblems, TopicProblems};
 use super::params::{Query, segment, topic};
+use super::peer::Peer;
 use super::render;
 use super::state::State;
 use crate::api::{Code, Source, SourceStats, TopicDetail, TopicPage, TopicStats};
@@ -44,8 +45,9 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
     query.finish()?;
     let limit = limit.and_then(|limit| limit.try_into().ok()).unwrap_or(TOPICS_MAX);
     // Read before any seq: see `Reader::history`.
-    let history = state.reader.history().await?;
-    let found = state.reader.topics(after.clone(), limit).await?;
+    let turn = state.reads.turn(Peer::of(&request).address()).await?;
+    let history = turn.history().await?;
+    let found = turn.topics(after.clone(), limit).await?;
     let next_after = found.last().map(|last| last.topic.to_string()).or(after);
     let topics = found.iter().map(|counts| stats(&state, &history, counts)).collect();
     Ok(HttpResponse::Ok().json(TopicPage { topics, next_after }))
@@ -65,7 +67,7 @@ pub(super) async fn topics(state: Data<State>, request: HttpRequest) -> Result<H
 pub(super) async fn one(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Failure> {
     Query::none(&request)?;
     let name = topic(&segment(&request, 1, "topic")?)?;
-    found(&state, name).await
+    found(&state, &request, name).await
 }
 
 /// The parameters, for the document.
@@ -99,13 +101,14 @@ pub(super) async fn one_by_query(state: Data<State>, request: HttpRequest) -> Re
     let mut query = Query::of(&request)?;
     let name = topic(&query.name("topic")?)?;
     query.finish()?;
-    found(&state, name).await
+    found(&state, &request, name).await
 }
 
-async fn found(state: &State, name: Topic) -> Result<HttpResponse, Failure> {
+async fn found(state: &State, request: &HttpRequest, name: Topic) -> Result<HttpResponse, Failure> {
     // Read before any seq: see `Reader::history`.
-    let history = state.reader.history().await?;
-    match state.reader.sources(name).await? {
+    let turn = state.reads.turn(Peer::of(request).address()).await?;
+    let history = turn.history().await?;
+    match turn.sources(name).await? {
         Some(found) => Ok(HttpResponse::Ok().json(detail(state, &history, found))),
         None => Err(Failure::new(Code::TopicNotFound, "no event was stored in this topic")),
     }

@@ -55,8 +55,9 @@ impl<'a> Members<'a> {
     }
 
     fn insert(&mut self, literal: &'a str, value: &'a str) {
-        let name = unescaped(literal);
-        match Field::from_name(&name) {
+        // Nearly all names are those of fields as they stand, and no escape is looked for in them.
+        let field = within(literal).and_then(Field::from_name);
+        match field.or_else(|| Field::from_name(&unescaped(literal))) {
             Some(field) if self.fields[field as usize].is_none() => {
                 self.fields[field as usize] = Some(value);
             }
@@ -65,7 +66,7 @@ impl<'a> Members<'a> {
                 FaultCode::DuplicateField,
                 format!("{} is there more than once", field.as_str()),
             )),
-            None => self.blame(unknown(&quoted(&name))),
+            None => self.blame(unknown(&quoted(&unescaped(literal)))),
         }
     }
 
@@ -94,8 +95,12 @@ pub(super) fn text(literal: &str) -> Option<Cow<'_, str>> {
     if has_escape(literal) {
         return serde_json::from_str::<String>(literal).ok().map(Cow::Owned);
     }
-    let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
-    Some(Cow::Borrowed(inner))
+    within(literal).map(Cow::Borrowed)
+}
+
+/// What stands between the quotes of a JSON string literal.
+fn within(literal: &str) -> Option<&str> {
+    literal.strip_prefix('"')?.strip_suffix('"')
 }
 
 /// A producer's text, cut where a message would become too long.

@@ -8,10 +8,14 @@ use crate::domain::{Fault, FaultCode};
 
 /// Reads the events of the lines that are not empty.
 pub(super) fn read<T>(body: &[u8], collector: &mut Collector<T>) -> Result<(), BodyError> {
-    // Checked as a whole and split as text, a line costs a fifth of what it costs as bytes: std looks for a byte
-    // in text many at a time.
+    // Checked as a whole, the text costs less than each of its lines does.
     if let Ok(text) = std::str::from_utf8(body) {
-        return text.split('\n').try_for_each(|line| take(line, collector));
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', body) {
+            take(&text[start..end], collector)?;
+            start = end + 1;
+        }
+        return take(&text[start..], collector);
     }
     for line in body.split(|byte| *byte == b'\n') {
         match std::str::from_utf8(line) {

@@ -5,7 +5,7 @@ mod queued;
 mod sampled;
 
 pub use queued::Queued;
-pub use sampled::{OwnSample, Sample, StoreSample, TopicSample};
+pub use sampled::{OwnSample, Sample, SpaceLimits, StoreSample, TopicSample};
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ pub const COMPARER: &str = "comparer";
 /// The limits past which a connection is refused, as labels name them.
 const CONNECTION_LIMITS: [&str; 2] = ["connections", "connections_per_address"];
 /// The reasons for which the log ends a connection, as labels name them.
-const CONNECTION_ENDS: [&str; 5] = ["head", "idle", "unread_body", "unread_answer", "room"];
+const CONNECTION_ENDS: [&str; 6] = ["head", "idle", "unread_body", "unread_answer", "room", "share"];
 
 /// The metrics of one process. Handles are shared atomics: cloning one shares it.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct Metrics {
     pub refusals: Family<RefusalLabels, Counter>,
     /// Open connections.
     pub connections: Gauge,
+    /// The most open connections of the first listener.
+    pub connections_limit: Gauge,
     /// Connections that got no place, by the limit that was reached.
     pub connections_refused: Family<RefusalLabels, Counter>,
     /// Connections that the log has ended, by reason.
@@ -138,6 +140,7 @@ impl Metrics {
             requests: Family::default(),
             refusals: Family::default(),
             connections: Gauge::default(),
+            connections_limit: Gauge::default(),
             connections_refused: Family::default(),
             connections_ended: Family::default(),
             publish_seconds: seconds(),
@@ -170,6 +173,11 @@ impl Metrics {
         to.register("http_requests", "Answers by method, route and status", self.requests.clone());
         to.register("refusals", "Answers that are problems, by code", self.refusals.clone());
         to.register("connections", "Open connections", self.connections.clone());
+        to.register(
+            "connections_limit",
+            "limits.connections, or less where the process may not open as many files",
+            self.connections_limit.clone(),
+        );
         to.register(
             "connections_refused",
             "Connections that got no place, by the limit that was reached",

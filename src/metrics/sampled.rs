@@ -30,12 +30,23 @@ pub struct Sample {
     pub actors: Vec<(&'static str, u64)>,
     /// Whether the store could write when it last tried.
     pub writable: bool,
+    /// The bounds past which publishes are refused for want of space.
+    pub space: SpaceLimits,
     /// The store, if it can be read.
     pub store: Option<StoreSample>,
     /// Some topics.
     pub topics: Vec<TopicSample>,
     /// All other topics together, if there are topics.
     pub other_topics: Option<Counts>,
+}
+
+/// The bounds of space, of which 0 is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpaceLimits {
+    /// Bytes of the disk that must be free.
+    pub free_disk: u64,
+    /// The most bytes of the store.
+    pub store_bytes: u64,
 }
 
 /// What a store is made of.
@@ -96,7 +107,7 @@ impl Sample {
             to.register(name, help, gauge(value));
         }
         if let Some(store) = self.store {
-            store.register(to);
+            store.register(self.space, to);
         }
         to.register_collector(Box::new(Labelled {
             name: ("actors", "Actors that live, by kind"),
@@ -108,19 +119,19 @@ impl Sample {
 }
 
 impl StoreSample {
-    fn register(self, to: &mut Registry) {
+    fn register(self, limits: SpaceLimits, to: &mut Registry) {
         let mut values = vec![("database", self.database_bytes)];
         values.extend(self.own.map(|own| ("wal", own.wal_bytes)));
         let name = ("store_bytes", "Bytes of the store on disk, by part");
         to.register_collector(Box::new(Labelled { name, label: "part", values }));
         if let Some(own) = self.own {
-            own.register(to);
+            own.register(limits, to);
         }
     }
 }
 
 impl OwnSample {
-    fn register(self, to: &mut Registry) {
+    fn register(self, limits: SpaceLimits, to: &mut Registry) {
         for (name, help, value) in [
             ("store_recent_keys", "Keys of the dedup index in memory, not sealed yet", self.recent_keys),
             ("store_runs", "Sealed runs of the dedup index", self.runs),
@@ -129,7 +140,13 @@ impl OwnSample {
             to.register(name, help, gauge(value));
         }
         if let Some(free) = self.free_bytes {
-            to.register("store_disk_free_bytes", "Bytes that the disk of the store has left", gauge(free));
+            for (name, help, value) in [
+                ("store_disk_free_bytes", "Bytes that the disk of the store has left", free),
+                ("store_disk_limit_bytes", "limits.free_disk", limits.free_disk),
+                ("store_limit_bytes", "limits.store_bytes; 0 is no limit", limits.store_bytes),
+            ] {
+                to.register(name, help, gauge(value));
+            }
         }
         let blocked = ConstCounter::new(self.checkpoints_blocked);
         let help = "Checkpoints held up by somebody who reads an old state of the store";
@@ -251,8 +268,9 @@ mod tests {
             other_topics: Some(counts(7, 0)),
             store: Some(StoreSample {
                 database_bytes: 9,
-                own: Some(OwnSample { runs: 5, ..OwnSample::default() }),
+                own: Some(OwnSample { runs: 5, free_bytes: Some(6), ..OwnSample::default() }),
             }),
+            space: SpaceLimits { free_disk: 7, store_bytes: 0 },
             actors: vec![("router", 1)],
             ..Sample::default()
         };
@@ -266,6 +284,9 @@ mod tests {
             &format!("{lateness}_bucket{{le=\"+Inf\",topic=\"other\"}} 4"),
             &format!("{lateness}_count{{topic=\"other\"}} 4"),
             "sekali_store_runs 5",
+            "sekali_store_disk_free_bytes 6",
+            "sekali_store_disk_limit_bytes 7",
+            "sekali_store_limit_bytes 0",
             r#"sekali_store_bytes{part="database"} 9"#,
             r#"sekali_store_bytes{part="wal"} 0"#,
             r#"sekali_actors{actor="router"} 1"#,
@@ -277,9 +298,11 @@ mod tests {
     #[test]
     fn what_a_store_has_not_is_left_out() {
         let store = Some(StoreSample { database_bytes: 9, own: None });
-        let text = Metrics::new().text(Sample { store, ..Sample::default() }).unwrap();
+        let space = SpaceLimits { free_disk: 7, store_bytes: 7 };
+        let text = Metrics::new().text(Sample { space, store, ..Sample::default() }).unwrap();
         assert!(text.contains("sekali_store_bytes{part=\"database\"} 9"), "{text}");
-        for name in ["sekali_store_runs", "part=\"wal\"", "sekali_store_checkpoints_blocked"] {
+        for name in ["sekali_store_runs", "part=\"wal\"", "sekali_store_checkpoints_blocked", "limit_bytes 7"]
+        {
             assert!(!text.contains(name), "{name} in {text}");
         }
     }

@@ -133,6 +133,11 @@ impl Permit {
         self.request.as_ref()
     }
 
+    /// The address that the request counts for.
+    pub(super) fn address(&self) -> Address {
+        self.address
+    }
+
     /// The topics that the address of the request made.
     pub(super) fn made(&self) -> &Made {
         &self.share.topics

@@ -20,6 +20,7 @@ pub(super) struct Committer {
     opening: Opening,
     health: Health,
     metrics: Arc<Metrics>,
+    unknown_commits: u64,
 }
 
 /// What happened to a batch of a group.
@@ -38,7 +39,7 @@ enum Trouble {
 
 impl Committer {
     pub(super) fn new(engine: Arc<dyn Engine>, health: Health, metrics: Arc<Metrics>) -> Self {
-        Self { opening: Opening::new(engine, health.clone()), health, metrics }
+        Self { opening: Opening::new(engine, health.clone()), health, metrics, unknown_commits: 0 }
     }
 
     /// Opens the writer for the first time.
@@ -82,14 +83,23 @@ impl Committer {
         }
     }
 
-    /// Which of these topics the store does not hold, in their order. A store that cannot tell is taken
-    /// to hold them: the commit meets its fault as well.
-    pub(super) fn missing(&mut self, topics: &[&Topic]) -> Vec<bool> {
-        let asked = self.opening.open().map(|writer| writer.missing(topics));
-        match asked {
-            Ok(Ok(missing)) if missing.len() == topics.len() => missing,
-            _ => vec![false; topics.len()],
-        }
+    /// Which of these topics the store does not hold, in their order.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    pub(super) fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, PublishError> {
+        let writer = self.opening.open().map_err(Trouble::NotOpen);
+        let missing = writer.and_then(|writer| {
+            writer.missing(topics).map_err(|error| Trouble::Append(AppendError::Failed(error)))
+        });
+        let missing = missing.map_err(|error| refusal(&error))?;
+        debug_assert_eq!(missing.len(), topics.len(), "the store answers for each topic");
+        Ok(missing)
+    }
+
+    /// How many commits had an unknown outcome so far.
+    pub(super) fn unknown_commits(&self) -> u64 {
+        self.unknown_commits
     }
 
     /// Commits what is not of these topics, then each of them by itself. Nothing of the group is stored yet.
@@ -193,6 +203,7 @@ impl Committer {
                 tracing::error!(%error, "the outcome of a commit is not known; opening the store again");
             }
             self.opening.give_up(error);
+            self.unknown_commits += 1;
         }
         match &outcome {
             Ok(_) => {

@@ -1,7 +1,7 @@
 //! The comparer actor: decides which duplicates are conflicts, on a thread of its own and after their commit.
 //!
 //! It reads the stored payloads as any reader does, so that neither the writer nor a request that has no such duplicate
-//! waits for a comparison. Requests take turns: see `comparing`.
+//! waits for a comparison. Addresses take turns, and requests within each: see `comparing`.
 
 use std::sync::Arc;
 

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use super::budget::Budget;
 use super::error::PublishError;
 use super::lane::Doubts;
-use crate::domain::{PayloadDigest, PayloadHasher};
+use crate::domain::{Address, PayloadDigest, PayloadHasher};
 use crate::metrics::Queued;
 use crate::store::{Key, PAGE_BYTES, Reader, StoreError, StoredPayload};
+use crate::turns::Turns;
 
 /// The most bytes of one turn, of events that were sent, unless a single one has more. The payloads that are read for it
 /// have the same limit.
@@ -21,13 +22,14 @@ const TURN_BYTES: usize = PAGE_BYTES;
 /// The most stored events that are looked for in one turn.
 const TURN_KEYS: usize = 1_000;
 
-/// What waits for a comparison. Requests take turns, however much each of them has to be compared.
+/// What waits for a comparison. Addresses take turns, however many requests each of them has, and the
+/// requests of an address take turns among themselves, however much each of them has to be compared.
 #[derive(Default)]
 pub(super) struct Waiting {
     /// By request. Its doubts are of several lanes.
     requests: HashMap<usize, VecDeque<(Doubts, Queued)>, RandomState>,
-    /// The request whose turn comes next is the first; each stands here once.
-    turns: VecDeque<usize>,
+    /// Each request that waits stands here once.
+    turns: Turns<Address, usize>,
 }
 
 /// A first part of what one request waits for.
@@ -42,23 +44,23 @@ type Payloads = Vec<Result<StoredPayload, StoreError>>;
 
 impl Waiting {
     pub(super) fn push(&mut self, doubts: Doubts, queued: Queued) {
-        let request = doubts.request();
+        let (address, request) = (doubts.address(), doubts.request());
         let of_request = self.requests.entry(request).or_default();
         if of_request.is_empty() {
-            self.turns.push_back(request);
+            self.turns.push(address, request);
         }
         of_request.push_back((doubts, queued));
     }
 
     /// What is compared next.
     pub(super) fn next(&mut self) -> Option<Turn> {
-        let request = self.turns.pop_front()?;
+        let request = self.turns.pop()?;
         let of_request = self.requests.get_mut(&request)?;
         let (doubts, queued) = of_request.pop_front()?;
         if of_request.is_empty() {
             self.requests.remove(&request);
         } else {
-            self.turns.push_back(request);
+            self.turns.push(doubts.address(), request);
         }
         let keys = doubts.keys(TURN_KEYS);
         Some(Turn { doubts, queued, keys })

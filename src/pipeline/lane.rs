@@ -12,7 +12,7 @@ use super::hot_cache::{Hasher, HotCache, Key, Known, Waiter, repeated};
 use super::messages::Share;
 use super::new_topics::Made;
 use super::reply::Reply;
-use crate::domain::{Event, Second, Topic, Verdict};
+use crate::domain::{Address, Event, Second, Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::store::{Batch, Decision, Finding, Key as StoredKey, Repeat, Tally};
 #[cfg(test)]
@@ -174,6 +174,11 @@ impl Lane {
 }
 
 impl Part {
+    /// The address that the request counts for.
+    pub(super) fn address(&self) -> Address {
+        self.reply.address()
+    }
+
     /// The topics that the address of the request made.
     pub(super) fn made(&self) -> Option<&Made> {
         self.reply.made()
@@ -259,6 +264,11 @@ impl Doubts {
     /// Which request they are of: one number for each that is on its way.
     pub(super) fn request(&self) -> usize {
         self.reply.number()
+    }
+
+    /// The address that the request counts for.
+    pub(super) fn address(&self) -> Address {
+        self.reply.address()
     }
 
     /// The keys of the first events, so many at most and each once.
@@ -364,7 +374,7 @@ mod tests {
     use tokio::sync::oneshot::Receiver;
 
     use super::*;
-    use crate::domain::{Address, Parts};
+    use crate::domain::Parts;
     use crate::pipeline::Budget;
     use crate::pipeline::hot_cache::Room;
     use crate::pipeline::reply::Outcome;

@@ -67,7 +67,7 @@ use self::space::Room as DiskRoom;
 use self::writers::Writers;
 use crate::config::Settings;
 use crate::domain::{Counts, Event, Verdict};
-use crate::metrics::{COMPARER, CONSUMER, Metrics, ROUTER, Sample, WRITER};
+use crate::metrics::{COMPARER, CONSUMER, Metrics, ROUTER, Sample, SpaceLimits, WRITER};
 use crate::store::{Engine, Reader, StoreError, Tally};
 
 /// The one way to write: a cheap handle on the actors.
@@ -200,6 +200,7 @@ impl Pipeline {
                 (COMPARER, comparer.lives().into()),
             ],
             writable: health.is_good(),
+            space: SpaceLimits { free_disk: limits.free_disk, store_bytes: limits.store_bytes.unwrap_or(0) },
             ..Sample::default()
         }
     }

@@ -6,8 +6,9 @@ use foldhash::fast::RandomState;
 use lru::LruCache;
 
 use crate::config::Store;
-use crate::domain::{Event, Topic};
+use crate::domain::{Address, Event, Topic};
 use crate::store::Batch;
+use crate::turns::Turns;
 
 /// Batches that wait for the next group commit, each with who gets its outcome.
 pub(super) struct Pending<W> {
@@ -17,8 +18,9 @@ pub(super) struct Pending<W> {
 }
 
 enum Waiting<W> {
-    /// A group may have any topics.
-    Together(Queue<W>),
+    /// A group may have any topics. Addresses take turns with their batches, so that a small request does not
+    /// wait until everything is committed that others have in flight.
+    Together(Turns<Address, (Batch, W)>),
     /// A group has this many topics at most. Each has a queue, so that no group costs a look at those that are not in it. They
     /// are in the order of their turns: first the one that has waited longest since it came, or since its last turn.
     ByTopic(usize, LruCache<Topic, Queue<W>, RandomState>),
@@ -34,15 +36,16 @@ impl<W> Pending<W> {
     /// Groups of at most so many events, bytes and topics, unless a single batch has more.
     pub(super) fn new(settings: &Store) -> Self {
         let waiting = match settings.commit_topics {
-            None => Waiting::Together(Queue::new()),
+            None => Waiting::Together(Turns::default()),
             Some(most) => Waiting::ByTopic(most, LruCache::unbounded_with_hasher(RandomState::default())),
         };
         Self { waiting, max_events: settings.commit_events, max_bytes: settings.commit_bytes }
     }
 
-    pub(super) fn push(&mut self, batch: Batch, waits: W) {
+    /// Adds a batch of this address.
+    pub(super) fn push(&mut self, address: Address, batch: Batch, waits: W) {
         match &mut self.waiting {
-            Waiting::Together(queue) => queue.push_back((batch, waits)),
+            Waiting::Together(turns) => _ = turns.push(address, (batch, waits)),
             Waiting::ByTopic(_, topics) => match topics.peek_mut(&batch.topic) {
                 Some(queue) => queue.push_back((batch, waits)),
                 None => _ = topics.put(batch.topic.clone(), [(batch, waits)].into()),
@@ -52,16 +55,22 @@ impl<W> Pending<W> {
 
     pub(super) fn is_empty(&self) -> bool {
         match &self.waiting {
-            Waiting::Together(queue) => queue.is_empty(),
+            Waiting::Together(turns) => turns.is_empty(),
             Waiting::ByTopic(_, topics) => topics.is_empty(),
         }
     }
 
-    /// Takes out the next group: what has waited longest, of each topic in the order in which it came.
+    /// Takes out the next group: the batches whose turns come next, those of one address and topic in the
+    /// order in which they came.
     pub(super) fn next_group(&mut self) -> Group<W> {
         let (mut group, mut room) = ((Vec::new(), Vec::new()), Room::of(self));
         match &mut self.waiting {
-            Waiting::Together(queue) => room.fill(&mut group, queue),
+            Waiting::Together(turns) => {
+                while let Some((batch, waits)) = turns.pop_if(|(batch, _)| room.take(batch)) {
+                    group.0.push(batch);
+                    group.1.push(waits);
+                }
+            }
             Waiting::ByTopic(most, topics) => {
                 for _ in 0..*most {
                     let Some((topic, mut queue)) = topics.pop_lru() else { break };
@@ -120,6 +129,8 @@ mod tests {
     use crate::config::{Overrides, load};
     use crate::domain::Parts;
 
+    const ANY: Address = Address::UNKNOWN;
+
     fn pending(commit_topics: usize) -> Pending<usize> {
         let mut settings = load(None, &Overrides::default()).unwrap().store;
         (settings.commit_events, settings.commit_bytes) = (5, 1_000);
@@ -150,7 +161,7 @@ mod tests {
     fn groups(commit_topics: usize, topics: &str) -> Vec<String> {
         let mut pending = pending(commit_topics);
         for (number, name) in topics.char_indices() {
-            pending.push(batch(&name.to_string(), 1, "{}"), number);
+            pending.push(ANY, batch(&name.to_string(), 1, "{}"), number);
         }
         let mut groups = Vec::new();
         while !pending.is_empty() {
@@ -178,7 +189,7 @@ mod tests {
         let mut pushed = 0;
         let mut push = |pending: &mut Pending<usize>, topic| {
             pushed += 1;
-            pending.push(batch(topic, 4, "{}"), pushed);
+            pending.push(ANY, batch(topic, 4, "{}"), pushed);
         };
         for topic in ["a", "a", "b", "c", "b"] {
             push(&mut pending, topic);
@@ -195,9 +206,26 @@ mod tests {
     fn a_topic_whose_batch_does_not_fit_any_more_is_the_first_of_the_next_group() {
         let mut pending = pending(3);
         for (number, (topic, events)) in [("a", 3), ("b", 3), ("c", 2)].into_iter().enumerate() {
-            pending.push(batch(topic, events, "{}"), number);
+            pending.push(ANY, batch(topic, events, "{}"), number);
         }
         assert_eq!([next(&mut pending), next(&mut pending)], ["a", "bc"]);
+    }
+
+    #[test]
+    fn addresses_take_turns_however_many_batches_of_each_wait() {
+        let mut pending = pending(0);
+        let [greedy, other, large] = [1, 2, 3].map(|last| Address::of([192, 0, 2, last].into()));
+        for number in 0..20 {
+            pending.push(greedy, batch("a", 1, "{}"), number);
+        }
+        for number in 20..22 {
+            pending.push(other, batch("b", 1, "{}"), number);
+        }
+        pending.push(large, batch("c", 4, "{}"), 22);
+        // The large one does not fit into the first group, and keeps its turn.
+        assert_eq!([0; 3].map(|_| next(&mut pending)), ["ab", "ca", "baaaa"]);
+        pending.push(other, batch("b", 1, "{}"), 23);
+        assert_eq!(next(&mut pending), "abaaa");
     }
 
     #[test]
@@ -208,7 +236,7 @@ mod tests {
             let batches =
                 [batch("a", 1, "{}"), batch("b", 6, "{}"), batch("a", 1, "{}"), batch("c", 1, &large)];
             for (number, batch) in batches.into_iter().enumerate() {
-                pending.push(batch, number);
+                pending.push(ANY, batch, number);
             }
             let groups = [0; 4].map(|_| next(&mut pending));
             let expected = if commit_topics == 0 { ["a", "b", "a", "c"] } else { ["aa", "b", "c", ""] };

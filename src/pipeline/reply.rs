@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::budget::Permit;
 use super::error::PublishError;
 use super::new_topics::Made;
-use crate::domain::{Counts, RequestId, Verdict};
+use crate::domain::{Address, Counts, RequestId, Verdict};
 use crate::metrics::Metrics;
 
 /// What the waiting request gets.
@@ -58,6 +58,11 @@ impl Reply {
         Arc::as_ptr(&self.0).addr()
     }
 
+    /// The address that the request counts for.
+    pub(super) fn address(&self) -> Address {
+        self.0.permit.as_ref().map_or(Address::UNKNOWN, Permit::address)
+    }
+
     /// The id of the request in the log.
     pub(super) fn request(&self) -> Option<&RequestId> {
         self.0.permit.as_ref()?.request()
@@ -98,7 +103,7 @@ mod tests {
 
     fn reply(events: usize) -> (Reply, oneshot::Receiver<Outcome>, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new());
-        let permit = Budget::new(1, 1).permit(crate::domain::Address::UNKNOWN);
+        let permit = Budget::new(1, 1).permit(Address::UNKNOWN);
         let (reply, receiver) = Reply::new(events, permit, Arc::clone(&metrics));
         (reply, receiver, metrics)
     }

@@ -3,6 +3,7 @@
 //! It takes what is waiting, commits it in one transaction, answers everyone in it and looks again: under light
 //! load a commit holds one request, under heavy load thousands, and no timer adds latency.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::error::PublishError;
 use super::keeper::Keeper;
 use super::lane::Part;
 use super::messages::{Append, Close, Commit, Compare};
-use super::new_topics::NewTopics;
+use super::new_topics::{NewTopics, Outcome};
 use super::pending::Pending;
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Queued;
@@ -81,28 +82,35 @@ impl WriterActor {
         let Some(new_topics) = self.new_topics else {
             return self.committer.commit(&batches.iter().collect::<Vec<_>>());
         };
-        let now = Instant::now();
         let brought: Option<Vec<_>> = batches
             .iter()
             .zip(parts)
             .map(|(batch, (part, _))| part.made().map(|made| (&batch.topic, made)))
             .collect();
         let brought = brought.unwrap_or_default();
-        let refused = new_topics.refused(&brought, now, |topics| self.committer.missing(topics));
-        let admitted = batches.iter().enumerate().filter(|(place, _)| !refused.contains_key(place));
-        let group: Vec<_> = admitted.map(|(_, batch)| batch).collect();
-        let committed = if group.is_empty() { Vec::new() } else { self.committer.commit(&group) };
-        let mut committed = committed.into_iter();
-        let next = |place| match refused.get(&place) {
-            Some(seconds) => Some(Err(PublishError::TooManyTopics { seconds: *seconds })),
-            None => committed.next(),
-        };
-        let outcomes: Vec<_> = (0..batches.len()).map_while(next).collect();
-        for ((_, made), outcome) in brought.iter().zip(&outcomes) {
-            if makes_topic(outcome) {
-                new_topics.count(made, 1, now);
-            }
+        let (admission, undecided) =
+            new_topics.admit(&brought, Instant::now(), |topics| self.committer.missing(topics));
+        let mut failed = HashMap::new();
+        if let Some((error, places)) = undecided {
+            failed.extend(places.into_iter().map(|place| (place, error.clone())));
         }
+        let refused = (0..batches.len()).filter_map(|place| Some((place, admission.refused(place)?)));
+        failed.extend(refused.map(|(place, seconds)| (place, PublishError::TooManyTopics { seconds })));
+        let admitted = batches.iter().enumerate().filter(|(place, _)| !failed.contains_key(place));
+        let group: Vec<_> = admitted.map(|(_, batch)| batch).collect();
+        let unknown_before = self.committer.unknown_commits();
+        let committed = if group.is_empty() { Vec::new() } else { self.committer.commit(&group) };
+        let is_known = self.committer.unknown_commits() == unknown_before;
+        let mut committed = committed.into_iter();
+        let next = |place| failed.get(&place).map(|error| Err(error.clone())).or_else(|| committed.next());
+        let outcomes: Vec<_> = (0..batches.len()).map_while(next).collect();
+        let what_became = |place: usize| match outcomes.get(place) {
+            Some(outcome) if makes_topic(outcome) => Outcome::Made,
+            Some(Err(_)) if !is_known && !failed.contains_key(&place) => Outcome::Unknown,
+            Some(_) => Outcome::Unchanged,
+            None => Outcome::Unknown,
+        };
+        admission.settle(what_became, Instant::now());
         outcomes
     }
 
@@ -150,7 +158,7 @@ impl Handler<Append> for WriterActor {
     fn handle(&mut self, Append { parts, queued }: Append, context: &mut Self::Context) {
         let queued = Arc::new(queued);
         for (batch, part) in parts {
-            self.pending.push(batch, (part, Arc::clone(&queued)));
+            self.pending.push(part.address(), batch, (part, Arc::clone(&queued)));
         }
         self.schedule(context);
     }

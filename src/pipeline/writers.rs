@@ -126,7 +126,7 @@ fn start_writer(
             .unwrap_or_else(|| Committer::new(Arc::clone(&engine), health.clone(), Arc::clone(&for_next)));
         let pending = Pending::new(&settings.store);
         let (news, comparer) = (engine.news(), Arc::clone(&comparer));
-        let new_topics = NewTopics::limit(settings.limits.new_topics_per_minute);
+        let new_topics = NewTopics::limit(settings.limits.new_topics_per_minute, engine.writers());
         WriterActor::start_in_arbiter(&on, move |_| {
             WriterActor::new(committer, pending, news, comparer, new_topics)
         })

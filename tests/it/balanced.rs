@@ -2,17 +2,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use actix_web::web::Bytes;
 use futures_util::future::{join, join_all};
 use sekali::api::Code;
 use tempfile::{TempDir, tempdir};
 
 use crate::support::postgres::Database;
-use crate::support::{Balancer, Client, Process, array, event, everything, haproxy, ids, say, seqs, until};
+use crate::support::{
+    Answer, Balancer, Client, Process, Raw, array, event, everything, haproxy, ids, say, seqs, until,
+};
 
 /// Requests of one producer, and the events of each.
 const REQUESTS: usize = 150;
@@ -236,4 +240,140 @@ async fn what_a_node_counts_of_itself_comes_from_one_node() {
         assert_eq!(cluster.balancer.totals("runtime").await, first);
     }
     assert!(first[0] < 30, "the events were shared out: {first:?}");
+}
+
+/// Two clients of the balancer.
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+/// A node behind the balancer that trusts it as in `compose.cluster.yml`: by a variable.
+struct Trusting {
+    balancer: Balancer,
+    node: Process,
+    _home: TempDir,
+}
+
+impl Trusting {
+    /// A node that trusts these addresses, with this configuration file.
+    fn start(trusted: &str, config: &str) -> Option<Self> {
+        let (haproxy, home) = (haproxy()?, tempdir().unwrap());
+        fs::write(home.path().join("sekali.toml"), config).unwrap();
+        let arguments = ["--config", "sekali.toml", "--bind", "127.0.0.1:0", "--store", "sqlite:log.db"];
+        let node = Process::run(home.path(), &arguments, &[("SEKALI_TRUSTED_PROXIES", trusted)]);
+        let balancer = Balancer::before(haproxy, [node.address(); 3]);
+        Some(Self { balancer, node, _home: home })
+    }
+
+    fn client(&self, own: IpAddr) -> Client {
+        Client::at(own, self.balancer.address())
+    }
+}
+
+/// The balancer and another proxy; and a network in which the clients are as well.
+const TRUSTED: [&str; 2] = ["10.9.9.9,127.0.0.1", "10.9.9.9,127.0.0.0/8"];
+
+/// Headers by which a client could try to be taken for another one.
+const FORGED: [&[(&str, &str)]; 8] = [
+    &[("x-forwarded-for", "127.0.0.3")],
+    &[("x-forwarded-for", "192.0.2.1")],
+    &[("x-forwarded-for", "192.0.2.2, 127.0.0.1")],
+    &[("x-forwarded-for", "192.0.2.3"), ("x-forwarded-for", "10.9.9.9")],
+    &[("forwarded", "for=127.0.0.3")],
+    &[("forwarded", "for=127.0.0.3"), ("x-forwarded-for", "127.0.0.3")],
+    &[("forwarded", "for=\"192.0.2.4")],
+    &[("connection", "x-forwarded-for, forwarded"), ("x-forwarded-for", "192.0.2.5")],
+];
+
+/// Publishes with these headers as well.
+async fn publish(client: &Client, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    let request = client.post("/publish").content_type("application/json");
+    let request = headers.iter().fold(request, |request, header| request.append_header(*header));
+    client.send(request, body).await
+}
+
+#[actix_web::test]
+async fn clients_behind_the_balancer_have_shares_of_their_own_and_cannot_choose_another_one() {
+    for trusted in TRUSTED {
+        let config = "[limits]\nnew_topics_per_minute = 2\n";
+        let Some(cluster) = Trusting::start(trusted, config) else { return };
+        until("it answers", async || cluster.balancer.is_ready().await).await;
+        let (one, other) = (cluster.client(ONE), cluster.client(OTHER));
+        for topic in ["a", "b"] {
+            one.publish(event(topic, "1")).await.ok();
+        }
+        one.publish(event("c", "1")).await.problem(Code::TooManyTopics);
+        for (number, headers) in FORGED.iter().enumerate() {
+            let refused = publish(&one, headers, event(&format!("forged {number}"), "1")).await;
+            refused.problem(Code::TooManyTopics);
+        }
+        for topic in ["d", "e"] {
+            other.publish(event(topic, "1")).await.ok();
+        }
+        other.publish(event("f", "1")).await.problem(Code::TooManyTopics);
+    }
+}
+
+#[actix_web::test]
+async fn a_client_that_holds_its_share_of_what_is_in_flight_refuses_no_other_one_behind_the_balancer() {
+    // The stalled bodies stay until the test ends.
+    let config = "[server]\nbody_timeout = \"1h\"\nbody_min_rate = 0\n\
+        [limits]\nin_flight_bytes = \"48MiB\"\nbody = \"4MiB\"\n";
+    let Some(cluster) = Trusting::start(TRUSTED[0], config) else { return };
+    until("it answers", async || cluster.balancer.is_ready().await).await;
+    let spaces = vec![b' '; 3 << 20];
+    let stalled: Vec<_> = (0..10)
+        .map(|_| {
+            let mut raw = Raw::open_from(ONE, cluster.balancer.address());
+            let length = spaces.len() + 1;
+            raw.send(format!(
+                "POST /publish HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 127.0.0.3\r\n\
+                    Content-Length: {length}\r\n\r\n"
+            ));
+            raw.send(&spaces);
+            raw
+        })
+        .collect();
+    until("all of it is held", async || {
+        cluster.node.metric("sekali_in_flight_bytes").await >= f64::from(30 << 20)
+    })
+    .await;
+    let large = [&spaces[..2 << 20], b"[]"].concat();
+    let (one, other) = (cluster.client(ONE), cluster.client(OTHER));
+    one.publish(large.clone()).await.problem(Code::TooManyRequests);
+    for headers in FORGED {
+        publish(&one, headers, large.clone()).await.problem(Code::TooManyRequests);
+    }
+    other.publish(large).await.ok();
+    drop(stalled);
+}
+
+/// The status of a small request on this connection; `None` where it ends without an answer.
+fn asked(raw: &mut Raw) -> Option<u16> {
+    let request = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    raw.stream().write_all(request.as_bytes()).ok()?;
+    let mut begin = [0; 12];
+    raw.stream().read_exact(&mut begin).ok()?;
+    str::from_utf8(&begin[9..]).ok()?.parse().ok()
+}
+
+#[actix_web::test]
+async fn a_client_that_holds_very_many_connections_of_the_balancer_keeps_no_other_one_out() {
+    const MOST: usize = 20;
+    let Some(mut haproxy) = haproxy() else { return };
+    haproxy.env("SEKALI_PER_ADDRESS", MOST.to_string());
+    let home = tempdir().unwrap();
+    let node = Process::serve(home.path());
+    let balancer = Balancer::before(haproxy, [node.address(); 3]);
+    until("it answers", async || balancer.is_ready().await).await;
+    let mut held: Vec<_> = (0..MOST).map(|_| Raw::open_from(ONE, balancer.address())).collect();
+    for raw in &mut held {
+        assert_eq!(asked(raw), Some(200));
+    }
+    assert_eq!(asked(&mut Raw::open_from(ONE, balancer.address())), None, "one too many");
+    assert_eq!(asked(&mut Raw::open_from(OTHER, balancer.address())), Some(200));
+    held.pop();
+    until("its place is free again", async || {
+        asked(&mut Raw::open_from(ONE, balancer.address())) == Some(200)
+    })
+    .await;
 }

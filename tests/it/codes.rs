@@ -17,7 +17,7 @@ const TIGHT: &str = "
     in_flight_bytes = \"40KiB\"
     [store]
     lock_timeout = \"50ms\"
-    # With several, each may let an address make as many topics before they know of one another.
+    # With several, it is not known which of the new topics are those within the limit.
     writers = 1
 ";
 

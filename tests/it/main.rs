@@ -26,6 +26,8 @@ mod concurrency;
 #[cfg(test)]
 mod configuring;
 #[cfg(test)]
+mod confined;
+#[cfg(test)]
 mod console;
 #[cfg(test)]
 mod copying;
@@ -45,6 +47,8 @@ mod explaining;
 mod faults;
 #[cfg(test)]
 mod fidelity;
+#[cfg(test)]
+mod flooding;
 #[cfg(test)]
 mod following;
 #[cfg(test)]

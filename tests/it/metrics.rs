@@ -52,6 +52,37 @@ async fn the_dashboard_and_the_alerts_name_only_metrics_that_there_are() {
     assert!(dashboard["panels"].as_array().unwrap().len() > 9);
 }
 
+#[test]
+fn the_dashboard_shows_the_bounds_that_a_hostile_client_meets() {
+    let dashboard: serde_json::Value = serde_json::from_str(&file("config/grafana-dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let shows = |panel: &&serde_json::Value, wanted: &str| {
+        let targets = panel["targets"].as_array().unwrap();
+        targets.iter().any(|target| target["expr"].as_str().unwrap().contains(wanted))
+    };
+    for together in [
+        &["sum(sekali_connections{", "sekali_connections_limit{"][..],
+        &["sum by (reason) (rate(sekali_connections_refused_total{"],
+        &["sum by (reason) (rate(sekali_connections_ended_total{"],
+        &["sum by (reason) (rate(sekali_refusals_total{"],
+        &["sekali_in_flight_bytes{", "sekali_in_flight_limit_bytes{"],
+        &["sekali_answer_bytes{", "sekali_answer_limit_bytes{"],
+        &["sekali_store_disk_free_bytes{", "sekali_store_disk_limit_bytes{"],
+        &["sekali_answers_cut_total{"],
+    ] {
+        let is_shown = |panel: &&serde_json::Value| together.iter().all(|wanted| shows(panel, wanted));
+        assert!(panels.iter().any(|panel| is_shown(&panel)), "no panel shows {together:?}");
+    }
+    // Panels do not lie on each other, and each is there once.
+    let mut places: Vec<_> = panels.iter().map(|panel| panel["gridPos"].to_string()).collect();
+    let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].to_string()).collect();
+    places.sort_unstable();
+    ids.sort_unstable();
+    places.dedup();
+    ids.dedup();
+    assert_eq!((places.len(), ids.len()), (panels.len(), panels.len()));
+}
+
 /// Nodes that share a store each tell of all of it.
 #[test]
 fn the_dashboard_takes_what_is_of_the_whole_store_from_one_instance_and_never_adds_it_up() {

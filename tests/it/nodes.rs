@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::rt::time::sleep;
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use sekali::api::Code;
 
 use crate::support::postgres::{Database, Held};
@@ -158,4 +158,25 @@ async fn a_node_is_not_ready_while_a_whole_table_is_locked() {
     drop(held);
     until("it is ready again", async || log.is_ready().await).await;
     assert_eq!(log.publish(event("t", "1")).await.fates(), ["accepted 1"]);
+}
+
+#[actix_web::test]
+async fn the_writers_of_a_node_make_no_more_new_topics_than_the_limit_together() {
+    const LIMIT: u64 = 300;
+    let Some(database) = Database::fresh().map(Arc::new) else { return };
+    let config = format!("[limits]\nnew_topics_per_minute = {LIMIT}\n[store]\nwriters = 8\n");
+    let log = Log::on(&database, &config);
+    let begun = Instant::now();
+    let publishing = (0..20).map(|client| {
+        let events = (0..60).map(move |number| event(&format!("topic {client} {number}"), "1"));
+        let client = log.another_client();
+        async move { client.publish(array(events)).await }
+    });
+    let statuses: Vec<_> = join_all(publishing).await.iter().map(|answer| answer.status).collect();
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+    let made = log.read("/stats").await["topics_total"].as_u64().unwrap();
+    // What was made counts less as time goes by: 5 topics a second.
+    let most = LIMIT + begun.elapsed().as_secs() * LIMIT / 60 + 1;
+    assert!((LIMIT..=most).contains(&made), "{made} of {LIMIT} to {most}");
 }

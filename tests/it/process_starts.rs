@@ -84,6 +84,51 @@ async fn a_configuration_can_be_checked_without_starting() {
 }
 
 #[actix_web::test]
+async fn two_listeners_at_one_address_are_refused_before_anything_is_opened() {
+    let home = tempdir().unwrap();
+    let store = home.path().join("log.db");
+    let url = format!("sqlite:{}", store.display());
+    // The last two are known by a look-up only, which asks no other machine.
+    for (own, ops) in [
+        ("127.0.0.1:8479", "127.0.0.1:8479"),
+        ("0.0.0.0:8479", "127.0.0.1:8479"),
+        ("[::]:8479", "0.0.0.0:8479"),
+        ("[::ffff:127.0.0.1]:8479", "localhost:8479"),
+        ("127.1:8479", "127.0.0.1:8479"),
+        ("0:8479", "127.0.0.2:8479"),
+    ] {
+        let ended = Ended::of(["serve", "--bind", own, "--ops-bind", ops, "--store", &url]).await;
+        assert_eq!(ended.code, Some(2), "{own} and {ops}: {}", ended.stderr);
+        for named in ["server.bind", "server.ops_bind", own, ops, "choose another port", "--ops-bind"] {
+            assert!(ended.stderr.contains(named), "{named} in {}", ended.stderr);
+        }
+        assert!(!store.exists(), "nothing was made");
+    }
+    let file = home.path().join("sekali.toml");
+    fs::write(&file, "[server]\nbind = \"0.0.0.0:8479\"\nops_bind = \"127.0.0.1:8479\"\n").unwrap();
+    let path = file.to_str().unwrap();
+    for command in [&["check", "--config", path][..], &["serve", "--config", path, "--store", &url]] {
+        let ended = Ended::of(command).await;
+        assert_eq!(ended.code, Some(1), "the file is at fault, and no argument: {}", ended.stderr);
+        for named in ["sekali.toml:3", "server.ops_bind", "server.bind", "choose another port"] {
+            assert!(ended.stderr.contains(named), "{named} in {}", ended.stderr);
+        }
+    }
+    fs::write(&file, "[server]\nbind = \"127.1:8479\"\nops_bind = \"127.0.0.1:8479\"\n").unwrap();
+    let checked = Ended::of(["check", "--config", path]).await;
+    assert_eq!(checked.code, Some(1), "{}", checked.stderr);
+    for named in ["sekali.toml", "server.bind (127.1:8479)", "choose another port"] {
+        assert!(checked.stderr.contains(named), "{named} in {}", checked.stderr);
+    }
+    let process = Process::run(
+        home.path(),
+        &["--bind", "127.0.0.1:0", "--ops-bind", "127.0.0.1:0", "--store", &url],
+        &[],
+    );
+    assert_ne!(process.ops_address(), Some(process.address()), "port 0 takes a free one each time");
+}
+
+#[actix_web::test]
 async fn wrong_usage_is_exit_code_2() {
     for arguments in [&["--colour"][..], &["serve", "--bnd", "x"], &["publishh"], &["serve", "extra"]] {
         let ended = Ended::of(arguments).await;

@@ -3,14 +3,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{Command, Ended, Log, Process, event, event_with, ids, lines};
+use crate::support::{Command, Ended, Log, Process, event, event_with, ids, lines, untouched};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sekali");
 
@@ -28,7 +27,7 @@ fn file(text: impl AsRef<[u8]>) -> (TempDir, String) {
 
 /// The program with these variables.
 async fn with(variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
-    let mut command = process::Command::new(PROGRAM);
+    let mut command = untouched(PROGRAM);
     Command::run(command.envs(variables.iter().copied()).args(arguments)).ended().await
 }
 
@@ -123,7 +122,7 @@ async fn an_archive_is_read_from_a_file_and_from_standard_input() {
             "cat" => format!("cat '{path}' | '{PROGRAM}' publish --url {}", url(log.address())),
             _ => format!("'{PROGRAM}' publish '{path}' --url {}", url(log.address())),
         };
-        let ended = Ended::running(process::Command::new("sh").args(["-c", &text])).await;
+        let ended = Ended::running(untouched("sh").args(["-c", &text])).await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         assert!(ended.stdout.contains(accepted), "{}", ended.stdout);
     }
@@ -175,7 +174,7 @@ async fn a_home_directory_that_no_shell_has_replaced_is_refused_with_its_path() 
     let home = tempdir().unwrap();
     let path = home.path().to_str().unwrap();
     let run = async |variables: &[(&str, &str)], arguments: &[&str]| {
-        let mut command = process::Command::new(PROGRAM);
+        let mut command = untouched(PROGRAM);
         command.current_dir(home.path()).env("HOME", "/home/me").envs(variables.iter().copied());
         let ended = Command::run(command.args(arguments)).ended().await;
         assert_eq!(ended.code, Some(2), "{arguments:?} {}", ended.stderr);

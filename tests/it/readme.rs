@@ -9,7 +9,7 @@ use std::process;
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{Command, Ended, Process};
+use crate::support::{Command, Ended, Process, untouched};
 
 const README: &str = include_str!("../../README.md");
 
@@ -84,7 +84,7 @@ impl Clone {
         let path = env::join_paths(
             [program.parent().unwrap().to_owned()].into_iter().chain(env::split_paths(&before)),
         );
-        let mut shell = process::Command::new("sh");
+        let mut shell = untouched("sh");
         shell
             .args(["-c", &command.replace(ADDRESS, &self.address)])
             .current_dir(self.folder.path())

@@ -172,9 +172,7 @@ async fn the_server_makes_no_system_call_that_the_unit_forbids() {
 #[actix_web::test]
 async fn the_end_of_a_terminal_stops_the_server_cleanly() {
     let home = tempdir().unwrap();
-    // As a shell starts it, also where the tests themselves are to outlive a terminal.
-    let line = Process::line(home.path(), "");
-    let mut process = Process::under(Command::new("env").arg("--default-signal=HUP").args(line.split(' ')));
+    let mut process = Process::serve(home.path());
     let body = event("t", "1");
     let mut raw = Raw::publishing(process.address(), &format!("Content-Length: {}\r\n", body.len()));
     raw.send(&body[..10]);

@@ -8,8 +8,8 @@ use actix_web::http::header::{HeaderMap, TRANSFER_ENCODING};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::places::{Wait, Waits};
 use super::progress::{Body, Progress, Stage};
+use super::wait::{Wait, Waits};
 use crate::http::headers;
 
 /// An open connection. Its worker reads and writes it, the watcher may end it, and a follower waits

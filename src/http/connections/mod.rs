@@ -1,7 +1,7 @@
 //! Every open connection: how many there may be, what each waits for, and until when.
 //!
 //! ```text
-//!     Places      which new connection is served, and which one is closed for it     places
+//!     Places      which new connection is served, and which one is closed for it     places, crowd, wait
 //!       | admits
 //!     Connection  a socket and its progress: the stage of its request, and since when connection, progress
 //!       | is read and written through
@@ -18,12 +18,14 @@
 
 mod answered;
 mod connection;
+mod crowd;
 mod options;
 mod places;
 mod progress;
 mod refusal;
 mod registry;
 mod stream;
+mod wait;
 mod watcher;
 
 pub(super) use answered::Answered;

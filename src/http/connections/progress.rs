@@ -235,8 +235,7 @@ impl Progress {
             None => earlier[earlier.len() + at - back],
         };
         let ends = |at: usize| (1..HEAD_END.len()).all(|back| byte_before(at, back) == HEAD_END[3 - back]);
-        let mut newlines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-        newlines.find(|(at, _)| ends(*at)).map(|(at, _)| at + 1)
+        memchr::memchr_iter(b'\n', bytes).find(|at| ends(*at)).map(|at| at + 1)
     }
 
     fn note_tail(&self, bytes: &[u8]) {

@@ -125,12 +125,21 @@ async fn closed(connection: &Connection) -> io::Result<()> {
     }
 }
 
-/// The answer to a client whose connection is ended in this stage: only a head that has begun is a
-/// request.
-pub(super) fn of_late(stage: Stage, reason: Reason) -> Option<Vec<u8>> {
-    let is_request = stage == Stage::Head && reason == Reason::Head;
-    let detail = "the head of the request did not arrive in time (server.head_timeout)";
-    is_request.then(|| answer(Code::HeadTimeout, detail))
+/// The answer to a client whose connection the log ends in this stage, and its code: only a head that
+/// has begun is a request.
+pub(super) fn of_ended(stage: Stage, reason: Reason) -> Option<(Code, Vec<u8>)> {
+    let (code, detail) = match reason {
+        Reason::Head => {
+            (Code::HeadTimeout, "the head of the request did not arrive in time (server.head_timeout)")
+        }
+        Reason::Share => (
+            Code::TooManyRequests,
+            "the log has as many connections as it may have (limits.connections), and of those this \
+             address holds by far the most; close some or wait",
+        ),
+        Reason::Idle | Reason::UnreadBody | Reason::UnreadAnswer | Reason::Room => return None,
+    };
+    (stage == Stage::Head).then(|| (code, answer(code, detail)))
 }
 
 /// An answer that closes its connection.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::options;
-use super::places::{Bounds, Full, Places};
+use super::places::{Bounds, Closed, Closing, Full, Places};
 use super::refusal::{self, Lingering, Refused};
 use crate::api::Code;
 use crate::config::{Limits, Server};
@@ -45,6 +45,8 @@ pub(super) enum Reason {
     UnreadAnswer,
     /// Another connection got its place.
     Room,
+    /// The same, while it was new: its address held far more connections than that of the other one.
+    Share,
 }
 
 /// The open connections.
@@ -111,8 +113,14 @@ impl Connections {
         let admitted = self.places().admit(address, connection.clone(), self.started.elapsed());
         match admitted {
             Ok((number, closed)) => {
-                if let Some(closed) = closed {
-                    self.end(&closed, Reason::Room);
+                if let Some(Closed { connection: closed, why }) = closed {
+                    self.end(
+                        &closed,
+                        match why {
+                            Closing::Waited => Reason::Room,
+                            Closing::Crowded => Reason::Share,
+                        },
+                    );
                 }
                 self.metrics.connections.inc();
                 Ok(Place { connections: self.clone(), connection, number })
@@ -136,8 +144,8 @@ impl Connections {
     /// Ends a connection, once.
     pub(super) fn end(&self, connection: &Connection, reason: Reason) {
         let Some(stage) = connection.progress.end() else { return };
-        if let Some(answer) = refusal::of_late(stage, reason) {
-            self.metrics.refusals.get_or_create(&RefusalLabels { reason: Code::HeadTimeout.as_str() }).inc();
+        if let Some((code, answer)) = refusal::of_ended(stage, reason) {
+            self.metrics.refusals.get_or_create(&RefusalLabels { reason: code.as_str() }).inc();
             // A client that does not even take this learns it by the end of its connection.
             let _ = connection.socket.try_write(&answer);
         }
@@ -205,6 +213,7 @@ impl Reason {
             Self::UnreadBody => "unread_body",
             Self::UnreadAnswer => "unread_answer",
             Self::Room => "room",
+            Self::Share => "share",
         }
     }
 }

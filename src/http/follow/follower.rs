@@ -9,9 +9,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::followers::Place;
+use super::piece::{Chunk, Piece};
 use super::socket::Socket;
 use super::sse;
-use super::tail::{Chunk, Piece, Tail};
+use super::tail::Tail;
 use crate::api::Code;
 use crate::config::Server;
 use crate::domain::Address;

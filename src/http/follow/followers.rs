@@ -12,8 +12,8 @@ use crate::api::Code;
 use crate::domain::{Address, HistoryId, Topic};
 use crate::http::answers::Answers;
 use crate::http::failure::Failure;
+use crate::http::reads::Reads;
 use crate::metrics::Metrics;
-use crate::store::Reader;
 
 /// The followers of this server.
 pub(in crate::http) struct Followers {
@@ -100,16 +100,12 @@ impl Followers {
     }
 
     /// What the followers of a topic share.
-    pub(super) fn tail(
-        &self,
-        followed: Followed,
-        (reader, answers): (&Arc<dyn Reader>, &Arc<Answers>),
-    ) -> Arc<Tail> {
+    pub(super) fn tail(&self, followed: Followed, (reads, answers): (&Reads, &Arc<Answers>)) -> Arc<Tail> {
         let mut tails = self.tails.lock();
         if let Some(tail) = tails.get(&followed).and_then(Weak::upgrade) {
             return tail;
         }
-        let store = (Arc::clone(reader), Arc::clone(answers));
+        let store = (reads.clone(), Arc::clone(answers));
         let tail = Arc::new(Tail::new(followed.clone(), store, Arc::clone(&self.tails)));
         tails.insert(followed, Arc::downgrade(&tail));
         tail
@@ -205,11 +201,11 @@ mod tests {
 
     #[test]
     fn followers_of_a_topic_share_its_tail_and_leave_nothing_behind() {
-        let (followers, reader) = (Followers::new(2, 2), Arc::new(Fake::default()) as Arc<dyn Reader>);
+        let (followers, reads) = (Followers::new(2, 2), Reads::new(Arc::new(Fake::default()), &settings()));
         let answers = Arc::new(Answers::new(&settings(), Arc::new(Metrics::new())));
         let tail = |name: &str, history: &str| {
             let followed = (Topic::parse(name).unwrap(), HistoryId::parse(history).unwrap());
-            followers.tail(followed, (&reader, &answers))
+            followers.tail(followed, (&reads, &answers))
         };
         let (one, same, other, restored) = (tail("a", "1"), tail("a", "1"), tail("b", "1"), tail("a", "2"));
         assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));

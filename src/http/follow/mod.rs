@@ -5,7 +5,7 @@
 //!       | wakes
 //!     Follower  a task for each: reads on, gives, beats, ends                follower
 //!       | asks
-//!     Tail      one for each topic: reads the newest events once for all     tail
+//!     Tail      one for each topic: reads the newest events once for all     tail, piece
 //!       |
 //!     Reader    pages of the store, and so nothing that is not durable
 //! ```
@@ -15,6 +15,7 @@
 
 mod follower;
 mod followers;
+mod piece;
 mod socket;
 mod sse;
 mod tail;
@@ -30,7 +31,7 @@ use tokio::sync::mpsc;
 pub(super) use followers::Followers;
 
 use self::follower::{Follower, Patience};
-use self::tail::Chunk;
+use self::piece::Chunk;
 use super::failure::Failure;
 use super::history::{self, Cursor};
 use super::peer::Peer;
@@ -38,6 +39,7 @@ use super::state::State;
 use super::stream::{HISTORY, without_length};
 use crate::api::Code;
 use crate::domain::{HistoryId, Topic};
+use crate::store::Reader;
 
 /// The media type of server-sent events.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
@@ -60,8 +62,12 @@ pub(super) async fn answer(
     wanted: Wanted,
 ) -> Result<HttpResponse, Failure> {
     // Read before any event: see `Reader::history`.
-    let history = state.reader.history().await?;
-    let Start { given, is_stored } = start(state, &wanted, &history).await?;
+    let address = Peer::of(request).address();
+    let turn = state.reads.turn(address).await?;
+    let history = turn.history().await?;
+    let Start { given, is_stored } = start(&*turn, &wanted, &history).await?;
+    // Its first page is another one's turn where another follower reads it.
+    drop(turn);
     let mut response = HttpResponse::Ok();
     response
         .content_type(EVENT_STREAM)
@@ -75,12 +81,11 @@ pub(super) async fn answer(
     if request.method() == Method::HEAD {
         return Ok(without_length(request, response, stream::empty()));
     }
-    let address = Peer::of(request).address();
     let place = state.followers.place(address, &state.metrics)?;
     let socket = socket::of(request)?;
     let listener = state.news.listen(wanted.topic.clone());
     let hello = sse::hello(is_stored.then_some((given, &history)));
-    let tail = state.followers.tail((wanted.topic, history), (&state.reader, &state.answers));
+    let tail = state.followers.tail((wanted.topic, history), (&state.reads, &state.answers));
     let first = tail.after(given, address).await?;
     let (pieces, mut body) = mpsc::channel(1);
     let follower = Follower {
@@ -109,9 +114,9 @@ struct Start {
     is_stored: bool,
 }
 
-async fn start(state: &State, wanted: &Wanted, current: &HistoryId) -> Result<Start, Failure> {
+async fn start(reader: &dyn Reader, wanted: &Wanted, current: &HistoryId) -> Result<Start, Failure> {
     let cursor = wanted.had.as_ref().or(wanted.after.as_ref());
-    let counts = history::check(&*state.reader, &wanted.topic, current, cursor).await?;
+    let counts = history::check(reader, &wanted.topic, current, cursor).await?;
     let (before, last) = counts.map_or((0, 0), |topic| (topic.first_seq - 1, topic.last_seq));
     match &wanted.had {
         // The client has events of another store, or some that a power cut took: it would miss those that get their

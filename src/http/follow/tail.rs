@@ -1,18 +1,18 @@
 //! The newest events of a topic, read and rendered once for all who follow it.
 
-use std::io;
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use actix_web::web::Bytes;
 use tokio::sync::Notify;
 
 use super::followers::{Followed, Tails};
-use super::sse;
-use crate::domain::{Address, HistoryId, StoredEvent, Topic};
-use crate::http::answers::{Answers, Room};
+use super::piece::Piece;
+use crate::domain::{Address, HistoryId, Topic};
+use crate::http::answers::Answers;
+use crate::http::reads::{Reads, Turn};
 use crate::http::stream::{ReadError, check_gapless};
-use crate::store::{Order, Page, PageQuery, Reader};
+use crate::store::{Order, Page, PageQuery};
 
 /// The most events of one piece. Pieces of large events have fewer, by `store::PAGE_BYTES`.
 const PIECE_EVENTS: usize = 500;
@@ -21,18 +21,15 @@ const PIECE_EVENTS: usize = 500;
 /// topics must not keep a thousand large pieces for nobody.
 const KEPT_BYTES: usize = 256 << 10;
 
-/// The bytes after which a chunk ends, at the end of an event.
-const CHUNK_BYTES: usize = 64 << 10;
-
 /// What the followers of one topic share.
 pub(super) struct Tail {
     topic: Topic,
     /// Events of another history are never given: the same seqs may name other events there.
     history: HistoryId,
-    reader: Arc<dyn Reader>,
+    reads: Reads,
     answers: Arc<Answers>,
     front: Mutex<Front>,
-    /// Told when a read at the front has ended.
+    /// Told when a read at the front has ended, and when a follower no longer asks for a turn.
     read_on: Notify,
     tails: Arc<Tails>,
 }
@@ -43,56 +40,41 @@ struct Front {
     /// The newest piece that was read.
     newest: Option<Piece>,
     /// Whether someone reads the next one.
-    read: bool,
+    is_read: bool,
+    /// The addresses of which a follower asks for a turn to read the next one. One of each: an address
+    /// whose other reads wait must not hold up the followers of other addresses.
+    asking: HashSet<Address>,
 }
 
 /// What a follower does to get its next piece.
-enum Turn {
+enum Step {
     /// Nothing: here it is.
     Given(Piece),
     /// It reads for itself.
     Behind,
-    /// It reads for all.
-    Front,
-    /// It waits for the one who reads.
+    /// It asks for a turn to read for all.
+    Ask,
+    /// It waits for the one that reads, or for the one of its address that asks for a turn.
     Wait,
+}
+
+/// A follower that asks for a turn to read at the front. Its end, also by being dropped, lets another one
+/// of its address ask.
+struct Asking<'a> {
+    tail: &'a Tail,
+    address: Address,
 }
 
 /// A read at the front. Its end, also by being dropped, lets another one read.
 struct Reading<'a>(&'a Tail);
 
-/// Consecutive events as they are sent; never none. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Piece {
-    first: u64,
-    text: Bytes,
-    /// Where the text of each event ends.
-    ends: Arc<[usize]>,
-    /// Held until nobody holds the text.
-    room: Arc<Room>,
-}
-
-/// Text on its way to one follower. It keeps the whole piece that it is a part of in memory.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    pub(super) text: Bytes,
-    _room: Option<Arc<Room>>,
-}
-
-impl From<Bytes> for Chunk {
-    /// A text that is no part of a piece.
-    fn from(text: Bytes) -> Self {
-        Self { text, _room: None }
-    }
-}
-
 impl Tail {
     pub(super) fn new(
         (topic, history): Followed,
-        (reader, answers): (Arc<dyn Reader>, Arc<Answers>),
+        (reads, answers): (Reads, Arc<Answers>),
         tails: Arc<Tails>,
     ) -> Self {
-        Self { topic, history, reader, answers, front: Mutex::default(), read_on: Notify::new(), tails }
+        Self { topic, history, reads, answers, front: Mutex::default(), read_on: Notify::new(), tails }
     }
 
     pub(super) fn topic(&self) -> &Topic {
@@ -101,44 +83,86 @@ impl Tail {
 
     /// Some of the events with a greater seq than this one, beginning with the next; `None` where there are none.
     ///
-    /// Who is in front reads, and who follows closely is given the same. Who is behind reads for itself alone: it
-    /// must not hold back those in front.
-    /// What is read needs room among the answers to the address.
+    /// A follower in front reads, and a follower close behind is given the same. A follower far behind
+    /// reads for itself alone: it must not hold back those in front. Of those in front, the follower reads
+    /// whose address has its turn first.
+    /// A page needs room among the answers to the address of its reader.
     pub(super) async fn after(
         self: &Arc<Self>,
         seq: u64,
         address: Address,
     ) -> Result<Option<Piece>, ReadError> {
         loop {
-            let read = pin!(self.read_on.notified());
-            match self.turn(seq) {
-                Turn::Given(piece) => return Ok(Some(piece)),
-                Turn::Behind => return self.read(seq, address).await,
-                Turn::Front => {
-                    let _reading = Reading(self);
-                    let piece = self.read(seq, address).await?;
-                    let is_shared = Arc::strong_count(self) > 1;
-                    if let Some(next) =
-                        piece.as_ref().filter(|next| is_shared || next.text.len() <= KEPT_BYTES)
-                    {
-                        self.front().newest = Some(next.clone());
-                    }
-                    return Ok(piece);
+            let read = self.read_on.notified();
+            match self.step(seq, address) {
+                Step::Given(piece) => return Ok(Some(piece)),
+                Step::Behind => {
+                    let turn = self.reads.turn_of_stream(address).await;
+                    return self.read(seq, address, &turn).await;
                 }
-                // All wait for the one who reads, and go on at once.
-                Turn::Wait => read.await,
+                Step::Ask => {
+                    let _asking = Asking { tail: self, address };
+                    if let Some(turn) = self.turn(seq, address).await
+                        && let Some(_reading) = self.begin(seq)
+                    {
+                        return self.read_for_all(seq, address, &turn).await;
+                    }
+                }
+                // All wait for the one that reads, and go on at once.
+                Step::Wait => read.await,
             }
         }
     }
 
-    fn turn(&self, seq: u64) -> Turn {
+    fn step(&self, seq: u64, address: Address) -> Step {
         let mut front = self.front();
         match &front.newest {
-            Some(piece) if piece.first > seq.saturating_add(1) => return Turn::Behind,
-            Some(piece) if piece.last() > seq => return Turn::Given(piece.clone()),
+            Some(piece) if piece.first > seq.saturating_add(1) => return Step::Behind,
+            Some(piece) if piece.last() > seq => return Step::Given(piece.clone()),
             _ => {}
         }
-        if std::mem::replace(&mut front.read, true) { Turn::Wait } else { Turn::Front }
+        if front.is_read || !front.asking.insert(address) { Step::Wait } else { Step::Ask }
+    }
+
+    /// Waits for a turn of this address; `None` where another follower has read on meanwhile.
+    async fn turn(&self, seq: u64, address: Address) -> Option<Turn> {
+        let mut asked = pin!(self.reads.turn_of_stream(address));
+        loop {
+            let read = self.read_on.notified();
+            if self.front().is_beyond(seq) {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                turn = &mut asked => return Some(turn),
+                () = read => {}
+            }
+        }
+    }
+
+    /// Begins to read what is behind this seq; `None` where another follower reads it or has read it.
+    fn begin(&self, seq: u64) -> Option<Reading<'_>> {
+        let mut front = self.front();
+        if front.is_read || front.is_beyond(seq) {
+            return None;
+        }
+        front.is_read = true;
+        Some(Reading(self))
+    }
+
+    /// Reads the next piece, and keeps it for all that follow closely.
+    async fn read_for_all(
+        self: &Arc<Self>,
+        seq: u64,
+        address: Address,
+        turn: &Turn,
+    ) -> Result<Option<Piece>, ReadError> {
+        let piece = self.read(seq, address, turn).await?;
+        let is_shared = Arc::strong_count(self) > 1;
+        if let Some(next) = piece.as_ref().filter(|next| is_shared || next.text.len() <= KEPT_BYTES) {
+            self.front().newest = Some(next.clone());
+        }
+        Ok(piece)
     }
 
     fn front(&self) -> MutexGuard<'_, Front> {
@@ -147,7 +171,7 @@ impl Tail {
     }
 
     /// invariant 1: what a reader sees is durable. invariant 6: it comes in the order of seqs, without a gap.
-    async fn read(&self, seq: u64, address: Address) -> Result<Option<Piece>, ReadError> {
+    async fn read(&self, seq: u64, address: Address, turn: &Turn) -> Result<Option<Piece>, ReadError> {
         let Some(first) = seq.checked_add(1) else { return Ok(None) };
         let query = PageQuery {
             topic: self.topic.clone(),
@@ -156,12 +180,11 @@ impl Tail {
             limit: PIECE_EVENTS,
             order: Order::Ascending,
         };
-        let _turn = self.answers.turn().await;
-        let mut room = self.answers.page(address).map_err(|refusal| {
+        let room = self.answers.page(address).map_err(|refusal| {
             self.tails.shed();
             ReadError::NoRoom(refusal)
         })?;
-        let Page { history, events } = self.reader.page(query).await?;
+        let Page { history, events } = turn.page(query).await?;
         if history != self.history {
             return Err(ReadError::HistoryChanged);
         }
@@ -169,9 +192,7 @@ impl Tail {
         if events.is_empty() {
             return Ok(None);
         }
-        let (text, ends) = rendered(&events, &history)?;
-        room.keep(text.len());
-        Ok(Some(Piece { first, text, ends, room: Arc::new(room) }))
+        Ok(Some(Piece::of(&events, &history, room)?))
     }
 
     /// Drops the piece that is only kept for followers that may come.
@@ -180,9 +201,23 @@ impl Tail {
     }
 }
 
+impl Front {
+    /// Whether the newest piece has events behind this seq.
+    fn is_beyond(&self, seq: u64) -> bool {
+        self.newest.as_ref().is_some_and(|piece| piece.last() > seq)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.tail.front().asking.remove(&self.address);
+        self.tail.read_on.notify_waiters();
+    }
+}
+
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        self.0.front().read = false;
+        self.0.front().is_read = false;
         self.0.read_on.notify_waiters();
     }
 }
@@ -190,39 +225,6 @@ impl Drop for Reading<'_> {
 impl Drop for Tail {
     fn drop(&mut self) {
         self.tails.forget(&(self.topic.clone(), self.history.clone()));
-    }
-}
-
-/// Consecutive events as they are sent, and where the text of each one ends.
-fn rendered(page: &[StoredEvent], history: &HistoryId) -> io::Result<(Bytes, Arc<[usize]>)> {
-    let mut text = Vec::with_capacity(page.iter().map(|stored| stored.event.bytes() + 200).sum());
-    let mut ends = Vec::with_capacity(page.len());
-    for stored in page {
-        sse::event(&mut text, stored, history)?;
-        ends.push(text.len());
-    }
-    // Without the room that was not needed: pieces are held for as long as someone is slow.
-    Ok((Bytes::from(text.into_boxed_slice()), ends.into()))
-}
-
-impl Piece {
-    /// The seq of its last event.
-    fn last(&self) -> u64 {
-        self.first + self.ends.len() as u64 - 1
-    }
-
-    /// What to send to one who has the events up to this seq: chunks of whole events, each with the seq of its last.
-    pub(super) fn chunks(self, seq: u64) -> impl Iterator<Item = (u64, Chunk)> {
-        let mut next =
-            usize::try_from(seq.saturating_add(1).saturating_sub(self.first)).unwrap_or(usize::MAX);
-        std::iter::from_fn(move || {
-            let rest = self.ends.get(next..).filter(|rest| !rest.is_empty())?;
-            let start = next.checked_sub(1).map_or(0, |before| self.ends[before]);
-            let events = rest.iter().take_while(|end| **end - start <= CHUNK_BYTES).count().max(1);
-            next += events;
-            let (text, room) = (self.text.slice(start..rest[events - 1]), Some(Arc::clone(&self.room)));
-            Some((self.first + next as u64 - 1, Chunk { text, _room: room }))
-        })
     }
 }
 
@@ -239,7 +241,11 @@ mod tests {
     fn tail(fake: Fake) -> Arc<Tail> {
         let followed = (Topic::parse("t").unwrap(), HistoryId::parse("fake0").unwrap());
         let answers = Answers::new(&settings(), Arc::new(Metrics::new()));
-        Arc::new(Tail::new(followed, (Arc::new(fake), Arc::new(answers)), Arc::default()))
+        Arc::new(Tail::new(
+            followed,
+            (Reads::new(Arc::new(fake), &settings()), Arc::new(answers)),
+            Arc::default(),
+        ))
     }
 
     fn with(events: u64) -> Arc<Tail> {
@@ -286,12 +292,85 @@ mod tests {
     #[actix_web::test]
     async fn who_waits_goes_on_when_a_read_ends_and_when_it_is_given_up() {
         let tail = with(3);
-        assert!(matches!(tail.turn(0), Turn::Front));
-        let reading = Reading(&tail);
+        let reading = tail.begin(0).unwrap();
         let mut waiting = pin!(tail.after(0, ANY));
         assert!((&mut waiting).now_or_never().is_none(), "one reads");
         drop(reading);
         assert_eq!(ids(waiting.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
+    }
+
+    #[actix_web::test]
+    async fn followers_do_not_wait_for_other_reads_of_the_address_of_one_of_them() {
+        let [greedy, other] = [1, 2].map(|last| Address::of([192, 0, 2, last].into()));
+        let tail = with(3);
+        let busy = || tail.reads.turn_of_stream(ANY).now_or_never();
+        let mut held: Vec<_> = std::iter::from_fn(busy).collect();
+        let mut reads: Vec<_> = (0..9).map(|_| Box::pin(tail.reads.turn_of_stream(greedy))).collect();
+        assert!(reads.iter_mut().all(|read| read.now_or_never().is_none()));
+        let [mut first, mut same, mut follower] =
+            [greedy, greedy, other].map(|address| Box::pin(tail.after(0, address)));
+        for waiting in [&mut first, &mut same, &mut follower] {
+            assert!(waiting.now_or_never().is_none(), "there is no turn");
+        }
+        drop(held.pop());
+        let next = (&mut reads[0]).now_or_never();
+        assert!(next.is_some(), "the first read has the first turn");
+        assert!((&mut first).now_or_never().is_none());
+        drop(next);
+        let given = (&mut follower).now_or_never().expect("the next turn").unwrap().unwrap();
+        assert_eq!(ids(given, 0), (vec![1, 2, 3], 3));
+        for waiting in [first, same] {
+            let given = waiting.now_or_never().expect("it was read for all").unwrap().unwrap();
+            assert_eq!(ids(given, 0), (vec![1, 2, 3], 3));
+        }
+        assert!(tail.front().asking.is_empty());
+        // The turn went to the next read, and nobody else waits for one.
+        let all =
+            reads.split_off(1).into_iter().map(|read| read.now_or_never().is_some()).collect::<Vec<_>>();
+        assert!(all.iter().all(|had| *had), "{all:?}");
+    }
+
+    #[actix_web::test]
+    async fn a_follower_whose_turn_comes_with_that_of_another_does_not_read_again() {
+        let tail = with(3);
+        let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect();
+        let [mut first, mut second] =
+            [1, 2].map(|last| Box::pin(tail.after(0, Address::of([192, 0, 2, last].into()))));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop(held);
+        let [first, second] =
+            [first, second].map(|follower| follower.now_or_never().unwrap().unwrap().unwrap());
+        assert_eq!(first.text.as_ptr(), second.text.as_ptr());
+    }
+
+    #[actix_web::test]
+    async fn a_follower_whose_turn_comes_while_another_one_reads_gives_it_back() {
+        let tail = with(3);
+        let free =
+            || std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect::<Vec<_>>();
+        let held = free();
+        let all = held.len();
+        let mut follower = Box::pin(tail.after(0, ANY));
+        assert!((&mut follower).now_or_never().is_none(), "there is no turn");
+        let reading = tail.begin(0).unwrap();
+        drop(held);
+        assert!((&mut follower).now_or_never().is_none(), "another one reads");
+        assert_eq!(free().len(), all);
+        drop(reading);
+        assert_eq!(ids(follower.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
+    }
+
+    #[actix_web::test]
+    async fn a_follower_that_goes_while_it_asks_lets_another_one_of_its_address_ask() {
+        let tail = with(3);
+        let held: Vec<_> = std::iter::from_fn(|| tail.reads.turn_of_stream(ANY).now_or_never()).collect();
+        let [mut asks, mut waits] = [0; 2].map(|seq| Box::pin(tail.after(seq, ANY)));
+        assert!((&mut asks).now_or_never().is_none() && (&mut waits).now_or_never().is_none());
+        drop(asks);
+        assert!((&mut waits).now_or_never().is_none());
+        drop(held);
+        assert_eq!(ids(waits.await.unwrap().unwrap(), 0), (vec![1, 2, 3], 3));
+        assert!(tail.front().asking.is_empty());
     }
 
     #[actix_web::test]
@@ -323,23 +402,5 @@ mod tests {
         assert!(matches!(ended, Err(ReadError::HistoryChanged)), "{ended:?}");
         let waiting = tail.after(600, ANY).await;
         assert!(matches!(waiting, Err(ReadError::HistoryChanged)), "also where there is nothing to give");
-    }
-
-    #[test]
-    fn chunks_are_small_and_a_large_event_is_one_of_its_own() {
-        let (small, large) = (CHUNK_BYTES / 4, CHUNK_BYTES * 3);
-        let mut ends = Vec::new();
-        for length in [small, small, small, small, small, large, small, large] {
-            ends.push(ends.last().copied().unwrap_or(0) + length);
-        }
-        let answers = Answers::new(&settings(), Arc::new(Metrics::new()));
-        let room = Arc::new(answers.page(ANY).unwrap());
-        let piece = Piece { first: 11, text: vec![0; *ends.last().unwrap()].into(), ends: ends.into(), room };
-        let chunks =
-            |seq| piece.clone().chunks(seq).map(|(last, text)| (last, text.text.len())).collect::<Vec<_>>();
-        let all = [(14, 4 * small), (15, small), (16, large), (17, small), (18, large)];
-        assert_eq!((piece.last(), chunks(10)), (18, all.to_vec()));
-        assert_eq!(chunks(13), [(15, 2 * small), (16, large), (17, small), (18, large)]);
-        assert_eq!((chunks(17), chunks(18)), (vec![(18, large)], vec![]));
     }
 }

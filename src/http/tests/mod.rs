@@ -5,6 +5,7 @@ mod fake;
 mod follows;
 mod problems;
 mod reads;
+mod turns;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::read::ReadFault;
 use super::{Started, accepted, duplicate, event, is_pending, publish, settings, start};
 use crate::config::TopicSettings;
-use crate::domain::{Counts, Event, Topic, Verdict};
+use crate::domain::{Address, Counts, Event, Topic, Verdict};
 use crate::pipeline::PublishError;
 use crate::store::Engine;
 use crate::testing::{Moment, arm};
@@ -209,4 +209,40 @@ async fn a_stop_does_not_wait_for_a_comparison_for_ever_and_counts_nothing_after
     let topic = Topic::parse("a").unwrap();
     let counts = log.store.reader().topic(topic).await.unwrap().unwrap().counts;
     assert_eq!(counts, Counts { accepted: 1, ..Counts::default() });
+}
+
+// One address with very many requests has one turn for each turn of another address.
+#[actix::test]
+async fn addresses_take_turns_however_many_requests_each_has_in_flight() {
+    const FLOOD: usize = 50;
+    let log = start(&settings());
+    let flood: Vec<_> = (0..FLOOD).map(|id| format!("flood {id}")).collect();
+    let ids = || flood.iter().map(String::as_str).chain(["one", "two", "three"]);
+    log.publish(ids().map(|id| event("a", id, "{}")).collect()).await.unwrap();
+    let publish_of = |last: u8, id: &str| {
+        let events = of_key("a", id, &[r#"{"n":1}"#]);
+        let mut permit = log.pipeline.budget().permit(Address::of([192, 0, 2, last].into()));
+        permit.charge_events(events.len()).unwrap();
+        Box::pin(log.pipeline.publish(events, permit))
+    };
+    log.store.reads().close_gate();
+    let mut requests = Vec::new();
+    // The first one is being compared; of the others each waits before the next comes.
+    for (came, (id, last)) in (1..).zip(ids().zip([1; FLOOD].into_iter().chain([2; 3]))) {
+        let mut request = publish_of(last, id);
+        assert!(is_pending(&mut request).await);
+        let words = format!("comparer\"}} {came}");
+        log.until(|log| log.metrics.text(log.pipeline.sample()).unwrap().contains(&words)).await;
+        requests.push(request);
+    }
+    log.store.reads().open_gate();
+    for request in requests {
+        assert!(matches!(request.await.unwrap()[..], [Verdict::Duplicate { conflict: true, .. }]));
+    }
+    let reads: Vec<_> = log.store.reads().asked().into_iter().flat_map(|(ids, _)| ids).collect();
+    let turns = ["one", "two", "three"].map(|id| reads.iter().position(|read| read == id).unwrap());
+    // The first turn was given before anyone else came, and the second one was next already.
+    assert_eq!(turns, [2, 4, 6], "of {} turns", reads.len());
+    assert_eq!(reads.len(), FLOOD + 3);
+    log.pipeline.stop().await;
 }

@@ -11,6 +11,7 @@ mod panics;
 mod read;
 pub(super) mod scheduled;
 mod scripted;
+mod turns;
 mod writers;
 
 use std::future::poll_fn;

@@ -194,6 +194,9 @@ impl Writer for PostgresWriter {
     }
 
     fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        if self.session.client.is_closed() {
+            self.replace()?;
+        }
         let (session, database) = (&self.session, &self.node.database);
         let unknown: Vec<_> =
             topics.iter().map(|topic| topic.as_str()).filter(|name| !session.knows(name)).collect();

@@ -1,6 +1,6 @@
 //! A real HTTP client that talks to one log.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use actix_web::http::Method;
@@ -36,7 +36,17 @@ pub(crate) struct Client {
 impl Client {
     /// A client of the log at this address.
     pub(crate) fn of(address: SocketAddr) -> Self {
+        Self::from(None, address)
+    }
+
+    /// A client whose connections come from this address.
+    pub(crate) fn at(own: IpAddr, address: SocketAddr) -> Self {
+        Self::from(Some(own), address)
+    }
+
+    fn from(own: Option<IpAddr>, address: SocketAddr) -> Self {
         let mut connector = HttpConnector::new();
+        connector.set_local_address(own);
         connector.set_connect_timeout(Some(PATIENCE));
         connector.set_nodelay(true);
         let http = legacy::Client::builder(TokioExecutor::new())

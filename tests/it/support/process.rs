@@ -61,7 +61,7 @@ impl Process {
 
     /// Serves it with this configuration file.
     pub(crate) fn configured(directory: &Path, config: &str) -> Self {
-        Self::listening(Program::spawn(command(PROGRAM).args(serving(directory, config))))
+        Self::listening(Program::spawn(untouched(PROGRAM).args(serving(directory, config))))
     }
 
     /// Serves another store, with its configuration in this directory.
@@ -69,19 +69,19 @@ impl Process {
         let mut arguments = serving(directory, "");
         let place = arguments.iter().position(|argument| argument == "--store").unwrap();
         store.clone_into(&mut arguments[place + 1]);
-        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+        Self::listening(Program::spawn(untouched(PROGRAM).args(arguments)))
     }
 
     /// Serves it and logs as this filter says.
     pub(crate) fn logging(directory: &Path, filter: &str) -> Self {
         let arguments = with(serving(directory, ""), "--log", filter.to_owned());
-        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+        Self::listening(Program::spawn(untouched(PROGRAM).args(arguments)))
     }
 
     /// Serves it and sends its spans to this collector.
     #[cfg(feature = "otlp")]
     pub(crate) fn exporting(directory: &Path, collector: &str) -> Self {
-        let mut serve = command(PROGRAM);
+        let mut serve = untouched(PROGRAM);
         serve.args(serving(directory, "")).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
         Self::listening(Program::spawn(&mut serve))
     }
@@ -91,7 +91,7 @@ impl Process {
     pub(crate) fn node(directory: &Path, config: &str, url: &str) -> Self {
         let arguments = with(serving(directory, config), "--store", url.to_owned());
         // As in Compose: whoever asks, for its health too, must use a name that it takes for its own.
-        let mut program = command(PROGRAM);
+        let mut program = untouched(PROGRAM);
         program.args(arguments).env("SEKALI_ALLOWED_HOSTS", "log.example,localhost");
         Self::listening(Program::spawn(&mut program))
     }
@@ -99,7 +99,7 @@ impl Process {
     /// Serves it on this port, as one who starts it again would.
     pub(crate) fn on_port(directory: &Path, port: u16) -> Self {
         let arguments = with(serving(directory, ""), "--bind", format!("127.0.0.1:{port}"));
-        Self::listening(Program::spawn(command(PROGRAM).args(arguments)))
+        Self::listening(Program::spawn(untouched(PROGRAM).args(arguments)))
     }
 
     /// A node at an address of its own in this network, with this configuration file in a directory of its own.
@@ -112,7 +112,7 @@ impl Process {
     ) -> Self {
         let arguments = with(serving(directory, config), "--bind", address.to_string());
         let arguments = with(arguments, "--store", store.to_owned());
-        Self::listening(inside.inside(|| Program::spawn(command(PROGRAM).args(arguments))))
+        Self::listening(inside.inside(|| Program::spawn(untouched(PROGRAM).args(arguments))))
     }
 
     /// Serves it with this configuration file, within limits that a shell sets: `trap` and `ulimit`.
@@ -128,7 +128,7 @@ impl Process {
     /// Serves with these arguments and this environment, started in this directory.
     pub(crate) fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().copied();
-        let mut run = command(PROGRAM);
+        let mut run = untouched(PROGRAM);
         Self::listening(Program::spawn(run.args(arguments).envs(environment).current_dir(directory)))
     }
 
@@ -194,7 +194,7 @@ impl Process {
 impl Ended {
     /// How the program ends with these arguments, which must be by itself.
     pub(crate) async fn of<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
-        Program::spawn(command(PROGRAM).args(arguments)).ended().await
+        Program::spawn(untouched(PROGRAM).args(arguments)).ended().await
     }
 
     /// The same within limits that a shell sets, which may also send its output elsewhere.
@@ -211,7 +211,7 @@ impl Ended {
         if !rustix::process::geteuid().is_root() {
             return Self::of(arguments).await;
         }
-        let mut without = command("setpriv");
+        let mut without = untouched("setpriv");
         without.args(["--bounding-set", RIGHTS, "--inh-caps", RIGHTS, PROGRAM]).args(arguments);
         Program::spawn(&mut without).ended().await
     }
@@ -225,7 +225,7 @@ impl Ended {
     /// that of `script` (Debian's bsdutils, which every system has).
     pub(crate) async fn on_a_terminal(arguments: &[&str], setting: (&str, &str)) -> Self {
         let line = [&[PROGRAM], arguments].concat().join(" ");
-        let mut script = command("script");
+        let mut script = untouched("script");
         script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env(setting.0, setting.1);
         Program::spawn(&mut script).ended().await
     }
@@ -237,7 +237,7 @@ pub(crate) struct Command(Program);
 impl Command {
     /// Starts the program with these arguments.
     pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Self {
-        Self(Program::spawn(command(PROGRAM).args(arguments)))
+        Self(Program::spawn(untouched(PROGRAM).args(arguments)))
     }
 
     /// Starts another program.
@@ -342,9 +342,11 @@ pub(crate) fn signal(process: impl Display, name: &str) {
     assert!(sent.success(), "kill -{name}");
 }
 
-/// A command untouched by what whoever runs the tests has in the environment.
-fn command(program: &str) -> process::Command {
-    let mut command = process::Command::new(program);
+/// A command untouched by what whoever runs the tests has in the environment, and by the signals that it
+/// ignores, which programs inherit: `nohup` ignores SIGHUP, a shell SIGINT and SIGQUIT for its background jobs.
+pub(crate) fn untouched(program: &str) -> process::Command {
+    let mut command = process::Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT,TERM", program]);
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEKALI_")) {
         command.env_remove(name);
     }
@@ -353,7 +355,7 @@ fn command(program: &str) -> process::Command {
 
 /// A shell that sets limits and then becomes the program.
 fn limited(limits: &str) -> process::Command {
-    let mut shell = command("sh");
+    let mut shell = untouched("sh");
     shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(PROGRAM);
     shell
 }

@@ -1,8 +1,10 @@
 //! A connection byte for byte, for what no HTTP client would send.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 /// The longest wait for bytes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -21,7 +23,18 @@ pub(crate) struct RawAnswer {
 impl Raw {
     /// Connects.
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::new(TcpStream::connect(address).unwrap())
+    }
+
+    /// Connects from this address.
+    pub(crate) fn open_from(own: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(own, 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::new(socket.into())
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
