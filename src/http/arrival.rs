@@ -5,6 +5,7 @@
 //! period: the deadline moves on whenever a period's bytes are there, and never past
 //! `server.body_timeout`.
 
+use std::mem;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ use crate::api::Code;
 use crate::config::Server;
 use crate::pipeline::Permit;
 
-/// The most memory that is taken on the word of a Content-Length.
-const RESERVE_BYTES: usize = 64 << 10;
+/// The bytes of a segment of a body, and the most memory that is taken on the word of a Content-Length.
+const SEGMENT_BYTES: usize = 32 << 10;
 
 /// How many bytes of it are taken at most for each that came first: a client that sends one byte a second must not get
 /// memory for more.
@@ -44,7 +45,7 @@ impl Arrival {
     /// 413 past the limit, 408 where they come too slowly, 400 where the connection breaks, 429 and 503
     /// where the permit gets no more.
     pub(super) async fn read(mut self, server: &Server, permit: &mut Permit) -> Result<Vec<u8>, Failure> {
-        let mut body = Vec::new();
+        let mut body = Segments::default();
         let mut pace = Pace::new(server, Instant::now());
         // It rings when the bytes of a period are due, or before, where that moved on meanwhile: a timer
         // is set when a client is slow, and not for each period.
@@ -59,18 +60,63 @@ impl Arrival {
                     continue;
                 }
             };
-            let Some(chunk) = chunk else { return Ok(body) };
+            let Some(chunk) = chunk else { return Ok(body.joined()) };
             let chunk = chunk.map_err(|error| broken(&error))?;
-            if body.len() + chunk.len() > self.limit {
+            if body.bytes + chunk.len() > self.limit {
                 return Err(too_large(self.limit));
             }
             permit.charge_bytes(chunk.len())?;
             pace.came(chunk.len(), Instant::now)?;
-            if body.is_empty() {
-                body.reserve(self.length.min(RESERVE_BYTES).min(chunk.len() * RESERVE_TIMES));
+            if body.bytes == 0 {
+                body.last.reserve(self.length.min(SEGMENT_BYTES).min(chunk.len() * RESERVE_TIMES));
             }
-            body.extend_from_slice(&chunk);
+            body.extend(&chunk);
         }
+    }
+}
+
+/// The bytes of a body that arrives. One buffer that doubles would hold up to three times the bytes that
+/// are charged: its free half, and the buffers before it, which the allocator keeps for a while. Of
+/// segments only the last one has free room.
+#[derive(Default)]
+struct Segments {
+    full: Vec<Vec<u8>>,
+    last: Vec<u8>,
+    /// The bytes of all of them.
+    bytes: usize,
+}
+
+impl Segments {
+    fn extend(&mut self, mut chunk: &[u8]) {
+        self.bytes += chunk.len();
+        while let Some((fits, rest)) = chunk.split_at_checked(SEGMENT_BYTES - self.last.len()) {
+            self.append(fits);
+            self.full.push(mem::replace(&mut self.last, Vec::with_capacity(SEGMENT_BYTES)));
+            chunk = rest;
+        }
+        self.append(chunk);
+        debug_assert!(self.last.len() < SEGMENT_BYTES, "a full segment is no longer the last one");
+    }
+
+    /// Adds bytes for which the last segment has room. Its capacity doubles, and ends at that of a segment.
+    fn append(&mut self, bytes: &[u8]) {
+        let length = self.last.len();
+        if length + bytes.len() > self.last.capacity() {
+            let doubled = (2 * self.last.capacity()).clamp(length + bytes.len(), SEGMENT_BYTES);
+            self.last.reserve_exact(doubled - length);
+        }
+        self.last.extend_from_slice(bytes);
+    }
+
+    /// The whole body. For the time of the copy it is there twice, once a thread.
+    fn joined(self) -> Vec<u8> {
+        let Self { full, last, bytes } = self;
+        if full.is_empty() {
+            return last;
+        }
+        let mut body = Vec::with_capacity(bytes);
+        full.into_iter().chain([last]).for_each(|segment| body.extend_from_slice(&segment));
+        body
     }
 }
 
@@ -158,6 +204,22 @@ mod tests {
     fn a_body_that_broke_off_is_said_in_words() {
         let detail = broken(&PayloadError::Incomplete(None)).to_string();
         assert_eq!(detail, "bad_encoding: the body broke off, or its chunks are no HTTP");
+    }
+
+    #[test]
+    fn a_body_in_segments_is_the_body_that_came() {
+        let body: Vec<u8> =
+            (0..3 * SEGMENT_BYTES + 7).map(|place| u8::try_from(place % 251).unwrap()).collect();
+        for total in [0, 1, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, body.len()] {
+            for size in [1_000, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, body.len()] {
+                let mut segments = Segments::default();
+                body[..total].chunks(size).for_each(|chunk| segments.extend(chunk));
+                let room: usize = segments.full.iter().chain([&segments.last]).map(Vec::capacity).sum();
+                assert!(room <= total + SEGMENT_BYTES, "{room} bytes for {total} in chunks of {size}");
+                assert_eq!(segments.bytes, total);
+                assert!(segments.joined() == body[..total], "{total} in chunks of {size}");
+            }
+        }
     }
 
     /// What becomes of a body of which so many bytes come at each of these milliseconds.

@@ -1,6 +1,7 @@
 //! A socket as actix reads and writes it, which notes each byte that comes or goes.
 
 use std::io;
+use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,26 +13,40 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use super::connection::Connection;
 use super::registry::Place;
 
+/// The most bytes that actix gets before it must look at them, up to the rest of its buffer: half as
+/// many as it keeps of a body (32 KiB). Left alone it would read up to 128 KiB into a buffer that
+/// doubles, and keep that buffer while the connection is open: memory that no budget counts.
+const AT_ONCE_BYTES: usize = 8 << 10;
+
 /// The socket of a connection, and its place. Dropped, it gives the place to another connection.
-pub(in crate::http) struct Stream(Place);
+pub(in crate::http) struct Stream {
+    place: Place,
+    /// The bytes that actix got since it last had to wait.
+    given: usize,
+}
 
 impl Stream {
     pub(in crate::http) fn new(place: Place) -> Self {
-        Self(place)
+        Self { place, given: 0 }
     }
 
     /// The connection that it belongs to.
     pub(in crate::http) fn connection(&self) -> &Arc<Connection> {
-        self.0.connection()
+        self.place.connection()
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let given = mem::take(&mut self.given);
+        if given >= AT_ONCE_BYTES {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let connection = self.connection();
         let Connection { socket, progress, .. } = &**connection;
         if progress.is_read() {
@@ -47,13 +62,14 @@ impl AsyncRead for Stream {
                 Ok(bytes) => {
                     if bytes > 0 {
                         progress.received(&buffer.filled()[filled..], connection.now());
-                        self.0.check_drained();
+                        self.place.check_drained();
                     }
                     if (1..room).contains(&bytes) {
                         // There is nothing more now: the next read waits without a system call.
                         let _ = socket
                             .try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
                     }
+                    self.given = given + bytes;
                     return Poll::Ready(Ok(()));
                 }
             }

@@ -1,6 +1,7 @@
 //! Rows 1, 12 and 14: bodies that hold memory, or cost time, and bring no events.
 
 use std::io::{self, Write};
+use std::iter;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{Endured, OTHER, STRANGER, Target, answer, connect, endured, posting, sent, status};
+use super::{
+    Endured, OTHER, STRANGER, Target, answer, connect, endured, memory_of, metric, posting, sent, status,
+};
 use crate::support::calm;
 
 /// Connections that hold a compressed body each, 640 MiB if they were inflated.
@@ -21,6 +24,9 @@ const LARGE_BYTES: usize = 1 << 20;
 /// The time before an attacker tries again: on one machine it takes the victim's processor time
 /// otherwise.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest wait for bodies that were sent.
+const ARRIVAL_MAX: Duration = Duration::from_mins(2);
 
 /// The budget and the largest body where memory is to be used up.
 const NARROW: &str = "limits.in_flight_bytes = \"48MiB\"\nlimits.body = \"4MiB\"\n";
@@ -98,6 +104,33 @@ fn compressed_bodies_that_stall_hold_only_what_was_sent() {
         let without_bodies = target.memory - target.settings.limits.in_flight_bytes as u64;
         assert!(seen.memory < without_bodies, "{without_bodies} bytes without bodies: {}", seen.said());
     }
+}
+
+#[test]
+fn bodies_that_arrive_hold_little_more_than_the_budget_counts() {
+    // Half a buffer that doubles would stay free at this size.
+    let body = vec![b' '; 260_000];
+    let settings =
+        "limits.in_flight_bytes = \"256MiB\"\nserver.body_timeout = \"1h\"\nserver.body_grace = \"1h\"\n";
+    let target = calm(|| Target::start(settings));
+    let (process, to) = (&target.process, target.process.address());
+    let before = memory_of(process.id()).unwrap();
+    let of_one = target.settings.limits.connections_per_address - 10;
+    let stalled: Vec<_> = [STRANGER, OTHER]
+        .into_iter()
+        .flat_map(|from| iter::repeat_n(from, of_one))
+        .map(|from| stall(from, to, "identity", &body).unwrap())
+        .collect();
+    let (sent, begun) = ((stalled.len() * body.len()) as u64, Instant::now());
+    let counted = || metric(process.ops_address().unwrap(), "sekali_in_flight_bytes");
+    while counted() < sent {
+        assert!(begun.elapsed() < ARRIVAL_MAX, "{} of {sent} bytes have arrived", counted());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let held = memory_of(process.id()).unwrap() - before;
+    // 1.4 times on the machine of this test; 2.3 times with a buffer that doubles for each body and
+    // reads of 128 KiB.
+    assert!(held * 4 < sent * 7, "{held} bytes of memory for {sent}");
 }
 
 #[test]
