@@ -85,7 +85,8 @@ fn thousands_of_topics_that_sort_first_hide_no_busy_topic() {
     let target = calm(|| Target::start(&settings));
     let to = target.process.address();
     let publish = |events: String| assert!(publish(STRANGER, to, &events).starts_with("http/1.1 200"));
-    publish(array((0..10_000).map(|number| event(&format!("!{number:05}"), "1"))));
+    // Fewer than one address may make at once.
+    publish(array((0..9_000).map(|number| event(&format!("!{number:05}"), "1"))));
     publish(array((0..50).map(|number| event("orders", &number.to_string()))));
     publish(array([event(RARE, "1")]));
     are_shown(to, &["orders", RARE]);
