@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix_web::rt;
+use actix_web::rt::task::yield_now;
+use futures_util::FutureExt;
 
 use super::fake::{PARENT, SHARED};
 use super::{Fake, settings, state};
-use crate::http::bind;
+use crate::domain::Address;
+use crate::http::reads::Turn;
+use crate::http::{State, bind};
 
 /// Everything that comes on a connection until it is closed.
 async fn follow(address: SocketAddr, last_event: &str) -> String {
@@ -57,9 +61,24 @@ async fn until(mut stream: BufReader<TcpStream>, beginning: &'static str) -> (Bu
 }
 
 fn served(fake: Fake) -> SocketAddr {
-    let bound = bind(&state(fake, &settings())).unwrap();
+    served_of(&state(fake, &settings()))
+}
+
+fn served_of(state: &Arc<State>) -> SocketAddr {
+    let bound = bind(state).unwrap();
     rt::spawn(bound.server);
     bound.addresses[0]
+}
+
+/// Both turns of the one reader, as soon as no request has them.
+async fn all_turns(state: &State) -> [Turn; 2] {
+    [state.reads.turn_of_stream(Address::UNKNOWN).await, state.reads.turn_of_stream(Address::UNKNOWN).await]
+}
+
+async fn until_a_read_waits(state: &State) {
+    while !state.reads.are_awaited() {
+        yield_now().await;
+    }
 }
 
 #[actix_web::test]
@@ -125,4 +144,38 @@ async fn a_follower_ends_when_the_store_is_restored_under_it() {
     let text = rest(stream).await;
     let words = "event: end\ndata: {\"code\":\"history_changed\",\"detail\":";
     assert!(text.contains(words) && !text.contains("@fake1"), "{text}");
+}
+
+#[actix_web::test]
+async fn a_follower_whose_client_goes_while_it_waits_for_its_turn_gives_its_place_back() {
+    let fake = Fake { events: 7, ..Fake::default() };
+    let news = Arc::clone(&fake.news);
+    let state = state(fake, &settings());
+    let (stream, _) = until(begin_to_follow(served_of(&state), "").await, "id: 7@fake0").await;
+    let turns = all_turns(&state).await;
+    news.look_again();
+    until_a_read_waits(&state).await;
+    assert_eq!(state.metrics.followers.get(), 1);
+    drop(stream);
+    while state.metrics.followers.get() > 0 {
+        yield_now().await;
+    }
+    assert!(!state.reads.are_awaited(), "it waits no more");
+    drop(turns);
+}
+
+#[actix_web::test]
+async fn a_follower_has_its_first_page_within_the_time_of_a_request() {
+    let state = state(Fake { events: 7, ..Fake::default() }, &settings());
+    let address = served_of(&state);
+    let [first, _second] = all_turns(&state).await;
+    let stream = begin_to_follow(address, "Connection: close\r\n").await;
+    until_a_read_waits(&state).await;
+    // The turn goes to the request, and from it to this one, which keeps it.
+    let mut next = Box::pin(state.reads.turn_of_stream(Address::UNKNOWN));
+    assert!((&mut next).now_or_never().is_none());
+    drop(first);
+    let text = rest(stream).await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"store_unavailable\""), "{text}");
+    assert_eq!(state.metrics.followers.get(), 0);
 }
