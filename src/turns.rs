@@ -1,10 +1,10 @@
-//! Turns by key: of those that wait, each key has one turn after the other, however many of its items
-//! wait.
+//! Turns by key: the keys of waiting items come one after the other, whatever the number of items of
+//! each key is.
 //!
-//! Within a key, items have the order in which they came. A key that begins to wait gets the last place,
-//! and so does a key that has had a turn: where k keys wait, each gets every k-th turn (round robin).
-//! An operation takes time that grows with the logarithm of the number of keys. [`Turns::remove`] moves
-//! up to half of the items of its key besides.
+//! Within a key, items have the order in which they came. A key that begins to wait gets the last
+//! place, and so does a key that has had a turn: where k keys wait, each gets every k-th turn (round
+//! robin). The time of an operation grows with the logarithm of the number of keys. [`Turns::remove`]
+//! also moves up to half of the items of its key.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 /// Items that wait for their turn. Nothing here waits by itself: the caller takes the items.
 #[derive(Debug)]
 pub struct Turns<K, T> {
-    /// Keys of which an item waits.
+    /// The waiting items by key.
     lines: HashMap<K, Line<T>, RandomState>,
     /// The same keys by their place; the first has the next turn.
     order: BTreeMap<u64, K>,
@@ -22,7 +22,7 @@ pub struct Turns<K, T> {
     next: u64,
 }
 
-/// What waits of one key; never nothing.
+/// The waiting items of one key, at least one.
 #[derive(Debug)]
 struct Line<T> {
     place: u64,
@@ -31,7 +31,7 @@ struct Line<T> {
 }
 
 impl<K, T> Default for Turns<K, T> {
-    /// Nothing waits.
+    /// No item waits.
     fn default() -> Self {
         Self { lines: HashMap::default(), order: BTreeMap::new(), next: 0 }
     }
@@ -73,8 +73,8 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         if is_wanted(item) { self.pop() } else { None }
     }
 
-    /// Takes an item out that waits no longer; `None` where it has had its turn. The others of its key
-    /// keep the place of the key.
+    /// Takes out an item that no longer waits; `None` where it has had its turn. The other items of the
+    /// key keep its place.
     pub fn remove(&mut self, key: K, ticket: u64) -> Option<T> {
         let line = self.lines.get_mut(&key)?;
         let at = line.items.binary_search_by_key(&ticket, |(number, _)| *number).ok()?;
@@ -86,7 +86,7 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         Some(item)
     }
 
-    /// Whether nothing waits.
+    /// Whether no item waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         debug_assert_eq!(self.lines.len(), self.order.len(), "each key that waits has one place");
