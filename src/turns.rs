@@ -157,7 +157,9 @@ mod tests {
     fn a_turn_has_several_small_items_or_a_large_one() {
         let mut turns = Turns::default();
         for (key, sizes) in [('a', &[4, 4, 4, 4, 4][..]), ('b', &[90, 1, 90]), ('c', &[1])] {
-            sizes.iter().for_each(|size| _ = turns.push(key, *size));
+            for size in sizes {
+                turns.push(key, *size);
+            }
         }
         let sized = |size: &u32| usize::try_from(*size).ok();
         let taken: Vec<_> = std::iter::from_fn(|| turns.pop_sized(10, sized)).collect();
