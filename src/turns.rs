@@ -64,8 +64,8 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
     pub fn pop_sized(&mut self, most: usize, size: impl FnOnce(&T) -> Option<usize>) -> Option<T> {
         let (&place, &key) = self.order.first_key_value()?;
         let line = self.lines.get_mut(&key)?;
-        let (_, item) = line.items.front()?;
-        line.taken = line.taken.saturating_add(size(item)?);
+        let (_, next) = line.items.front()?;
+        line.taken = line.taken.saturating_add(size(next)?);
         let (_, item) = line.items.pop_front()?;
         if line.items.is_empty() {
             self.order.remove(&place);
