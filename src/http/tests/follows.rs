@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use actix_web::rt;
 use actix_web::rt::task::yield_now;
@@ -14,6 +15,9 @@ use super::{Fake, settings, state};
 use crate::domain::Address;
 use crate::http::reads::Turn;
 use crate::http::{State, bind};
+
+/// The longest wait for something that is so at once where nothing is wrong.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Everything that comes on a connection until it is closed.
 async fn follow(address: SocketAddr, last_event: &str) -> String {
@@ -75,8 +79,11 @@ async fn all_turns(state: &State) -> [Turn; 2] {
     [state.reads.turn_of_stream(Address::UNKNOWN).await, state.reads.turn_of_stream(Address::UNKNOWN).await]
 }
 
-async fn until_a_read_waits(state: &State) {
-    while !state.reads.are_awaited() {
+/// Waits until something is so.
+async fn until_so(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "it never is so");
         yield_now().await;
     }
 }
@@ -154,12 +161,10 @@ async fn a_follower_whose_client_goes_while_it_waits_for_its_turn_gives_its_plac
     let (stream, _) = until(begin_to_follow(served_of(&state), "").await, "id: 7@fake0").await;
     let turns = all_turns(&state).await;
     news.look_again();
-    until_a_read_waits(&state).await;
+    until_so(|| state.reads.are_awaited()).await;
     assert_eq!(state.metrics.followers.get(), 1);
     drop(stream);
-    while state.metrics.followers.get() > 0 {
-        yield_now().await;
-    }
+    until_so(|| state.metrics.followers.get() == 0).await;
     assert!(!state.reads.are_awaited(), "it waits no more");
     drop(turns);
 }
@@ -170,11 +175,12 @@ async fn a_follower_has_its_first_page_within_the_time_of_a_request() {
     let address = served_of(&state);
     let [first, _second] = all_turns(&state).await;
     let stream = begin_to_follow(address, "Connection: close\r\n").await;
-    until_a_read_waits(&state).await;
+    until_so(|| state.reads.are_awaited()).await;
     // The turn goes to the request, and from it to this one, which keeps it.
     let mut next = Box::pin(state.reads.turn_of_stream(Address::UNKNOWN));
     assert!((&mut next).now_or_never().is_none());
     drop(first);
+    stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
     let text = rest(stream).await;
     assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"store_unavailable\""), "{text}");
     assert_eq!(state.metrics.followers.get(), 0);

@@ -6,7 +6,7 @@ use actix::prelude::*;
 use futures_util::future::join_all;
 
 use super::scripted::{Fault, ScriptedStore};
-use super::{Started, accepted, duplicate, event, settings, start, start_on};
+use super::{Started, accepted, duplicate, event, is_pending, settings, start, start_on};
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::pipeline::commit::Committer;
@@ -140,7 +140,10 @@ async fn a_damaged_topic_fails_no_other_batch_where_the_store_is_asked_which_top
     let log = start_with_one_new_topic(ScriptedStore::new()).await;
     log.store.damage("bad");
     log.store.close_gate();
-    let first = log.publish_one("held", "2");
+    let mut first = Box::pin(log.publish_one("held", "2"));
+    assert!(is_pending(&mut first).await);
+    // The others come into one group behind it.
+    log.store.wait_for_groups(2);
     let good = log.publish_one("held", "3");
     let bad = log.publish_one("bad", "1");
     let open = async {
