@@ -59,7 +59,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     })
 }
 
-/// Logs what the connections to the database lack, once.
+/// Logs once which protection the connections to the database lack.
 fn tell_exposure(url: &StoreUrl) {
     match url.exposure() {
         Some(exposure) if exposure.is_clear_text() => {

@@ -18,7 +18,7 @@
 //! | [`client`] | the other end of the contract, for the command line |
 //! | [`telemetry`] | the log of the process |
 //! | [`throttle`] | how many lines of the log there may be |
-//! | [`turns`] | who of those that wait comes next |
+//! | [`turns`] | which of several waiting keys comes next |
 //! | [`app`] | wires everything; owns the order of start and stop |
 //! | [`cli`] | arguments and exit codes |
 

@@ -1,10 +1,11 @@
-//! Turns by key: of those that wait, each key has one turn after the other, however many of its items
-//! wait.
+//! Turns by key: the keys of waiting items come one after the other, whatever the number of items of
+//! each key is.
 //!
-//! Within a key, items have the order in which they came. A key that begins to wait gets the last place,
-//! and so does a key that has had a turn: where k keys wait, each gets every k-th turn (round robin).
-//! An operation takes time that grows with the logarithm of the number of keys. [`Turns::remove`] moves
-//! up to half of the items of its key besides.
+//! Within a key, items have the order in which they came. A key that begins to wait gets the last
+//! place, and so does a key that has had a turn: where k keys wait, each gets every k-th turn (round
+//! robin). A turn is one item, or several small items ([`Turns::pop_sized`]). The time of an operation
+//! grows with the logarithm of the number of keys. [`Turns::remove`] also moves up to half of the items
+//! of its key.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
@@ -14,7 +15,7 @@ use foldhash::fast::RandomState;
 /// Items that wait for their turn. Nothing here waits by itself: the caller takes the items.
 #[derive(Debug)]
 pub struct Turns<K, T> {
-    /// Keys of which an item waits.
+    /// The waiting items by key.
     lines: HashMap<K, Line<T>, RandomState>,
     /// The same keys by their place; the first has the next turn.
     order: BTreeMap<u64, K>,
@@ -22,16 +23,18 @@ pub struct Turns<K, T> {
     next: u64,
 }
 
-/// What waits of one key; never nothing.
+/// The waiting items of one key, at least one.
 #[derive(Debug)]
 struct Line<T> {
     place: u64,
+    /// The size of the items that were taken in its present turn.
+    taken: usize,
     /// In the order of their tickets.
     items: VecDeque<(u64, T)>,
 }
 
 impl<K, T> Default for Turns<K, T> {
-    /// Nothing waits.
+    /// No item waits.
     fn default() -> Self {
         Self { lines: HashMap::default(), order: BTreeMap::new(), next: 0 }
     }
@@ -45,36 +48,39 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
             line.items.push_back((ticket, item));
         } else {
             let place = self.number();
-            self.lines.insert(key, Line { place, items: [(ticket, item)].into() });
+            self.lines.insert(key, Line { place, taken: 0, items: [(ticket, item)].into() });
             self.order.insert(place, key);
         }
         ticket
     }
 
-    /// Takes the item whose turn it is.
+    /// Takes the item whose turn it is, which ends the turn.
     pub fn pop(&mut self) -> Option<T> {
-        let (_, key) = self.order.pop_first()?;
-        let last = self.number();
+        self.pop_sized(0, |_| Some(0))
+    }
+
+    /// Takes the item whose turn it is, if `size` gives its size. Otherwise it keeps its turn. A turn
+    /// ends when the items that were taken in it have the size `most` together.
+    pub fn pop_sized(&mut self, most: usize, size: impl FnOnce(&T) -> Option<usize>) -> Option<T> {
+        let (&place, &key) = self.order.first_key_value()?;
         let line = self.lines.get_mut(&key)?;
+        let (_, next) = line.items.front()?;
+        line.taken = line.taken.saturating_add(size(next)?);
         let (_, item) = line.items.pop_front()?;
         if line.items.is_empty() {
+            self.order.remove(&place);
             self.lines.remove(&key);
-        } else {
-            line.place = last;
-            self.order.insert(last, key);
+        } else if line.taken >= most {
+            self.next += 1;
+            (line.place, line.taken) = (self.next, 0);
+            self.order.remove(&place);
+            self.order.insert(self.next, key);
         }
         Some(item)
     }
 
-    /// Takes the item whose turn it is, if it is wanted. Otherwise it keeps its turn.
-    pub fn pop_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
-        let (_, key) = self.order.first_key_value()?;
-        let (_, item) = self.lines.get(key)?.items.front()?;
-        if is_wanted(item) { self.pop() } else { None }
-    }
-
-    /// Takes an item out that waits no longer; `None` where it has had its turn. The others of its key
-    /// keep the place of the key.
+    /// Takes out an item that no longer waits; `None` where it has had its turn. The other items of the
+    /// key keep its place.
     pub fn remove(&mut self, key: K, ticket: u64) -> Option<T> {
         let line = self.lines.get_mut(&key)?;
         let at = line.items.binary_search_by_key(&ticket, |(number, _)| *number).ok()?;
@@ -86,7 +92,7 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         Some(item)
     }
 
-    /// Whether nothing waits.
+    /// Whether no item waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         debug_assert_eq!(self.lines.len(), self.order.len(), "each key that waits has one place");
@@ -136,12 +142,29 @@ mod tests {
     #[test]
     fn what_is_not_wanted_keeps_its_turn() {
         let mut turns = Turns::default();
-        assert_eq!(turns.pop_if(|_: &u32| true), None);
+        let pop_if = |turns: &mut Turns<char, u32>, wanted: u32| {
+            turns.pop_sized(1, |item| (*item == wanted).then_some(1))
+        };
+        assert_eq!(pop_if(&mut turns, 0), None);
         turns.push('a', 0);
         turns.push('a', 1);
         turns.push('b', 10);
-        assert_eq!((turns.pop_if(|item| *item == 1), turns.pop_if(|item| *item == 0)), (None, Some(0)));
-        assert_eq!((turns.pop_if(|item| *item < 10), all(&mut turns)), (None, vec![10, 1]));
+        assert_eq!((pop_if(&mut turns, 1), pop_if(&mut turns, 0)), (None, Some(0)));
+        assert_eq!((pop_if(&mut turns, 1), all(&mut turns)), (None, vec![10, 1]));
+    }
+
+    #[test]
+    fn a_turn_has_several_small_items_or_a_large_one() {
+        let mut turns = Turns::default();
+        for (key, sizes) in [('a', &[4, 4, 4, 4, 4][..]), ('b', &[90, 1, 90]), ('c', &[1])] {
+            for size in sizes {
+                turns.push(key, *size);
+            }
+        }
+        let sized = |size: &u32| usize::try_from(*size).ok();
+        let taken: Vec<_> = std::iter::from_fn(|| turns.pop_sized(10, sized)).collect();
+        assert_eq!(taken, [4, 4, 4, 90, 1, 4, 4, 1, 90]);
+        assert!(turns.is_empty() && turns.lines.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Connections to a database on another machine that the network between can read or take over.
 //!
-//! | `sslmode` | exposed | said at the start |
+//! | `sslmode` | exposure | log line at the start |
 //! | --- | --- | --- |
 //! | `disable` | anybody on the way reads and changes what passes, and sees the password where the server asks for it | a warning |
 //! | `prefer`, `require` | anybody on the way may answer in place of the server: its certificate is not checked | an information |
@@ -31,7 +31,7 @@ enum Lacks {
 }
 
 impl PostgresUrl {
-    /// What is to be said of connections to this database; `None` where they are protected.
+    /// The protection that connections to this database lack; `None` where they are protected.
     #[must_use]
     pub fn exposure(&self) -> Option<Exposure> {
         let binds = self.config().get_channel_binding() == ChannelBinding::Require;
@@ -59,7 +59,7 @@ impl Exposure {
     }
 }
 
-/// What is exposed, and the remedy; without the hosts.
+/// The exposure and its remedy, without the hosts.
 impl fmt::Display for Exposure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.lacks {

@@ -139,9 +139,9 @@ pub(super) async fn lookup(
     }
     let (distinct, places) = distinct(keys(parsed.valid)?);
     let mut found = Vec::with_capacity(distinct.len());
-    let address = Peer::of(&request).address();
+    let (address, deadline) = (Peer::of(&request).address(), state.reads.deadline());
     for some in distinct.chunks(KEYS_AT_ONCE) {
-        let turn = state.reads.turn(address).await?;
+        let turn = state.reads.turn_by(deadline, address).await?;
         found.extend(turn.lookup(some.to_vec()).await?);
     }
     if found.len() != distinct.len() {

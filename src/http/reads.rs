@@ -1,17 +1,18 @@
-//! Who reads next: the queue for readers of the store, in which addresses take turns.
+//! The queue for readers of the store, in which addresses take turns.
 //!
 //! A handler gets a reader of the store only with a [`Turn`], so that no read can be without one. As
 //! many turns as [`Reads::new`] is told are held at the same time; past that, requests wait. Of those
 //! that wait, each address has one turn after the other, so that the reads of one address, however
 //! many there are, hold those of another up by one turn. A request waits for at most
-//! `server.request_timeout`; an answer that has begun waits for as long as its client does.
+//! `server.request_timeout` in all, however many turns it needs; an answer that has begun waits for as
+//! long as its client does.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::failure::Failure;
 use crate::api::Code;
@@ -35,11 +36,11 @@ struct Shared {
     /// `server.request_timeout`.
     patience: Duration,
     queue: Mutex<Queue>,
-    /// Whether the log is told that requests wait for too long.
+    /// Bounds the lines of the log about requests that waited for too long.
     said: Throttle,
 }
 
-/// The turns that nobody has, and the requests that wait for one.
+/// The turns that are free, and the requests that wait for one.
 struct Queue {
     free: usize,
     /// Never any while a turn is free.
@@ -48,7 +49,7 @@ struct Queue {
 
 /// A turn to read the store. Dropped, it goes to the next request.
 ///
-/// Whoever holds one must not wait for another one, nor for a client.
+/// A task that holds one must not wait for another one, nor for a client.
 pub(super) struct Turn(Arc<Shared>);
 
 /// A request that waits for its turn. Dropped, it leaves the queue.
@@ -57,7 +58,7 @@ struct Waiter {
     address: Address,
     ticket: u64,
     told: oneshot::Receiver<()>,
-    /// Whether it has made a [`Turn`] of the one that it got.
+    /// Whether a [`Turn`] was made of the turn that it got.
     has_turn: bool,
 }
 
@@ -70,15 +71,44 @@ impl Reads {
         Self(Arc::new(Shared { reader, most, patience, queue, said: Throttle::default() }))
     }
 
-    /// Waits for a turn of this address.
+    /// The time by which a request that begins now has all its turns: after `server.request_timeout`.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.0.patience
+    }
+
+    /// Waits for the only turn of a request of this address.
     ///
     /// # Errors
     /// 503 where it has none within `server.request_timeout`.
     pub(super) async fn turn(&self, address: Address) -> Result<Turn, Failure> {
-        let Shared { patience, said, .. } = &*self.0;
-        if let Some(turn) = self.turn_within(*patience, address).await {
-            return Ok(turn);
+        self.turn_by(self.deadline(), address).await
+    }
+
+    /// Waits for one of several turns of a request of this address.
+    ///
+    /// # Errors
+    /// 503 where it has none by the deadline.
+    pub(super) async fn turn_by(&self, deadline: Instant, address: Address) -> Result<Turn, Failure> {
+        match self.ask(address) {
+            Ok(turn) => Ok(turn),
+            Err(waiter) => self.by(deadline, address, waiter.turn()).await,
         }
+    }
+
+    /// Waits for a read that takes its turns itself, for a request of this address.
+    ///
+    /// # Errors
+    /// 503 where the read is not done by the deadline.
+    pub(super) async fn by<T>(
+        &self,
+        deadline: Instant,
+        address: Address,
+        read: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        if let Ok(done) = timeout_at(deadline, read).await {
+            return Ok(done);
+        }
+        let Shared { patience, said, .. } = &*self.0;
         if said.admits() {
             tracing::warn!(peer = %address, ?patience, "no reader of the store is free: reads are refused with 503");
         }
@@ -102,6 +132,12 @@ impl Reads {
             Ok(turn) => turn,
             Err(waiter) => waiter.turn().await,
         }
+    }
+
+    /// Whether any request waits for its turn.
+    #[cfg(test)]
+    pub(super) fn are_awaited(&self) -> bool {
+        !self.0.lock().waiting.is_empty()
     }
 
     fn ask(&self, address: Address) -> Result<Turn, Waiter> {
@@ -267,6 +303,25 @@ mod tests {
         assert!(reads.0.lock().waiting.is_empty(), "it waits no more");
         drop(held);
         assert!(reads.turn(address(1)).await.is_ok());
+    }
+
+    #[actix_web::test]
+    async fn a_request_with_several_turns_has_one_deadline_for_all() {
+        let mut patient = settings();
+        patient.server.request_timeout = Duration::from_hours(1);
+        let reads = Reads::new(Arc::new(Fake::default()), &patient);
+        let past = Instant::now();
+        assert!(reads.turn_by(past, address(1)).await.is_ok(), "a turn is free");
+        let held = busy(&reads);
+        let read = async { drop(reads.turn_of_stream(address(1)).await) };
+        for refused in
+            [reads.turn_by(past, address(1)).await.err(), reads.by(past, address(1), read).await.err()]
+        {
+            assert_eq!(refused.unwrap().code(), Code::StoreUnavailable);
+        }
+        assert!(reads.0.lock().waiting.is_empty(), "they wait no more");
+        drop(held);
+        assert_eq!(free(&reads), TURNS_EACH);
     }
 
     /// Asks for turns, again and again, and leaves the queue every third time while it waits.

@@ -85,14 +85,25 @@ impl Committer {
 
     /// Which of these topics the store does not hold, in their order.
     ///
+    /// A topic whose stored data is damaged counts as held: the commit meets the damage again, and
+    /// fails the batches of that topic alone.
+    ///
     /// # Errors
-    /// When the store cannot tell.
+    /// When the store cannot tell. This counts as a failed commit, also for health: where every batch
+    /// needs the answer, no commit is tried that could fail.
     pub(super) fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, PublishError> {
+        let could_write = self.can_write();
         let writer = self.opening.open().map_err(Trouble::NotOpen);
         let missing = writer.and_then(|writer| {
-            writer.missing(topics).map_err(|error| Trouble::Append(AppendError::Failed(error)))
+            missing_of(writer, topics).map_err(|error| Trouble::Append(AppendError::Failed(error)))
         });
-        let missing = missing.map_err(|error| refusal(&error))?;
+        let missing = missing.map_err(|error| {
+            self.note_failure(&error);
+            if could_write {
+                tracing::warn!(%error, topics = topics.len(), "the store did not tell which topics are new");
+            }
+            refusal(&error)
+        })?;
         debug_assert_eq!(missing.len(), topics.len(), "the store answers for each topic");
         Ok(missing)
     }
@@ -213,16 +224,32 @@ impl Committer {
             // Locked: that something else has a lock does not tell whether anything else can be
             // written.
             Err(Trouble::Append(AppendError::Locked { .. })) => {}
-            Err(error) => {
-                self.metrics.commit_failures.inc();
-                // Damage under one batch does not tell it either.
-                if !is_damage(error) {
-                    self.health.set(false);
-                }
-            }
+            Err(error) => self.note_failure(error),
         }
         outcome
     }
+
+    /// Counts a failure. The store cannot write then, unless it is damage under one batch.
+    fn note_failure(&self, error: &Trouble) {
+        self.metrics.commit_failures.inc();
+        if !is_damage(error) {
+            self.health.set(false);
+        }
+    }
+}
+
+/// Which of these topics the store does not hold; a damaged one counts as held.
+fn missing_of(writer: &mut dyn Writer, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+    match writer.missing(topics) {
+        Err(StoreError::Damaged(_)) => {}
+        asked => return asked,
+    }
+    let one = |topic: &&Topic| match writer.missing(&[*topic]) {
+        Ok(missing) => Ok(missing.first().copied().unwrap_or_default()),
+        Err(StoreError::Damaged(_)) => Ok(false),
+        Err(error) => Err(error),
+    };
+    topics.iter().map(one).collect()
 }
 
 fn panicked() -> AppendError {

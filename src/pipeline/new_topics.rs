@@ -11,10 +11,11 @@
 //!    other.
 //! 3. Otherwise the writer asks the store which topics of the address are new, and reserves these
 //!    alone. It refuses the batches of those that are too many, and never a batch of a topic that
-//!    exists. Where the store cannot tell, it fails these batches.
+//!    exists. Where the store cannot tell, it fails these batches. A topic whose stored data is damaged
+//!    counts as one that exists: the commit fails its batches alone.
 //! 4. After the commit each topic that got its first event (seq 1) is charged to the address that
 //!    reserved it, and all other reservations are given back. So a failed commit costs nothing.
-//!    Only where nobody knows whether it is stored, the reservations are charged.
+//!    Only where the outcome of the commit is unknown, each topic of it is charged.
 //!
 //! The bound is exact for each node, whatever the number of its writers: what is left is what was
 //! neither charged nor reserved, under one lock for each address.
@@ -60,7 +61,7 @@ pub(super) enum Outcome {
     Made,
     /// The topic was there, or nothing was stored.
     Unchanged,
-    /// Nobody knows whether the batch is stored.
+    /// It is unknown whether the batch is stored.
     Unknown,
 }
 
@@ -208,7 +209,7 @@ impl<'a> Admission<'a> {
     /// Reserves new topics of addresses for which not all batches are reserved, one by one, and
     /// refuses those that are too many. `free` are the batches of all other addresses.
     fn decide(&mut self, new: impl Iterator<Item = usize>, free: &[usize], now: Instant) {
-        // A topic that somebody may make exists for everybody else in the group.
+        // A topic that one batch may make exists for the other batches of the group.
         let mut makers: HashMap<&Topic, usize> = HashMap::new();
         for place in free {
             makers.entry(self.group[*place].0).or_insert(*place);

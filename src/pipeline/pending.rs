@@ -10,6 +10,10 @@ use crate::domain::{Address, Event, Topic};
 use crate::store::Batch;
 use crate::turns::Turns;
 
+/// The turns in a full group. A turn is this part of the events of a group, or a larger batch: with one
+/// batch a turn, a request with many topics would wait for as many large batches of another address.
+const TURNS_OF_GROUP: usize = 10;
+
 /// Batches that wait for the next group commit, each with who gets its outcome.
 pub(super) struct Pending<W> {
     waiting: Waiting<W>,
@@ -66,7 +70,9 @@ impl<W> Pending<W> {
         let (mut group, mut room) = ((Vec::new(), Vec::new()), Room::of(self));
         match &mut self.waiting {
             Waiting::Together(turns) => {
-                while let Some((batch, waits)) = turns.pop_if(|(batch, _)| room.take(batch)) {
+                let most = self.max_events / TURNS_OF_GROUP;
+                let mut size = |batch: &Batch| room.take(batch).then_some(batch.events.len());
+                while let Some((batch, waits)) = turns.pop_sized(most, |(batch, _)| size(batch)) {
                     group.0.push(batch);
                     group.1.push(waits);
                 }
@@ -226,6 +232,22 @@ mod tests {
         assert_eq!([0; 3].map(|_| next(&mut pending)), ["ab", "ca", "baaaa"]);
         pending.push(other, batch("b", 1, "{}"), 23);
         assert_eq!(next(&mut pending), "abaaa");
+    }
+
+    #[test]
+    fn a_turn_of_many_small_batches_is_as_large_as_a_part_of_a_group() {
+        let mut settings = load(None, &Overrides::default()).unwrap().store;
+        settings.commit_events = 100;
+        let mut pending = Pending::new(&settings);
+        let [greedy, other] = [1, 2].map(|last| Address::of([192, 0, 2, last].into()));
+        for number in 0..20 {
+            pending.push(greedy, batch("a", 100, "{}"), number);
+        }
+        for number in 0..20 {
+            pending.push(other, batch(&format!("b{number}"), 1, "{}"), 20 + number);
+        }
+        let groups: Vec<_> = std::iter::from_fn(|| Some(pending.next_group().0.len())).take(6).collect();
+        assert_eq!(groups, [1, 10, 1, 10, 1, 1], "the small ones wait for two of the large ones");
     }
 
     #[test]

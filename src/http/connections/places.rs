@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::crowd::Crowd;
-use super::wait::{Turn, Wait, Waits};
+use super::wait::{Rank, Wait, Waits};
 use crate::domain::Address;
 
 /// The least time between two searches for the connections that wait, for each connection that the first
@@ -212,7 +212,7 @@ impl Waiting {
     /// A connection that was served since the last search is passed over.
     fn is_due<C: Waits>(&mut self, open: &HashMap<u64, Open<C>>, now: Duration) -> bool {
         while self.queue.pop_front_if(|(then, number)| wait_of(open, *number) != Some(*then)).is_some() {}
-        let is_clear = self.queue.front().is_some_and(|(first, _)| first.turn(now) == Turn::Slow);
+        let is_clear = self.queue.front().is_some_and(|(first, _)| first.rank(now) == Rank::Slow);
         !is_clear && now >= self.next_search
     }
 
@@ -229,9 +229,9 @@ impl Waiting {
         let mut found = Vec::new();
         for number in numbers {
             let Some(wait) = wait_of(open, *number) else { continue };
-            match wait.turn(now) {
-                Turn::Young => young(*number, wait),
-                turn => found.push((turn, wait, *number)),
+            match wait.rank(now) {
+                Rank::Young => young(*number, wait),
+                rank => found.push((rank, wait, *number)),
             }
         }
         found.sort_unstable();

@@ -23,7 +23,7 @@ pub(super) struct Wait {
 
 /// The order in which waiting connections end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Turn {
+pub(super) enum Rank {
     /// It owes a head or the rest of a body for longer than [`GRACE`].
     Slow,
     /// It is idle between two requests.
@@ -34,14 +34,14 @@ pub(super) enum Turn {
 }
 
 impl Wait {
-    /// When the connection ends.
-    pub(super) fn turn(self, now: Duration) -> Turn {
+    /// The rank of the connection at this time.
+    pub(super) fn rank(self, now: Duration) -> Rank {
         if self.was_served {
-            Turn::Idle
+            Rank::Idle
         } else if now.saturating_sub(self.since) >= GRACE {
-            Turn::Slow
+            Rank::Slow
         } else {
-            Turn::Young
+            Rank::Young
         }
     }
 }

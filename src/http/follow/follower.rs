@@ -114,7 +114,8 @@ impl Follower {
     }
 
     /// Reads the next piece. While its address holds its share of the room for answers it waits, and
-    /// holds nothing.
+    /// holds nothing. While it waits for its turn it sends no sign of life: a wait for a client that
+    /// takes nothing would hold up the turn.
     async fn read(&mut self) -> Result<Option<Piece>, End> {
         let mut silent_since = Instant::now();
         loop {
@@ -122,6 +123,8 @@ impl Follower {
                 biased;
                 () = stopped(&mut self.stopping) => return Err(End::Stopping),
                 read = self.tail.after(self.given, self.address) => read,
+                () = self.pieces.closed() => return Err(End::Gone),
+                () = self.socket.closed() => return Err(End::Gone),
             };
             match read {
                 Ok(piece) => return Ok(piece),

@@ -63,10 +63,11 @@ pub(super) async fn answer(
 ) -> Result<HttpResponse, Failure> {
     // Read before any event: see `Reader::history`.
     let address = Peer::of(request).address();
-    let turn = state.reads.turn(address).await?;
+    let deadline = state.reads.deadline();
+    let turn = state.reads.turn_by(deadline, address).await?;
     let history = turn.history().await?;
     let Start { given, is_stored } = start(&*turn, &wanted, &history).await?;
-    // Its first page is another one's turn where another follower reads it.
+    // The first page needs no turn of this request where another follower reads it.
     drop(turn);
     let mut response = HttpResponse::Ok();
     response
@@ -86,7 +87,7 @@ pub(super) async fn answer(
     let listener = state.news.listen(wanted.topic.clone());
     let hello = sse::hello(is_stored.then_some((given, &history)));
     let tail = state.followers.tail((wanted.topic, history), (&state.reads, &state.answers));
-    let first = tail.after(given, address).await?;
+    let first = state.reads.by(deadline, address, tail.after(given, address)).await??;
     let (pieces, mut body) = mpsc::channel(1);
     let follower = Follower {
         tail,

@@ -4,12 +4,20 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use actix_web::rt;
+use actix_web::rt::task::yield_now;
+use futures_util::FutureExt;
 
 use super::fake::{PARENT, SHARED};
 use super::{Fake, settings, state};
-use crate::http::bind;
+use crate::domain::Address;
+use crate::http::reads::Turn;
+use crate::http::{State, bind};
+
+/// The longest wait for something that is so at once where nothing is wrong.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Everything that comes on a connection until it is closed.
 async fn follow(address: SocketAddr, last_event: &str) -> String {
@@ -57,9 +65,27 @@ async fn until(mut stream: BufReader<TcpStream>, beginning: &'static str) -> (Bu
 }
 
 fn served(fake: Fake) -> SocketAddr {
-    let bound = bind(&state(fake, &settings())).unwrap();
+    served_of(&state(fake, &settings()))
+}
+
+fn served_of(state: &Arc<State>) -> SocketAddr {
+    let bound = bind(state).unwrap();
     rt::spawn(bound.server);
     bound.addresses[0]
+}
+
+/// Both turns of the one reader, as soon as no request has them.
+async fn all_turns(state: &State) -> [Turn; 2] {
+    [state.reads.turn_of_stream(Address::UNKNOWN).await, state.reads.turn_of_stream(Address::UNKNOWN).await]
+}
+
+/// Waits until something is so.
+async fn until_so(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "it never is so");
+        yield_now().await;
+    }
 }
 
 #[actix_web::test]
@@ -125,4 +151,37 @@ async fn a_follower_ends_when_the_store_is_restored_under_it() {
     let text = rest(stream).await;
     let words = "event: end\ndata: {\"code\":\"history_changed\",\"detail\":";
     assert!(text.contains(words) && !text.contains("@fake1"), "{text}");
+}
+
+#[actix_web::test]
+async fn a_follower_whose_client_goes_while_it_waits_for_its_turn_gives_its_place_back() {
+    let fake = Fake { events: 7, ..Fake::default() };
+    let news = Arc::clone(&fake.news);
+    let state = state(fake, &settings());
+    let (stream, _) = until(begin_to_follow(served_of(&state), "").await, "id: 7@fake0").await;
+    let turns = all_turns(&state).await;
+    news.look_again();
+    until_so(|| state.reads.are_awaited()).await;
+    assert_eq!(state.metrics.followers.get(), 1);
+    drop(stream);
+    until_so(|| state.metrics.followers.get() == 0).await;
+    assert!(!state.reads.are_awaited(), "it waits no more");
+    drop(turns);
+}
+
+#[actix_web::test]
+async fn a_follower_has_its_first_page_within_the_time_of_a_request() {
+    let state = state(Fake { events: 7, ..Fake::default() }, &settings());
+    let address = served_of(&state);
+    let [first, _second] = all_turns(&state).await;
+    let stream = begin_to_follow(address, "Connection: close\r\n").await;
+    until_so(|| state.reads.are_awaited()).await;
+    // The turn goes to the request, and from it to this one, which keeps it.
+    let mut next = Box::pin(state.reads.turn_of_stream(Address::UNKNOWN));
+    assert!((&mut next).now_or_never().is_none());
+    drop(first);
+    stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    let text = rest(stream).await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"store_unavailable\""), "{text}");
+    assert_eq!(state.metrics.followers.get(), 0);
 }

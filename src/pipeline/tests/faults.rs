@@ -6,7 +6,7 @@ use actix::prelude::*;
 use futures_util::future::join_all;
 
 use super::scripted::{Fault, ScriptedStore};
-use super::{accepted, duplicate, event, settings, start};
+use super::{Started, accepted, duplicate, event, is_pending, settings, start, start_on};
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Metrics;
 use crate::pipeline::commit::Committer;
@@ -122,6 +122,54 @@ async fn damage_under_one_batch_fails_no_other_batch_of_its_group() {
     assert_eq!((first, good), (Ok(accepted(1)), Ok(accepted(1))));
     assert!(matches!(bad, Err(PublishError::Damaged(_))), "{bad:?}");
     assert!(log.pipeline.ready(), "the store can write");
+    log.pipeline.stop().await;
+}
+
+/// A log in which each address may make one new topic a minute, so that the store is asked which topics are
+/// new. It has the topic `held`.
+async fn start_with_one_new_topic(store: ScriptedStore) -> Started {
+    let mut settings = settings();
+    settings.limits.new_topics_per_minute = Some(1);
+    let log = start_on(&settings, store);
+    assert_eq!(log.publish_one("held", "1").await, Ok(accepted(1)));
+    log
+}
+
+#[actix::test]
+async fn a_damaged_topic_fails_no_other_batch_where_the_store_is_asked_which_topics_are_new() {
+    let log = start_with_one_new_topic(ScriptedStore::new()).await;
+    log.store.damage("bad");
+    log.store.close_gate();
+    let mut first = Box::pin(log.publish_one("held", "2"));
+    assert!(is_pending(&mut first).await);
+    // The others come into one group behind it.
+    log.store.wait_for_groups(2);
+    let good = log.publish_one("held", "3");
+    let bad = log.publish_one("bad", "1");
+    let open = async {
+        let waits =
+            |log: &Started| log.metrics.text(log.pipeline.sample()).unwrap().contains("writer\"} 3\n");
+        log.until(waits).await;
+        log.store.open_gate();
+    };
+    let (first, good, bad, ()) = tokio::join!(first, good, bad, open);
+    assert_eq!((first, good), (Ok(accepted(2)), Ok(accepted(3))));
+    assert!(matches!(bad, Err(PublishError::Damaged(_))), "{bad:?}");
+    assert!(log.pipeline.ready(), "the store can write");
+    log.pipeline.stop().await;
+}
+
+#[actix::test]
+async fn a_store_that_does_not_tell_which_topics_are_new_is_a_failure_that_is_counted_and_probed() {
+    // With two writers a topic is never reserved without a question, however much time passes.
+    let log = start_with_one_new_topic(ScriptedStore::new().with_writers(2)).await;
+    log.store.tell_topics(false);
+    let failed = log.publish_one("held", "2").await;
+    assert!(matches!(failed, Err(PublishError::Unavailable(_))), "{failed:?}");
+    assert_eq!(log.metrics.commit_failures.get(), 1);
+    log.store.tell_topics(true);
+    log.until(|log| log.pipeline.ready()).await;
+    assert_eq!(log.publish_one("held", "2").await, Ok(accepted(2)));
     log.pipeline.stop().await;
 }
 

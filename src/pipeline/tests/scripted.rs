@@ -1,7 +1,7 @@
 //! A store that fails as a test tells it to, on top of another one.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -56,6 +56,7 @@ struct Script {
     damaged_topic: Mutex<Option<String>>,
     suspects: Mutex<Vec<String>>,
     opening: Mutex<Option<OpeningFault>>,
+    is_silent: AtomicBool,
     opened: AtomicUsize,
     flushed: AtomicUsize,
     groups: Mutex<Vec<usize>>,
@@ -97,7 +98,7 @@ impl ScriptedStore {
         std::mem::take(&mut *self.script.faults.lock().unwrap()).len()
     }
 
-    /// Every group with this topic in it fails as damaged.
+    /// Every group with this topic in it fails as damaged, and so does the question whether the topic is new.
     pub(super) fn damage(&self, topic: &str) {
         *self.script.damaged_topic.lock().unwrap() = Some(topic.to_owned());
     }
@@ -110,6 +111,11 @@ impl ScriptedStore {
     /// Every writer that is opened from now on fails like this, or none.
     pub(super) fn break_opening(&self, fault: Option<OpeningFault>) {
         *self.script.opening.lock().unwrap() = fault;
+    }
+
+    /// Whether the store tells which topics it does not hold.
+    pub(super) fn tell_topics(&self, tells: bool) {
+        self.script.is_silent.store(!tells, Ordering::SeqCst);
     }
 
     /// How often a writer was to be opened.
@@ -219,6 +225,13 @@ struct ScriptedWriter {
 
 impl Writer for ScriptedWriter {
     fn missing(&mut self, topics: &[&Topic]) -> Result<Vec<bool>, StoreError> {
+        if self.script.is_silent.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("on purpose".to_owned()));
+        }
+        let damaged = self.script.damaged_topic.lock().unwrap().clone();
+        if topics.iter().any(|topic| Some(topic.as_str()) == damaged.as_deref()) {
+            return Err(StoreError::Damaged("on purpose".to_owned()));
+        }
         self.inner.missing(topics)
     }
 

@@ -342,8 +342,8 @@ pub(crate) fn signal(process: impl Display, name: &str) {
     assert!(sent.success(), "kill -{name}");
 }
 
-/// A command untouched by what whoever runs the tests has in the environment, and by the signals that it
-/// ignores, which programs inherit: `nohup` ignores SIGHUP, a shell SIGINT and SIGQUIT for its background jobs.
+/// A command that inherits no settings of sekali from the environment of the tests, and no ignored
+/// signals: `nohup` ignores SIGHUP, and a shell ignores SIGINT and SIGQUIT for its background jobs.
 pub(crate) fn untouched(program: &str) -> process::Command {
     let mut command = process::Command::new("env");
     command.args(["--default-signal=HUP,INT,QUIT,TERM", program]);

@@ -308,7 +308,7 @@ mod model {
             self.0.iter().filter(|open| open.address == address).count()
         }
 
-        /// The first by turn and wait of those that can be closed for any other, or that are young.
+        /// The first by rank and wait of those that can be closed for any other, or that are young.
         fn first(
             &self,
             now: Duration,
@@ -317,10 +317,10 @@ mod model {
         ) -> Option<&Connected> {
             let waits = self.0.iter().filter(|open| of(open)).filter_map(|open| {
                 let wait = open.fake.wait()?;
-                let turn = wait.turn(now);
-                ((turn == Turn::Young) == is_young).then_some((turn, wait, open.number, open))
+                let rank = wait.rank(now);
+                ((rank == Rank::Young) == is_young).then_some((rank, wait, open.number, open))
             });
-            waits.min_by_key(|(turn, wait, number, _)| (*turn, *wait, *number)).map(|(.., open)| open)
+            waits.min_by_key(|(rank, wait, number, _)| (*rank, *wait, *number)).map(|(.., open)| open)
         }
 
         /// The rules as the head of `places` says them, by looking at every connection.
