@@ -56,7 +56,7 @@ pub(super) struct NewTopics {
 
 /// What a commit did to the topic of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TopicOutcome {
     /// The batch brought the first event of its topic.
     Made,
     /// The topic was there, or nothing was stored.
@@ -238,15 +238,15 @@ impl<'a> Admission<'a> {
     }
 
     /// Charges the topics that the commit made, or may have made, and gives the others back.
-    pub(super) fn settle(mut self, outcome: impl Fn(usize) -> Outcome, now: Instant) {
+    pub(super) fn settle(mut self, outcome: impl Fn(usize) -> TopicOutcome, now: Instant) {
         let mut charged = vec![0; self.held.len()];
         // Several batches of a topic are one topic; of those that are known, one alone has made it.
         let mut unknown = HashSet::new();
         for (place, (topic, _)) in self.group.iter().enumerate() {
             let counts = match outcome(place) {
-                Outcome::Made => true,
-                Outcome::Unchanged => false,
-                Outcome::Unknown => unknown.insert(*topic),
+                TopicOutcome::Made => true,
+                TopicOutcome::Unchanged => false,
+                TopicOutcome::Unknown => unknown.insert(*topic),
             };
             if counts {
                 let maker = self.relies_on.get(&place).copied().unwrap_or(place);

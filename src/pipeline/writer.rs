@@ -15,7 +15,7 @@ use super::error::PublishError;
 use super::keeper::Keeper;
 use super::lane::Part;
 use super::messages::{Append, Close, Commit, Compare};
-use super::new_topics::{NewTopics, Outcome};
+use super::new_topics::{NewTopics, TopicOutcome};
 use super::pending::Pending;
 use crate::domain::{Topic, Verdict};
 use crate::metrics::Queued;
@@ -105,10 +105,10 @@ impl WriterActor {
         let next = |place| failed.get(&place).map(|error| Err(error.clone())).or_else(|| committed.next());
         let outcomes: Vec<_> = (0..batches.len()).map_while(next).collect();
         let what_became = |place: usize| match outcomes.get(place) {
-            Some(outcome) if makes_topic(outcome) => Outcome::Made,
-            Some(Err(_)) if !is_known && !failed.contains_key(&place) => Outcome::Unknown,
-            Some(_) => Outcome::Unchanged,
-            None => Outcome::Unknown,
+            Some(outcome) if makes_topic(outcome) => TopicOutcome::Made,
+            Some(Err(_)) if !is_known && !failed.contains_key(&place) => TopicOutcome::Unknown,
+            Some(_) => TopicOutcome::Unchanged,
+            None => TopicOutcome::Unknown,
         };
         admission.settle(what_became, Instant::now());
         outcomes

@@ -77,7 +77,7 @@ fn a_topic_that_is_several_times_in_a_group_counts_once() {
     let group = [(name, &made), (name, &other)];
     let admission = admit(LIMIT, &group, now);
     assert_eq!([0, 1].map(|place| admission.refused(place)), [None, None]);
-    admission.settle(|place| if place == 0 { Outcome::Made } else { Outcome::Unchanged }, now);
+    admission.settle(|place| if place == 0 { TopicOutcome::Made } else { TopicOutcome::Unchanged }, now);
     assert_eq!([&made, &other].map(|of| counted(of, now)), ["60", "1"]);
 }
 
@@ -95,8 +95,8 @@ fn writers_that_commit_at_once_admit_no_more_than_the_limit_together() {
     let three = admit(limit, &third, now);
     assert_eq!((0..35).filter_map(|place| two.refused(place)).count(), 5, "30 are left");
     assert_eq!(three.refused(0), Some(1));
-    one.settle(|_| Outcome::Made, now);
-    two.settle(|place| if place < 30 { Outcome::Made } else { Outcome::Unchanged }, now);
+    one.settle(|_| TopicOutcome::Made, now);
+    two.settle(|place| if place < 30 { TopicOutcome::Made } else { TopicOutcome::Unchanged }, now);
     drop(three);
     assert_eq!(counted(&made, now), "60");
 }
@@ -114,7 +114,7 @@ fn a_writer_that_asks_no_store_leaves_something_to_the_others() {
     let admission = admit(limit, &others, now);
     assert!((0..45).all(|place| admission.refused(place).is_none()));
     drop(admission);
-    busy.settle(|_| Outcome::Unchanged, now);
+    busy.settle(|_| TopicOutcome::Unchanged, now);
     assert_eq!(counted(&made, now), "0");
     // A group that would take more than its part asks, and reserves nothing for topics that exist.
     let old = topics(0..16);
@@ -130,7 +130,9 @@ fn only_a_topic_that_was_made_or_may_have_been_is_charged() {
     let group: Vec<_> = names.iter().map(|name| (name, &made)).collect();
     drop(admit(LIMIT, &group, now));
     assert_eq!(counted(&made, now), "0", "a writer that panicked");
-    for (outcome, charged) in [(Outcome::Unchanged, "0"), (Outcome::Unknown, "3"), (Outcome::Made, "7")] {
+    for (outcome, charged) in
+        [(TopicOutcome::Unchanged, "0"), (TopicOutcome::Unknown, "3"), (TopicOutcome::Made, "7")]
+    {
         admit(LIMIT, &group, now).settle(|_| outcome, now);
         assert_eq!(counted(&made, now), charged, "{outcome:?}");
     }
@@ -145,7 +147,7 @@ fn batches_of_a_store_that_cannot_tell_are_not_decided() {
     let (admission, undecided) = LIMIT.admit(&group, now, |_| Err("no answer"));
     assert_eq!(undecided, Some(("no answer", vec![0, 2])));
     assert_eq!((admission.refused(0), counted(&other, now)), (None, "1".to_owned()));
-    admission.settle(|_| Outcome::Unchanged, now);
+    admission.settle(|_| TopicOutcome::Unchanged, now);
     assert_eq!((counted(&made, now), counted(&other, now)), ("60".to_owned(), "0".to_owned()));
 }
 
@@ -175,7 +177,8 @@ fn many_threads_make_exactly_the_limit() {
             let is_made = |place: usize| is_new[place] && admission.refused(place).is_none();
             let outcomes: Vec<_> = (0..names.len()).map(is_made).collect();
             all += outcomes.iter().filter(|is_made| **is_made).count();
-            let outcome = |place: usize| if outcomes[place] { Outcome::Made } else { Outcome::Unchanged };
+            let outcome =
+                |place: usize| if outcomes[place] { TopicOutcome::Made } else { TopicOutcome::Unchanged };
             // Every fifth commit fails.
             if round % 5 == 0 {
                 all -= outcomes.iter().filter(|is_made| **is_made).count();
