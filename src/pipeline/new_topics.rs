@@ -6,9 +6,9 @@
 //! 1. Each address may make as many topics as the limit says, at once or over a minute. What it made
 //!    counts less as time goes by, and nothing after a minute.
 //! 2. Before a commit the writer reserves a topic for each batch of an address, as if all of them
-//!    were new. That asks no store. It is done where the batches need at most what is left, divided
-//!    by the number of writers: so writers that commit at once always leave something to each
-//!    other.
+//!    were new, and asks no store. It does so only where the batches need no more than the rest of
+//!    the limit, divided by the number of writers: so writers that commit at once always leave
+//!    something to each other.
 //! 3. Otherwise the writer asks the store which topics of the address are new, and reserves these
 //!    alone. It refuses the batches of those that are too many, and never a batch of a topic that
 //!    exists. Where the store cannot tell, it fails these batches. A topic whose stored data is damaged
@@ -17,8 +17,8 @@
 //!    reserved it, and all other reservations are given back. So a failed commit costs nothing.
 //!    Only where the outcome of the commit is unknown, each topic of it is charged.
 //!
-//! The bound is exact for each node, whatever the number of its writers: what is left is what was
-//! neither charged nor reserved, under one lock for each address.
+//! The bound is exact for each node, whatever the number of its writers: the rest of the limit is
+//! the limit less all charges and reservations, under one lock for each address.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -146,7 +146,7 @@ impl NewTopics {
         }
     }
 
-    /// Reserves topics if they are at most what is left, divided by `parts`.
+    /// Reserves topics if they are no more than the rest of the limit, divided by `parts`.
     fn reserve(self, made: &Made, topics: u32, parts: f64, now: Instant) -> bool {
         let mut account = made.lock();
         let left = self.per_minute - self.counting(account.charged, now) - f64::from(account.reserved);

@@ -55,7 +55,8 @@ impl Piece {
         self.first + self.ends.len() as u64 - 1
     }
 
-    /// What to send to one who has the events up to this seq: chunks of whole events, each with the seq of its last.
+    /// The chunks for a follower that has the events up to this seq: whole events, each chunk with the
+    /// seq of its last one.
     pub(super) fn chunks(self, seq: u64) -> impl Iterator<Item = (u64, Chunk)> {
         let mut next =
             usize::try_from(seq.saturating_add(1).saturating_sub(self.first)).unwrap_or(usize::MAX);

@@ -148,8 +148,8 @@ impl Victim {
 }
 
 /// The time after `released`, the end of an attack, from which on a victim is served without a
-/// failure, a refusal or a late answer, and the most memory until then. Where that is not so in
-/// [`RECOVERY_WAIT`], the time is the one that was waited.
+/// failure, a refusal or a late answer, and the most memory until then. Where the victim is not served
+/// so within [`RECOVERY_WAIT`], the whole wait is returned.
 pub(super) fn recovery(process: &Process, released: Instant) -> (Duration, u64) {
     let victim = Victim::start(process);
     let recovered = loop {

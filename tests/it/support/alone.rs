@@ -21,14 +21,14 @@ pub(crate) struct Calm<T> {
     _turn: RwLockReadGuard<'static, ()>,
 }
 
-/// Waits for a turn of its own. A thread that holds a turn already waits for ever.
+/// Waits for a turn of its own. A thread that already holds a turn never gets another one.
 pub(crate) fn alone() -> Alone {
     // A test that failed in its turn leaves nothing behind that another one could see.
     Alone { _turn: MACHINE.write().unwrap_or_else(PoisonError::into_inner) }
 }
 
 /// Waits until no test is [`alone`], and makes something to be used while that is so. A thread that
-/// holds a turn already may wait for ever.
+/// already holds a turn may never get another one.
 pub(crate) fn calm<T>(make: impl FnOnce() -> T) -> Calm<T> {
     let turn = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     Calm { inner: make(), _turn: turn }
